@@ -1,0 +1,53 @@
+# The whole tour: `make run` shows a line at work, `make test` proves the rest. Everything lands in .venv; nothing needs root.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCKS := deploy/requirements
+SECONDS ?=
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: run test test-slow lint bench lock package clean
+.DELETE_ON_ERROR:
+
+# One virtual environment; a stamp for each set of locked dependencies. The locks are complete, hence --no-deps.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(LOCKS)/run.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCKS)/run.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.run
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	@touch $@
+
+run: $(VENV)/.run
+	$(BIN)/inspector demo $(if $(SECONDS),--for $(SECONDS))
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.run
+	$(BIN)/inspector bench
+
+# New versions of everything, hashed, without a word about where they came from.
+LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header --resolver=backtracking
+lock: $(VENV)/.dev
+	$(LOCK) --extra desk --all-build-deps -o $(LOCKS)/run.txt pyproject.toml
+	$(LOCK) --extra desk --extra train --extra dev -c $(LOCKS)/run.txt -o $(LOCKS)/dev.txt pyproject.toml
+
+package: $(VENV)/.dev
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Subscribers that tell somebody else: one file per kind of listener."""

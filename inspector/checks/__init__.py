@@ -1,0 +1,1 @@
+"""Judgements: one file per kind; views in, findings out."""

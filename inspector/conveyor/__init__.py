@@ -1,0 +1,1 @@
+"""Where the belt is: one file per kind."""

@@ -1,0 +1,1 @@
+"""What the drawing says; pure, only dxf.py opens a file."""

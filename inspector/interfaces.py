@@ -1,0 +1,77 @@
+"""The shapes that a plug-in can take. `kind: x` in a configuration is the file `<folder>/x.py` with `Settings` and `build` inside.
+
+    sources/<kind>.py    build(settings, name, clock, conveyor) -> Source
+    conveyor/<kind>.py   build(settings, name) -> Conveyor
+    checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool
+    bridges/<kind>.py    build(settings, name) -> Bridge
+
+`Settings` is a `config.Strict` (pydantic, frozen, unknown keys refused). A third-party package adds a kind by an entry point of the
+group `inspector.<folder>`. Nothing is registered. The docstring of each kind ends with the YAML that turns it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from inspector.records import Finding, Stamp, Trigger, View
+
+if TYPE_CHECKING:
+    from inspector.records import Bytes1D
+
+Clock: TypeAlias = Callable[[], int]
+"""Monotonic nanoseconds."""
+
+Check: TypeAlias = Callable[[Sequence[View]], Sequence[tuple[Finding, ...]]]
+"""A batch of views in, as many tuples of findings out, in order; views are never changed."""
+
+
+class Source(Protocol):
+    """A camera. One thread calls `read` again and again, and `close` once the reading has ended; closing twice is harmless."""
+
+    max_bytes: int
+    """No picture is larger than this."""
+
+    def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
+        """Write the next picture, row by row without padding, into the first bytes of `into`.
+
+        Returns None when none came within `timeout_s` (never blocks longer), and raises `DeviceError` when the device must be
+        built anew. `EndOfPictures` says that there will be no more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the device go."""
+        ...
+
+
+class EndOfPictures(Exception):
+    """The source has shown all that it had."""
+
+
+class Conveyor(Protocol):
+    """Where the belt is, and the part sensor where it has one."""
+
+    def start(self, at_ns: int) -> None:
+        """The line runs from this moment (monotonic) on: position 0, and no trigger before it."""
+        ...
+
+    def counts(self, at_ns: int) -> int:
+        """The encoder's position then, in counts, without wrap."""
+        ...
+
+    def triggers(self, after_ns: int, until_ns: int) -> Sequence[Trigger]:
+        """The part sensor's edges in (after_ns, until_ns], in order; empty for a conveyor without part sensor."""
+        ...
+
+
+class Bridge(Protocol):
+    """Tells somebody else what the events say. It is a subscriber like any other and may fail without harm to the line."""
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """One event's JSON object; raises `DeviceError` when the listener cannot be reached."""
+        ...
+
+    def close(self) -> None:
+        """Say goodbye."""
+        ...

@@ -1,0 +1,1 @@
+"""Networks; ONNX Runtime only here."""

@@ -1,0 +1,1 @@
+"""What vision keeps and what both processes tell."""

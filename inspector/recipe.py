@@ -1,0 +1,1 @@
+"""Settings → recipe: template, locator, calibration, models and checks of every camera, with one digest."""

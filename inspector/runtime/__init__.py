@@ -1,0 +1,1 @@
+"""Threads and processes, and no other folder has any."""

@@ -1,0 +1,194 @@
+"""The line between vision and gate: one Unix socket pair that keeps message borders (SOCK_SEQPACKET), and what is said on it.
+
+Vision says what it saw and judged; the gate says when to begin, to read its recipe again and to stop. Each message is one kind byte and
+a JSON array of its fields; `Judged.body` follows raw, because the gate splices it into the event without reading it. Neither side
+blocks: `send` says False when the other side does not read, and then the sender's rule for what is full holds.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import NamedTuple, TypeAlias
+
+LARGEST_MESSAGE_BYTES = 65_536
+BUFFER_BYTES = 1 << 20
+
+
+class Ready(NamedTuple):
+    """Vision holds its recipe and its cameras are built. `models` are [name, sha256], `reasons` the recipe's reject classes in order."""
+
+    recipe: str
+    models: list[list[str]]
+    reasons: list[str]
+    pid: int
+
+
+class Reloaded(NamedTuple):
+    """Answer to `Reload`: the recipe in force now, and why the new one was refused (empty when it was not)."""
+
+    recipe: str
+    models: list[list[str]]
+    reasons: list[str]
+    refused: str
+
+
+class Seen(NamedTuple):
+    """An exposure arrived, whole or not: the part exists from here on."""
+
+    camera: str
+    seq: int
+    at_ns: int
+    at_counts: int | None
+    complete: bool
+    uid: str | None
+
+
+class Lost(NamedTuple):
+    """The exposure `seq` never arrived; time and position are those of the exposure that showed the gap."""
+
+    camera: str
+    seq: int
+    at_ns: int
+    at_counts: int | None
+
+
+class Dropped(NamedTuple):
+    """The exposure gave way before it was judged; `reason` is a `records.Reason`."""
+
+    camera: str
+    seq: int
+    reason: int
+
+
+class Judged(NamedTuple):
+    """What vision says of an exposure. `decision` is a `records.Decision` value.
+
+    `body` is the JSON text of an object with the fields that vision adds to the event: findings, defects, camera (one entry of
+    `cameras`), timing_ms, pose, image_ref (PROTOCOL.md §4).
+    """
+
+    camera: str
+    seq: int
+    decision: str
+    reason: int
+    reason_text: str
+    body: bytes
+
+
+class CameraState(NamedTuple):
+    """A camera went down, or came back."""
+
+    camera: str
+    up: bool
+    text: str
+
+
+class Beat(NamedTuple):
+    """Vision is alive: age in milliseconds of each worker's last step, sent by its main loop."""
+
+    ages_ms: dict[str, float]
+
+
+class Finished(NamedTuple):
+    """Every source has shown all that it had and everything is judged, or the drain is complete."""
+
+    drained: bool
+
+
+class Begin(NamedTuple):
+    """The line runs from this moment (monotonic) on."""
+
+    at_ns: int
+
+
+class Reload(NamedTuple):
+    """Read the configuration again; answer with `Reloaded`."""
+
+
+class Drain(NamedTuple):
+    """Stop the sources, judge what waits, say `Finished`, and end."""
+
+
+ToGate: TypeAlias = Ready | Reloaded | Seen | Lost | Dropped | Judged | CameraState | Beat | Finished
+ToVision: TypeAlias = Begin | Reload | Drain
+
+_KINDS: tuple[type[ToGate | ToVision], ...] = (
+    Ready,
+    Reloaded,
+    Seen,
+    Lost,
+    Dropped,
+    Judged,
+    CameraState,
+    Beat,
+    Finished,
+    Begin,
+    Reload,
+    Drain,
+)
+_CODE = {kind: bytes([65 + i]) for i, kind in enumerate(_KINDS)}
+_KIND = {65 + i: kind for i, kind in enumerate(_KINDS)}
+
+
+def encode(message: ToGate | ToVision) -> bytes:
+    """The bytes of one message."""
+    if isinstance(message, Judged):
+        return _CODE[Judged] + json.dumps(message[:-1], separators=(",", ":")).encode() + b"\0" + message.body
+    return _CODE[type(message)] + json.dumps(tuple(message), separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> ToGate | ToVision:
+    """The message in these bytes; `ValueError` when there is none."""
+    try:
+        kind = _KIND[data[0]]
+        if kind is Judged:
+            head, _, body = data[1:].partition(b"\0")
+            return Judged(*[*json.loads(head), body])
+        return kind(*json.loads(data[1:]))
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"not a message of the link: {data[:40]!r}") from error
+
+
+class End:
+    """One end of the line. `fileno()` can be polled; one thread receives, sends are safe from any thread (the kernel keeps borders)."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._socket = end
+
+    def fileno(self) -> int:
+        """The descriptor, to poll for reading or to pass to a child."""
+        return self._socket.fileno()
+
+    def send(self, message: ToGate | ToVision) -> bool:
+        """False when the other side's buffer is full; `BrokenPipeError` or `ConnectionResetError` when it is gone."""
+        try:
+            self._socket.send(encode(message))
+        except BlockingIOError:
+            return False
+        return True
+
+    def receive(self) -> ToGate | ToVision | None:
+        """The next message, None when there is none now; `EOFError` when the other side is gone."""
+        try:
+            data = self._socket.recv(LARGEST_MESSAGE_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise EOFError("the other end of the link is closed")
+        return decode(data)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+
+def pair() -> tuple[End, End]:
+    """Two ends that belong together: one for the gate, one to be inherited by vision."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (a, b):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    return End(a), End(b)

@@ -1,0 +1,1 @@
+"""Pictures drawn from a drawing with their truth: part, light, optics, defects."""

@@ -1,0 +1,1 @@
+"""Pictures in: one file per kind of camera."""

@@ -1,0 +1,1 @@
+"""Offline work; may use everything, used by nothing but the commands."""
