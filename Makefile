@@ -40,11 +40,13 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/inspector bench
 
-# New versions of everything, hashed, without a word about where they came from.
-LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header --resolver=backtracking
+# New versions of everything, hashed, without a word about where they came from. Where torch comes as a CPU build (`+cpu`), its local
+# label is taken off, so that the same line also takes the ordinary build of that version when its hash stands beside.
+LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 lock: $(VENV)/.dev
-	$(LOCK) --extra desk --all-build-deps -o $(LOCKS)/run.txt pyproject.toml
-	$(LOCK) --extra desk --extra train --extra dev -c $(LOCKS)/run.txt -o $(LOCKS)/dev.txt pyproject.toml
+	$(LOCK) --all-build-deps --extra desk -o $(LOCKS)/run.txt pyproject.toml
+	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(LOCKS)/dev.txt
 
 package: $(VENV)/.dev
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
