@@ -1,0 +1,66 @@
+"""From the drawing to the picture and back: one 3 × 3 matrix per pose, and one warp.
+
+Matrices act on homogeneous column vectors (x, y, 1): drawing mm (y up) → picture px (y down, pixel centres at whole numbers).
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from inspector.records import Floats, Image, Pose, Template
+
+
+def matrix_of(pose: Pose) -> Floats:
+    """The (3, 3) matrix, drawing mm → picture px, of a pose: its homography where it has one, else its similarity."""
+    if pose.homography is not None:
+        return np.asarray(pose.homography, np.float64).reshape(3, 3)
+    c = pose.scale_px_per_mm * math.cos(pose.angle_rad)
+    s = pose.scale_px_per_mm * math.sin(pose.angle_rad)
+    return np.array([[c, -s, pose.x_px], [-s, -c, pose.y_px], [0.0, 0.0, 1.0]])
+
+
+def apply(matrix: Floats, points: ArrayLike) -> Floats:
+    """`points` (N, 2) through a (3, 3) matrix; (N, 2) float64."""
+    p = np.asarray(points, np.float64).reshape(-1, 2)
+    q = p @ matrix[:, :2].T + matrix[:, 2]
+    return q[:, :2] / q[:, 2:]
+
+
+def to_picture(points_mm: ArrayLike, pose: Pose) -> Floats:
+    """Drawing points (N, 2) in mm → picture points (N, 2) in px."""
+    return apply(matrix_of(pose), points_mm)
+
+
+def to_drawing(points_px: ArrayLike, pose: Pose) -> Floats:
+    """Picture points (N, 2) in px → drawing points (N, 2) in mm."""
+    return apply(np.linalg.inv(matrix_of(pose)), points_px)
+
+
+def grid_matrix(template: Template) -> Floats:
+    """The (3, 3) matrix, pixel of the template's raster → drawing mm."""
+    x0, y0 = template.origin_mm
+    return np.array([[template.mm_per_px, 0.0, x0], [0.0, -template.mm_per_px, y0], [0.0, 0.0, 1.0]])
+
+
+def warp(image: NDArray[np.uint8], matrix: Floats, shape: tuple[int, int]) -> Image:
+    """Sample `image` (H, W[, 3]) at `matrix` · (u, v, 1) for every pixel (u, v) of a new picture of `shape` (rows, columns).
+
+    Bilinear; beyond the border the nearest pixel is repeated.
+    """
+    size = (shape[1], shape[0])
+    if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-12:
+        flat = matrix[:2] / matrix[2, 2]
+        out = cv2.warpAffine(image, flat, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    else:
+        out = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out, np.uint8)
+
+
+def rectify(image: NDArray[np.uint8], pose: Pose, template: Template) -> Image:
+    """The picture on the template's raster: uint8 (H, W[, 3]) with H, W of `template.sdf_mm`. One warp, bilinear."""
+    height, width = template.sdf_mm.shape
+    return warp(image, matrix_of(pose) @ grid_matrix(template), (height, width))
