@@ -1,1 +1,151 @@
-"""The heart, pure: frames and a recipe in, one inspection for each frame out; `decide` is the rule."""
+"""The heart, pure: frames and a recipe in, one inspection for each frame out; `decide` is the rule.
+
+What goes wrong with one frame never touches another: a check that fails on a batch is asked again frame by frame, and a frame that it
+still fails on is UNJUDGED, which the gate makes a reject.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from inspector.geometry import raster
+from inspector.interfaces import Clock
+from inspector.records import (
+    FIRST_CLASS_REASON,
+    LAST_CLASS_REASON,
+    Check,
+    Decision,
+    Finding,
+    Frame,
+    Inspection,
+    Plan,
+    Pose,
+    Reason,
+    Recipe,
+    View,
+)
+
+LOCATE = "locate"
+LONGEST_TEXT_BYTES = 200
+
+
+class _Case:
+    """One frame on its way: what has been found so far, and why it cannot be judged, if so."""
+
+    __slots__ = ("findings", "frame", "pose", "spent_ns", "trouble", "view")
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.findings: list[Finding] = []
+        self.pose: Pose | None = None
+        self.view: View | None = None
+        self.trouble: tuple[Reason, str] | None = None
+        self.spent_ns: dict[str, int] = {}
+
+
+def judge(frames: Sequence[Frame], recipe: Recipe, now_ns: Clock) -> list[Inspection]:
+    """One inspection for each frame, in order. Frames of one camera are judged as a batch; `now_ns` only times the stages."""
+    cases = [_Case(frame) for frame in frames]
+    by_camera = defaultdict(list)
+    for case in cases:
+        if case.frame.stamp.complete:
+            by_camera[case.frame.stamp.camera].append(case)
+        else:
+            case.trouble = Reason.FRAME_INCOMPLETE, "the picture is not whole"
+    for camera, batch in by_camera.items():
+        _judge_batch(batch, recipe.plans[camera], now_ns)
+    return [_inspection(case, recipe) for case in cases]
+
+
+def decide(findings: Sequence[Finding], reasons: Sequence[str]) -> tuple[Decision, int, str]:
+    """The rule: decision, reason code and its text (`reasons` as in `Recipe`).
+
+    A number that is not finite makes the part UNJUDGED, and so does having nothing to judge by: the locating finding alone is not
+    enough. PASS is: every finding finite and within its limits. The first finding out of its limits names the reason.
+    """
+    for finding in findings:
+        if not math.isfinite(finding.value):
+            return Decision.UNJUDGED, Reason.NON_FINITE, _short(f"{finding.check} {finding.feature}: {finding.value}")
+    for finding in findings:
+        if not finding.ok:
+            code = FIRST_CLASS_REASON + (reasons.index(finding.check) if finding.check in reasons else 0)
+            return Decision.FAIL, min(code, LAST_CLASS_REASON), _short(_text(finding))
+    if all(finding.check == LOCATE for finding in findings):
+        return Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION, "no check had anything to say"
+    return Decision.PASS, Reason.NONE, ""
+
+
+def _judge_batch(batch: list[_Case], plan: Plan, now_ns: Clock) -> None:
+    for case in batch:
+        try:
+            case.view = _view(case, plan, now_ns)
+        except Exception as error:  # noqa: BLE001 - one frame's trouble, whatever it is, is that frame's alone
+            case.trouble = Reason.INFER_ERROR, f"{LOCATE}: {type(error).__name__}: {error}"
+    for name, check in plan.checks:
+        seen = [case for case in batch if case.view is not None and case.trouble is None]
+        if not seen:
+            return
+        start_ns = now_ns()
+        _ask(name, check, seen)
+        share_ns = (now_ns() - start_ns) // len(seen)
+        for case in seen:
+            case.spent_ns[name] = share_ns
+
+
+def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
+    """The frame with its drawing laid over it; None when the part was not found, which is a finding."""
+    frame = case.frame
+    if plan.locator is None:
+        return View(frame, None, plan.template, frame.image)
+    start_ns = now_ns()
+    found = plan.locator.find(frame.image, max_parts=1)
+    located_ns = now_ns()
+    case.spent_ns[LOCATE] = located_ns - start_ns
+    score = found[0].pose.score_ratio if found else 0.0
+    case.findings.append(Finding(LOCATE, "part", score, plan.least_score_ratio, None, "ratio"))
+    if not found:
+        return None
+    case.pose = found[0].pose
+    image = frame.image
+    if plan.raster and plan.template is not None:
+        image = raster.rectify(frame.image, found[0].pose, plan.template)
+        case.spent_ns["view"] = now_ns() - located_ns
+    return View(frame, found[0].pose, plan.template, image, found[0].gauged)
+
+
+def _ask(name: str, check: Check, cases: list[_Case]) -> None:
+    """Let one check judge the cases together, and each alone if that fails."""
+    try:
+        answers = check([case.view for case in cases if case.view is not None])
+        if len(answers) != len(cases):
+            raise ValueError(f"{len(answers)} answers to {len(cases)} views")
+    except Exception as error:  # noqa: BLE001 - see the module
+        if len(cases) > 1:
+            for case in cases:
+                _ask(name, check, [case])
+        else:
+            cases[0].trouble = Reason.INFER_ERROR, f"{name}: {type(error).__name__}: {error}"
+        return
+    for case, findings in zip(cases, answers, strict=True):
+        case.findings.extend(findings)
+
+
+def _inspection(case: _Case, recipe: Recipe) -> Inspection:
+    if case.trouble is None:
+        decision, reason, text = decide(case.findings, recipe.reasons)
+    else:
+        decision, reason, text = Decision.UNJUDGED, case.trouble[0], _short(case.trouble[1])
+    return Inspection(case.frame.stamp, decision, int(reason), text, tuple(case.findings), case.pose, recipe.digest, case.spent_ns)
+
+
+def _text(finding: Finding) -> str:
+    what = finding.evidence.class_name if finding.evidence else finding.feature
+    limits = f"{'…' if finding.low is None else f'{finding.low:.4g}'} to {'…' if finding.high is None else f'{finding.high:.4g}'}"
+    return f"{finding.check} {what}: {finding.value:.4g} {finding.unit}, allowed {limits}"
+
+
+def _short(text: str) -> str:
+    """At most as many bytes of UTF-8 as an event may carry."""
+    return text.encode()[:LONGEST_TEXT_BYTES].decode(errors="ignore")
