@@ -6,12 +6,14 @@ Matrices act on homogeneous column vectors (x, y, 1): drawing mm (y up) → pict
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from inspector.records import Floats, Image, Pose, Template
+if TYPE_CHECKING:
+    from inspector.records import Floats, Image, Pose, Template
 
 
 def matrix_of(pose: Pose) -> Floats:
