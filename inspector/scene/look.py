@@ -1,0 +1,75 @@
+"""How drawn pictures look: light, surface, optics, sensor and defects, as ranges from which each picture draws its own values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+from inspector.config import Strict
+
+Texture: TypeAlias = Literal["brushed", "cast", "painted", "rolled"]
+DefectKind: TypeAlias = Literal["scratch", "dent", "stain", "pit", "crack", "burr", "notch", "missing_hole", "small_hole", "extra_material"]
+
+SURFACE: tuple[DefectKind, ...] = ("scratch", "dent", "stain", "pit", "crack")
+"""Defects of the surface; the class in a mask is the index here plus one."""
+
+GEOMETRIC: tuple[DefectKind, ...] = ("burr", "notch", "missing_hole", "small_hole", "extra_material")
+"""Defects of the outline; they are found by gauging and never stand in a mask."""
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("a range is [least, most]")
+    return pair
+
+
+_Float = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[_Float, _Float], Field(strict=False), AfterValidator(_rising)]
+
+
+class Look(Strict):
+    """Ranges are [least, most], uniform. Grey levels are of 255, ratios are relative to the grey level that they change.
+
+    `defect_ratio` of the parts have one to `most_defects` defects out of `kinds`. Sizes of surface defects are in mm, their contrast is
+    a ratio of the surface's grey level. Geometric defects are as large as `beyond_tolerance_ratio` times the contour's tolerance, and
+    no smaller than `least_edge_px`: what a caliper would call out of tolerance.
+    """
+
+    defect_ratio: float = Field(default=0.3, ge=0, le=1)
+    most_defects: int = Field(default=1, ge=1, le=16)
+    kinds: tuple[DefectKind, ...] = Field(
+        default=("scratch", "dent", "stain", "burr", "notch", "missing_hole", "small_hole", "extra_material"), min_length=1, strict=False
+    )
+    textures: tuple[Texture, ...] = Field(default=("brushed", "cast", "painted", "rolled"), min_length=1, strict=False)
+
+    angle_deg: Range = (0.0, 360.0)
+    margin_px: float = Field(default=24.0, ge=0)
+    distortion_ratio: Range = (0.0, 0.0)
+
+    part_grey: Range = (130.0, 190.0)
+    belt_grey: Range = (30.0, 65.0)
+    exposure_ratio: Range = (0.85, 1.15)
+    gradient_ratio: Range = (0.0, 0.2)
+    reflection_ratio: Range = (0.0, 0.12)
+    bevel_ratio: Range = (0.0, 0.08)
+    shadow_ratio: Range = (0.0, 0.25)
+    blur_px: Range = (0.6, 1.0)
+    noise_grey: Range = (0.8, 2.0)
+    electrons_per_grey: float = Field(default=40.0, gt=0)
+
+    scratch_length_mm: Range = (5.0, 25.0)
+    scratch_width_mm: Range = (0.2, 0.6)
+    scratch_contrast_ratio: Range = (0.3, 0.6)
+    dent_radius_mm: Range = (1.2, 3.0)
+    dent_contrast_ratio: Range = (0.25, 0.5)
+    stain_radius_mm: Range = (1.5, 4.5)
+    stain_contrast_ratio: Range = (0.2, 0.45)
+    pit_radius_mm: Range = (0.4, 0.9)
+    pit_contrast_ratio: Range = (0.4, 0.7)
+    crack_length_mm: Range = (4.0, 15.0)
+    crack_width_mm: Range = (0.15, 0.35)
+    crack_contrast_ratio: Range = (0.5, 0.8)
+
+    beyond_tolerance_ratio: Range = (1.6, 4.0)
+    least_edge_px: float = Field(default=3.0, gt=0)
