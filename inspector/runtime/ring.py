@@ -92,12 +92,15 @@ class Ring:
             self.bell.notify()
             return dropped
 
-    def oldest_ns(self) -> int | None:
-        """When the picture that waits longest was committed; None when none waits."""
-        try:
-            return self._ready[0][2]
-        except IndexError:
-            return None
+    @property
+    def waits(self) -> bool:
+        """A picture waits."""
+        return bool(self._ready)
+
+    @property
+    def oldest_ns(self) -> int:
+        """When the picture that waits longest was committed; only while one waits (hold the bell)."""
+        return self._ready[0][2]
 
     def borrow(self, most: int) -> list[Lent]:
         """The pictures that wait, oldest first, at most `most`; never waits. Each must be given back."""

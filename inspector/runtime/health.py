@@ -1,0 +1,62 @@
+"""What counts as healthy: how long each kind of thread may take for a step, and whether a picture shows anything at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from inspector.records import Reason
+
+if TYPE_CHECKING:
+    from inspector.records import Image, Stamp
+
+STAGE_LIMITS_MS: Mapping[str, float] = {
+    "main": 2_000,
+    "capture": 2_000,
+    "inspect": 5_000,
+    "archive": 30_000,
+    "arbiter": 200,
+    "journal": 2_000,
+    "events": 2_000,
+    "replay": 2_000,
+}
+"""Longest age of a worker's last step, by the first word of its name (`capture-top` is a `capture`)."""
+
+UNKNOWN_STAGE_LIMIT_MS = 2_000.0
+SAMPLES_ACROSS = 64
+BLACK, WHITE = 2, 253
+FROZEN_AFTER = 3
+
+
+def stale(ages_ms: Mapping[str, float]) -> list[str]:
+    """The workers that have not moved for longer than they may, with their ages, for a person to read."""
+    return [
+        f"{name} {age:.0f} ms" for name, age in ages_ms.items() if age > STAGE_LIMITS_MS.get(name.partition("-")[0], UNKNOWN_STAGE_LIMIT_MS)
+    ]
+
+
+class PictureHealth:
+    """Looks at a few thousand pixels of each picture of one camera, and remembers enough to see that it is frozen."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._same = 0
+
+    def look(self, stamp: Stamp, image: Image) -> tuple[float, tuple[Reason, str] | None]:
+        """The picture's quality, 0 (shows nothing) to 1 (neither black nor white anywhere), and what is wrong with it.
+
+        A camera whose pictures are identical, noise and all, has stopped seeing; a source that names its parts (`uid`) may repeat itself.
+        """
+        step = max(1, min(image.shape[0], image.shape[1]) // SAMPLES_ACROSS)
+        sample = image[::step, ::step]
+        black, white = int((sample <= BLACK).sum()), int((sample >= WHITE).sum())
+        quality = 1.0 - max(black, white) / sample.size
+        if quality == 0.0:
+            return 0.0, (Reason.IMAGE_QUALITY, "the picture is all " + ("black" if black else "white"))
+        if stamp.uid is None:
+            digest = hash(sample.tobytes())
+            self._same = self._same + 1 if digest == self._last else 0
+            self._last = digest
+            if self._same >= FROZEN_AFTER:
+                return quality, (Reason.IMAGE_QUALITY, f"the camera repeats the same picture, {self._same + 1} times now")
+        return quality, None

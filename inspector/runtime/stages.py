@@ -1,0 +1,250 @@
+"""What the threads of vision do, as plain functions over the little that each keeps: a test calls them in any order, without a thread.
+
+`capture` makes a part known before anything can happen to its picture; `inspect` judges what waits and says so. What cannot be said to
+the gate (it does not read, the line is full) is safe unsaid: the gate rejects at the part's deadline what it has not heard of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from inspector.geometry import raster
+from inspector.interfaces import Clock, Source
+from inspector.judge import judge
+from inspector.outputs.archive import Archive
+from inspector.outputs.metrics import Histogram
+from inspector.records import Decision, DeviceError, Evidence, Finding, Inspection, Pose, Reason, Recipe
+from inspector.runtime.health import PictureHealth
+from inspector.runtime.link import Dropped, Judged, Lost, Seen, ToGate
+from inspector.runtime.ring import Lent, Ring
+
+Tell: TypeAlias = Callable[[ToGate], bool]
+"""Say it to the gate; False when it could not be said."""
+
+LARGEST_GAP = 1_000
+SETTLING_FRAMES = 3
+MOST_FINDINGS, MOST_DEFECTS = 64, 32
+
+
+@dataclass(slots=True)
+class Capturing:
+    """What `capture` keeps of one camera. `counts`: seen, lost, incomplete, dropped, repeated, untold."""
+
+    camera: str
+    source: Source
+    ring: Ring
+    tell: Tell
+    clock: Clock
+    last_seq: int = 0
+    offset: int | None = 0
+    settling: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def renew(self, source: Source, ring: Ring) -> None:
+        """The camera was built anew: its exposures go on from the last number, and the first few do not count as whole."""
+        self.source, self.ring, self.offset, self.settling = source, ring, None, SETTLING_FRAMES
+
+
+def capture(state: Capturing, timeout_s: float = 0.2) -> None:
+    """Read one picture, if one comes in time, and make its part known; tell which exposures are missing and who had to give way.
+
+    Raises what the source raises: `DeviceError` (build it anew), `EndOfPictures`.
+    """
+    into = state.ring.slot(timeout_s)
+    if into is None:
+        return
+    stamp = state.source.read(into, timeout_s)
+    if stamp is None:
+        return
+    if state.offset is None:
+        state.offset = state.last_seq + 1 - stamp.seq
+    if state.offset or state.settling:
+        stamp = replace(stamp, seq=stamp.seq + state.offset, complete=stamp.complete and not state.settling)
+    if stamp.seq <= state.last_seq:
+        state.counts["repeated"] += 1
+        return
+    if state.last_seq and stamp.seq - state.last_seq > LARGEST_GAP:
+        raise DeviceError(f"camera {state.camera}: the exposure number jumped from {state.last_seq} to {stamp.seq}")
+    for missing in range(state.last_seq + 1 if state.last_seq else stamp.seq, stamp.seq):
+        if not _tell(state, Lost(state.camera, missing, stamp.at_ns, stamp.at_counts)):
+            return
+        state.last_seq = missing
+        state.counts["lost"] += 1
+    if not _tell(state, Seen(state.camera, stamp.seq, stamp.at_ns, stamp.at_counts, stamp.complete, stamp.uid)):
+        return  # the next exposure will show the gap, and this one counts as lost
+    state.last_seq = stamp.seq
+    state.settling = max(0, state.settling - 1)
+    state.counts["seen"] += 1
+    state.counts["incomplete"] += not stamp.complete
+    dropped = state.ring.commit(stamp, state.clock())
+    if dropped is not None:
+        state.counts["dropped"] += 1
+        _tell(state, Dropped(state.camera, dropped.seq, Reason.QUEUE_OVERFLOW))
+
+
+def _tell(state: Capturing, message: ToGate) -> bool:
+    said = state.tell(message)
+    state.counts["untold"] += not said
+    return said
+
+
+@dataclass(slots=True)
+class Inspecting:
+    """What all inspecting threads share. `recipe` is swapped by one assignment, between two batches.
+
+    `counts` by (camera, decision); `latency` from exposure to told, `waited` in the ring, `spent` by stage; `untold` results.
+    """
+
+    recipe: Recipe
+    rings: dict[str, Ring]
+    bell: threading.Condition
+    tell: Tell
+    archive: Archive | None
+    clock: Clock
+    utc_ns: Clock
+    batch: int
+    health: dict[str, PictureHealth] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    untold: int = 0
+    latency: dict[str, Histogram] = field(default_factory=dict)
+    waited: Histogram = field(default_factory=Histogram)
+    spent: dict[str, Histogram] = field(default_factory=dict)
+
+
+def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
+    """Judge what the camera that waits longest has, at most a batch, and tell the gate; returns how many. Waits a little for work."""
+    with state.bell:
+        if not state.bell.wait_for(lambda: any(ring.waits for ring in state.rings.values()), timeout_s):
+            return 0
+        ring = min((ring for ring in state.rings.values() if ring.waits), key=lambda ring: ring.oldest_ns)
+        lent = ring.borrow(state.batch)
+    try:
+        _inspect(state, lent)
+    finally:
+        for each in lent:
+            ring.give_back(each)
+    return len(lent)
+
+
+def _inspect(state: Inspecting, lent: list[Lent]) -> None:
+    start_ns, recipe = state.clock(), state.recipe
+    camera = lent[0].frame.stamp.camera
+    health = state.health.setdefault(camera, PictureHealth())
+    looked = [health.look(each.frame.stamp, each.frame.image) if each.frame.stamp.complete else (0.0, None) for each in lent]
+    good = [each.frame for each, (_, trouble) in zip(lent, looked, strict=True) if trouble is None]
+    judged = iter(judge(good, recipe, state.clock))
+    end_ns = state.clock()
+    for each, (quality, trouble) in zip(lent, looked, strict=True):
+        if trouble is None:
+            inspection = next(judged)
+        else:
+            inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
+        _report(state, each, inspection, quality, start_ns, end_ns)
+
+
+def _report(state: Inspecting, lent: Lent, inspection: Inspection, quality: float, start_ns: int, end_ns: int) -> None:
+    stamp, now_ns = inspection.stamp, state.clock()
+    reference = state.archive.wanted(lent.frame, inspection.decision) if state.archive else None
+    timing = {
+        "acq": (lent.committed_ns - stamp.at_ns) / 1e6,
+        "queue": (start_ns - lent.committed_ns) / 1e6,
+        "infer": (end_ns - start_ns) / 1e6,
+        "decide": (now_ns - end_ns) / 1e6,
+        "total": (now_ns - stamp.at_ns) / 1e6,
+    }
+    body = body_of(inspection, quality=quality, utc_ns=state.utc_ns() - now_ns + stamp.at_ns, timing_ms=timing, image_ref=reference)
+    if not state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body)):
+        state.untold += 1
+    if state.archive and reference:
+        state.archive.put(reference, lent.frame, body)
+    state.counts[stamp.camera, inspection.decision.value] += 1
+    state.latency.setdefault(stamp.camera, Histogram()).observe((now_ns - stamp.at_ns) / 1e9)
+    state.waited.observe((start_ns - lent.committed_ns) / 1e9)
+    for stage, spent_ns in inspection.spent_ns.items():
+        state.spent.setdefault(stage, Histogram()).observe(spent_ns / 1e9)
+
+
+def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: Mapping[str, float], image_ref: str | None) -> bytes:
+    """What vision adds to the event, as JSON text: numbers finite or null, what is wrong before what is right where there is too much."""
+    stamp, pose = inspection.stamp, inspection.pose
+    findings = inspection.findings
+    if len(findings) > MOST_FINDINGS:
+        findings = tuple(sorted(findings, key=lambda finding: finding.ok))[:MOST_FINDINGS]
+    bad = [(finding, finding.evidence) for finding in inspection.findings if finding.evidence and not finding.ok]
+    body = {
+        "findings": [_finding(finding) for finding in findings],
+        "defects": [_defect(finding, evidence, pose) for finding, evidence in bad[:MOST_DEFECTS]],
+        "camera": {
+            "cam_id": stamp.camera,
+            "frame_id": stamp.seq,
+            "t_exposure_utc_ns": str(utc_ns),
+            "exposure_us": None,
+            "complete": stamp.complete,
+            "quality": round(quality, 4),
+        },
+        "timing_ms": {
+            **{stage: round(value, 3) for stage, value in timing_ms.items()},
+            "stages": {stage: round(spent_ns / 1e6, 3) for stage, spent_ns in inspection.spent_ns.items()},
+        },
+        "pose": None if pose is None else _pose(pose),
+        "image_ref": image_ref,
+        "part_uid": stamp.uid,
+    }
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _number(value: float | None) -> float | None:
+    """Six significant digits are more than any gauge has; what is not finite is null."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "feature": finding.feature,
+        "value": _number(finding.value),
+        "low": _number(finding.low),
+        "high": _number(finding.high),
+        "unit": finding.unit,
+        "ok": finding.ok,
+        "at_mm": None if finding.at_mm is None else [_number(value) for value in finding.at_mm],
+    }
+
+
+def _defect(finding: Finding, evidence: Evidence, pose: Pose | None) -> dict[str, Any]:
+    x, y, width, height = evidence.bbox_px
+    box_mm = None
+    if pose is not None:
+        corners = raster.to_drawing([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], pose)
+        (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
+        box_mm = [_number(float(value)) for value in (left, bottom, right - left, top - bottom)]
+    return {
+        "class": evidence.class_name,
+        "score": _ratio(evidence.score),
+        "threshold": _ratio(evidence.threshold),
+        "bbox_px": [_number(float(value)) for value in evidence.bbox_px],
+        "bbox_mm": box_mm,
+        "area_mm2": _number(evidence.area_mm2),
+    }
+
+
+def _ratio(value: float) -> float:
+    return round(min(1.0, max(0.0, float(value))), 4) if math.isfinite(value) else 0.0
+
+
+def _pose(pose: Pose) -> dict[str, Any]:
+    return {
+        "x_px": _number(pose.x_px),
+        "y_px": _number(pose.y_px),
+        "angle_rad": _number(pose.angle_rad),
+        "scale_px_per_mm": _number(pose.scale_px_per_mm),
+        "score_ratio": _number(pose.score_ratio),
+        "residual_mm": _number(pose.residual_mm),
+        "ambiguous": pose.ambiguous,
+    }

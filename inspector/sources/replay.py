@@ -1,0 +1,239 @@
+r"""Pictures from files, in the order of their names: a stored day, a data set, a test.
+
+Each file is one exposure. A file that is not a whole picture is an exposure that came incomplete, never the end of the line; its header is
+read before anything is decoded, so that a small file cannot fill the memory.
+
+    source:
+      kind: replay
+      files: [pictures/good, "pictures/bad/*.png"]   # folders and patterns
+      rate_hz: 10          # pictures a second; leave it away for as fast as they are taken
+      loop: true           # begin again after the last one
+      colour: false
+      uid: '(\d+)_test'    # the part's own name: the first group in the file's stem; leave it away for the stem
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from inspector.config import Strict
+from inspector.interfaces import Clock, Conveyor, EndOfPictures
+from inspector.records import ConfigError, Image, Stamp
+
+if TYPE_CHECKING:
+    from inspector.records import Bytes1D
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"})
+MOST_PIXELS = 64_000_000
+LONGEST_SIDE = 32_766  # one more than OpenCV's remap takes
+LARGEST_FILE_BYTES = 512 << 20
+_HEAD_BYTES = 1 << 20  # a JPEG's size may come after long EXIF and ICC segments
+
+
+class Settings(Strict):
+    """Where the files are, and how fast they come."""
+
+    files: list[str] = Field(min_length=1)
+    rate_hz: float | None = Field(default=None, gt=0, le=10_000)
+    loop: bool = False
+    colour: bool = False
+    uid: str | None = None
+
+
+class Header(NamedTuple):
+    """What a picture file says of itself before it is decoded."""
+
+    width: int
+    height: int
+
+
+def header_of(data: bytes, name: str) -> Header:
+    """Width and height from the first bytes of a PNG, JPEG, BMP, TIFF or PNM file.
+
+    Raises `ConfigError`: E_IMG_FORMAT when it is none of these, E_IMG_TRUNC when it ends too early, E_IMG_PIXELS or E_IMG_SIZE when
+    it is too large to be a picture of a part.
+    """
+    try:
+        width, height = _size(data, name)
+    except (struct.error, IndexError) as error:
+        raise ConfigError("E_IMG_TRUNC", "the file ends within its header", file=name) from error
+    if width < 1 or height < 1 or max(width, height) > LONGEST_SIDE:
+        raise ConfigError("E_IMG_SIZE", f"{width} × {height} pixels; each side 1 to {LONGEST_SIDE}", file=name)
+    if width * height > MOST_PIXELS:
+        raise ConfigError("E_IMG_PIXELS", f"{width} × {height} pixels; at most {MOST_PIXELS // 1_000_000} million", file=name)
+    return Header(width, height)
+
+
+def load(path: Path, *, colour: bool) -> Image:
+    """The picture in a file, uint8 (H, W) or (H, W, 3) BGR, as it lies in the file (no turning by EXIF).
+
+    Raises `ConfigError` as `header_of`, E_IMG_OPEN, and E_IMG_TRUNC when it cannot be decoded to its end.
+    """
+    name = str(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise ConfigError("E_IMG_SIZE", f"the file has more than {LARGEST_FILE_BYTES >> 20} MiB", file=name)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=name) from error
+    header_of(data, name)
+    if not _ends_well(data):
+        raise ConfigError("E_IMG_TRUNC", "the picture ends too early", file=name)
+    flags = (cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ConfigError("E_IMG_TRUNC", f"the picture cannot be decoded: {error.err}", file=name) from error
+    if image is None:
+        raise ConfigError("E_IMG_TRUNC", "the picture cannot be decoded to its end", file=name)
+    return np.asarray(image, np.uint8)
+
+
+def listed(files: Sequence[str], key: str = "files") -> list[Path]:
+    """The picture files in these folders and matching these patterns, in order of name. `ConfigError` E_IMG_NONE when there is none."""
+    found: list[Path] = []
+    for pattern in files:
+        path = Path(pattern)
+        if path.is_dir():
+            paths = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            paths = [path]
+        else:
+            anchor = Path(path.anchor) if path.is_absolute() else Path()
+            relative = str(path.relative_to(anchor)) if path.is_absolute() else pattern
+            paths = sorted(child for child in anchor.glob(relative) if child.is_file() and child.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise ConfigError("E_IMG_NONE", f"{pattern!r} names no picture ({', '.join(sorted(SUFFIXES))})", key=key)
+        found += paths
+    return found
+
+
+class Replay:
+    """The files of `settings` as a camera; exposures are numbered from 1."""
+
+    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
+        self._settings, self._name, self._clock = settings, name, clock
+        self._paths = listed(settings.files)
+        try:
+            self._uid = None if settings.uid is None else re.compile(settings.uid)
+        except re.error as error:
+            raise ConfigError("E_CFG_TYPE", f"{settings.uid!r} is no regular expression: {error}", key="uid") from error
+        channels = 3 if settings.colour else 1
+        self.max_bytes = max((header.width * header.height for header in self._headers()), default=1) * channels
+        self._seq = 0
+        self._next_ns: int | None = None
+
+    def _headers(self) -> Iterator[Header]:
+        """The headers of what can be shown; what cannot will be an incomplete exposure when its turn comes."""
+        for path in self._paths:
+            try:
+                with path.open("rb") as file:
+                    yield header_of(file.read(_HEAD_BYTES), str(path))
+            except (OSError, ConfigError):
+                continue
+
+    def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
+        """The next file's picture, when its time has come."""
+        if self._seq >= len(self._paths) and not self._settings.loop:
+            raise EndOfPictures
+        now_ns = self._clock()
+        if self._next_ns is None:
+            self._next_ns = now_ns
+        if self._next_ns > now_ns:
+            time.sleep(min(timeout_s, (self._next_ns - now_ns) / 1e9))
+            if self._next_ns > self._clock():
+                return None
+        path = self._paths[self._seq % len(self._paths)]
+        self._seq += 1
+        at_ns = self._clock() if self._settings.rate_hz is None else self._next_ns
+        if self._settings.rate_hz is not None:
+            self._next_ns += round(1e9 / self._settings.rate_hz)
+        try:
+            image = load(path, colour=self._settings.colour)
+            if image.size > self.max_bytes:
+                raise ConfigError("E_IMG_SIZE", "the picture has grown since the start", file=str(path))
+        except ConfigError:
+            into[0] = 0
+            return Stamp(self._name, self._seq, at_ns, None, (1, 1), False, self._uid_of(path))
+        into[: image.size] = image.reshape(-1)
+        return Stamp(self._name, self._seq, at_ns, None, image.shape, True, self._uid_of(path))
+
+    def _uid_of(self, path: Path) -> str | None:
+        if self._uid is None:
+            return path.stem[:64]
+        match = self._uid.search(path.stem)
+        return None if match is None else (match[1] if self._uid.groups else match[0])[:64]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Replay:
+    """A camera that shows files; the conveyor is not asked."""
+    return Replay(settings, name, clock)
+
+
+def _size(data: bytes, name: str) -> tuple[int, int]:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg_size(data)
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", data, 18)
+        return width, abs(height)
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_size(data)
+    if data[:1] == b"P" and data[1:2] in b"123456":
+        numbers = re.match(rb"P\d(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s", data[:4096])
+        if numbers is None:
+            raise ConfigError("E_IMG_FORMAT", "the PNM header has no size", file=name)
+        return int(numbers[1]), int(numbers[2])
+    raise ConfigError("E_IMG_FORMAT", f"neither PNG, JPEG, BMP, TIFF nor PNM: it begins with {data[:8]!r}", file=name)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the frame header (SOFn); segments before it are skipped by their lengths."""
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise IndexError
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Width (tag 256) and height (tag 257) of the first page."""
+    order = "<" if data[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (entries,) = struct.unpack_from(order + "H", data, start)
+    sides = {}
+    for entry in range(entries):
+        tag, kind = struct.unpack_from(order + "HH", data, start + 2 + 12 * entry)
+        if tag in (256, 257):
+            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + 10 + 12 * entry)
+    return sides.get(256, 0), sides.get(257, 0)
+
+
+def _ends_well(data: bytes) -> bool:
+    """PNG and JPEG have an end mark; decoders fill up with grey what is missing before it, which must not be judged."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-64:]
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" in data[-4096:]
+    return True
