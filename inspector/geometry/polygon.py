@@ -48,7 +48,7 @@ def contains(points: Points, probes: Points) -> NDArray[np.bool_]:
 def enclosing(contours: Sequence[Points]) -> list[list[int]]:
     """For each contour, the indices of those it lies in, from the largest to the smallest.
 
-    Three of its points are asked and the majority holds, so that contours that touch do not deceive.
+    Nine of its points are asked and the majority holds, so that contours that touch do not deceive.
     """
     if not contours:
         return []
@@ -57,12 +57,12 @@ def enclosing(contours: Sequence[Points]) -> list[list[int]]:
     areas = [abs(signed_area(c)) for c in contours]
     found: list[list[int]] = []
     for i, contour in enumerate(contours):
-        slack = 1e-9 * float((high[i] - low[i]).max())
+        slack = 1e-2 * float((high[i] - low[i]).max())
         around = (low <= low[i] + slack).all(axis=1) & (high >= high[i] - slack).all(axis=1)
         around[i] = False
         middle = 0.5 * (contour + np.roll(contour, -1, axis=0))
-        probes = middle[[0, len(middle) // 3, 2 * len(middle) // 3]]
-        inside = [int(j) for j in np.flatnonzero(around) if contains(contours[int(j)], probes).sum() >= 2]
+        probes = middle[(np.arange(0.03, 1.0, 0.11) * len(middle)).astype(np.int64)]
+        inside = [int(j) for j in np.flatnonzero(around) if contains(contours[int(j)], probes).sum() >= 5]
         found.append(sorted((j for j in inside if areas[j] > areas[i] or j < i), key=lambda j: -areas[j]))
     return found
 
