@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ _HEAD_BYTES = 1 << 20  # a JPEG's size may come after long EXIF and ICC segments
 class Settings(Strict):
     """Where the files are, and how fast they come."""
 
-    files: list[str] = Field(min_length=1)
+    files: list[Path] = Field(min_length=1)
     rate_hz: float | None = Field(default=None, gt=0, le=10_000)
     loop: bool = False
     colour: bool = False
@@ -98,21 +98,20 @@ def load(path: Path, *, colour: bool) -> Image:
     return np.asarray(image, np.uint8)
 
 
-def listed(files: Sequence[str], key: str = "files") -> list[Path]:
+def listed(files: Sequence[Path], key: str = "files") -> list[Path]:
     """The picture files in these folders and matching these patterns, in order of name. `ConfigError` E_IMG_NONE when there is none."""
     found: list[Path] = []
-    for pattern in files:
-        path = Path(pattern)
+    for path in files:
         if path.is_dir():
             paths = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES)
         elif path.is_file():
             paths = [path]
         else:
-            anchor = Path(path.anchor) if path.is_absolute() else Path()
-            relative = str(path.relative_to(anchor)) if path.is_absolute() else pattern
-            paths = sorted(child for child in anchor.glob(relative) if child.is_file() and child.suffix.lower() in SUFFIXES)
+            anchor = Path(path.anchor)
+            matching = anchor.glob(str(path.relative_to(anchor)))
+            paths = sorted(child for child in matching if child.is_file() and child.suffix.lower() in SUFFIXES)
         if not paths:
-            raise ConfigError("E_IMG_NONE", f"{pattern!r} names no picture ({', '.join(sorted(SUFFIXES))})", key=key)
+            raise ConfigError("E_IMG_NONE", f"{str(path)!r} names no picture ({', '.join(sorted(SUFFIXES))})", key=key)
         found += paths
     return found
 
