@@ -16,12 +16,16 @@ BUFFER_BYTES = 1 << 20
 
 
 class Ready(NamedTuple):
-    """Vision holds its recipe and its cameras are built. `models` are [name, sha256], `reasons` the recipe's reject classes in order."""
+    """Vision holds its recipe and has tried its cameras. `models` are [name, sha256], `reasons` the recipe's reject classes in order.
+
+    `metrics` is the address (host:port) where it shows its metrics.
+    """
 
     recipe: str
     models: list[list[str]]
     reasons: list[str]
     pid: int
+    metrics: str = ""
 
 
 class Reloaded(NamedTuple):

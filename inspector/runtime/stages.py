@@ -110,6 +110,7 @@ class Inspecting:
     utc_ns: Clock
     batch: int
     health: dict[str, PictureHealth] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     untold: int = 0
     latency: dict[str, Histogram] = field(default_factory=dict)
@@ -159,15 +160,18 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, quality: floa
         "total": (now_ns - stamp.at_ns) / 1e6,
     }
     body = body_of(inspection, quality=quality, utc_ns=state.utc_ns() - now_ns + stamp.at_ns, timing_ms=timing, image_ref=reference)
-    if not state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body)):
-        state.untold += 1
+    told = state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body))
     if state.archive and reference:
         state.archive.put(reference, lent.frame, body)
-    state.counts[stamp.camera, inspection.decision.value] += 1
-    state.latency.setdefault(stamp.camera, Histogram()).observe((now_ns - stamp.at_ns) / 1e9)
+    with state.lock:
+        state.untold += not told
+        state.counts[stamp.camera, inspection.decision.value] += 1
+        histograms = [state.spent.setdefault(stage, Histogram()) for stage in inspection.spent_ns]
+        latency = state.latency.setdefault(stamp.camera, Histogram())
+    latency.observe((now_ns - stamp.at_ns) / 1e9)
     state.waited.observe((start_ns - lent.committed_ns) / 1e9)
-    for stage, spent_ns in inspection.spent_ns.items():
-        state.spent.setdefault(stage, Histogram()).observe(spent_ns / 1e9)
+    for histogram, spent_ns in zip(histograms, inspection.spent_ns.values(), strict=True):
+        histogram.observe(spent_ns / 1e9)
 
 
 def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: Mapping[str, float], image_ref: str | None) -> bytes:

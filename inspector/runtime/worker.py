@@ -7,8 +7,11 @@ half-alive process running. `Ended` says that there is nothing more to do.
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from inspector.interfaces import Clock
 
@@ -21,11 +24,14 @@ class Worker:
     """One thread that calls `step` until it is stopped.
 
     `beat_ns` is the time of the last step's end, read by the watchdog. `on_error(name, error)` is called once, in the dying thread.
+    `nice` > 0 lets every other thread of the machine go first.
     """
 
-    def __init__(self, name: str, step: Callable[[], None], *, clock: Clock, on_error: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self, name: str, step: Callable[[], None], *, clock: Clock, on_error: Callable[[str, BaseException], None], nice: int = 0
+    ) -> None:
         self.name, self.beat_ns = name, clock()
-        self._step, self._clock, self._on_error = step, clock, on_error
+        self._step, self._clock, self._on_error, self._nice = _with_fault(name, step), clock, on_error, nice
         self._stopping = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -36,6 +42,9 @@ class Worker:
         self._thread.start()
 
     def _run(self) -> None:
+        if self._nice:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
         try:
             while not self._stopping.is_set():
                 self._step()
@@ -75,3 +84,21 @@ class Worker:
             return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+
+def _with_fault(name: str, step: Callable[[], None]) -> Callable[[], None]:
+    """The step, or for a test of the whole process the same step that fails: INSPECTOR_FAULT=raise:journal:2.5 or freeze:inspect:1."""
+    how, _, rest = os.environ.get("INSPECTOR_FAULT", "").partition(":")
+    whose, _, after_s = rest.partition(":")
+    if not whose or name.partition("-")[0] != whose:
+        return step
+    fails_at = time.monotonic() + float(after_s or 0)
+
+    def failing() -> None:
+        if time.monotonic() > fails_at:
+            if how == "raise":
+                raise RuntimeError("fault asked for by INSPECTOR_FAULT")
+            threading.Event().wait()
+        step()
+
+    return failing

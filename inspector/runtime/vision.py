@@ -1,0 +1,380 @@
+"""The child process that sees: cameras, rings, judging, archive. What it finds goes over the link to the gate, and nowhere else.
+
+It may crash, hang or be killed at any moment: the gate then rejects every part as not inspected, and starts it again. It ends on its
+own when the gate is gone. Threads: `capture-<camera>` for each camera, `inspect-<n>`, `archive`, and `main`, which talks with the gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import faulthandler
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from inspector import __version__, config, recipe
+from inspector.config import Config
+from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
+from inspector.outputs import metrics
+from inspector.outputs.archive import Archive
+from inspector.outputs.metrics import Family
+from inspector.records import ConfigError, DeviceError, Recipe
+from inspector.runtime import link
+from inspector.runtime.ring import Ring
+from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
+from inspector.runtime.worker import Ended, Worker
+
+SWITCH_INTERVAL_S = 0.0001
+BEAT_S = 0.1
+FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
+DRAIN_S = 5.0
+PR_SET_PDEATHSIG = 1
+
+
+class Camera:
+    """One camera over its life: built, read, lost, and built again after a wait that grows and is never the same for two cameras."""
+
+    def __init__(
+        self, settings: config.Camera, conveyor: Conveyor, inspecting: Inspecting, tell: Callable[[link.ToGate], bool], clock: Clock
+    ) -> None:
+        self.settings, self.up, self.text, self.rebuilt = settings, False, "not built yet", 0
+        self._conveyor, self._inspecting, self._tell, self._clock = conveyor, inspecting, tell, clock
+        self._kind = config.plugin("sources", settings.source.kind)
+        self._source_settings = config.settings_of("sources", settings.source, self._kind.Settings)
+        self._capturing: Capturing | None = None
+        self._source: Source | None = None
+        self._wait_s, self._not_before_ns, self._up_ns = FIRST_WAIT_S, 0, 0
+
+    def build(self) -> None:
+        """Try to build the source now; when it does not work, say so and try again later. `ConfigError` is for a person."""
+        try:
+            source: Source = self._kind.build(self._source_settings, self.settings.id, self._clock, self._conveyor)
+        except DeviceError as error:
+            self._down(str(error))
+            return
+        ring = self._inspecting.rings.get(self.settings.id)
+        if ring is None or ring.max_bytes < source.max_bytes:
+            rules = self.settings.ring
+            ring = Ring(rules.slots, source.max_bytes, rules.when_full, self._inspecting.bell)
+            with self._inspecting.bell:
+                self._inspecting.rings = {**self._inspecting.rings, self.settings.id: ring}
+        self._source = source
+        if self._capturing is None:
+            self._capturing = Capturing(self.settings.id, source, ring, self._tell, self._clock)
+        else:
+            self._capturing.renew(source, ring)
+            self.rebuilt += 1
+        self.up, self.text, self._up_ns = True, "", self._clock()
+        self._tell(link.CameraState(self.settings.id, True, ""))
+
+    def step(self) -> None:
+        """One picture, or one attempt to have the camera back."""
+        if self._source is None or self._capturing is None:
+            wait_ns = self._not_before_ns - self._clock()
+            if wait_ns > 0:
+                time.sleep(min(0.2, wait_ns / 1e9))
+            else:
+                self.build()
+            return
+        try:
+            capture(self._capturing)
+        except EndOfPictures as end:
+            self.close()
+            raise Ended from end
+        except DeviceError as error:
+            self.close()
+            self._down(str(error))
+
+    def _down(self, text: str) -> None:
+        now_ns = self._clock()
+        if self.up and now_ns - self._up_ns > HEALTHY_AFTER_S * 1e9:
+            self._wait_s = FIRST_WAIT_S
+        # Full jitter, so that the cameras of a switch that came back do not all call at once.
+        self._not_before_ns = now_ns + round(random.uniform(0, self._wait_s) * 1e9)
+        self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
+        if self.up or self.text != text:
+            print(f"camera {self.settings.id} is down: {text}", file=sys.stderr, flush=True)
+        self.up, self.text = False, text
+        self._tell(link.CameraState(self.settings.id, False, text))
+
+    def close(self) -> None:
+        """Let the device go."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What `capture` has counted."""
+        return dict(self._capturing.counts) if self._capturing else {}
+
+
+class Vision:
+    """The process, put together; `run` is its main thread."""
+
+    def __init__(self, path: Path, end: link.End, *, clock: Clock = time.monotonic_ns, utc_ns: Clock = time.time_ns) -> None:
+        self._path, self._end, self._clock = path, end, clock
+        self._failed: str | None = None
+        self._reloading: threading.Thread | None = None
+        self._reloaded: tuple[Recipe | None, Config | None, str] | None = None
+        self._reload_again = self._draining = False
+        self._drain_by_ns = 0
+        self._settings = config.read(path)
+        prepared = recipe.prepare(self._settings)
+        self._archive = Archive(self._settings.archive, self._settings.state_dir / "pictures", utc_ns=utc_ns)
+        self._inspecting = Inspecting(
+            prepared, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch
+        )
+        belt = config.plugin("conveyor", self._settings.conveyor.kind)
+        self._conveyor: Conveyor = belt.build(config.settings_of("conveyor", self._settings.conveyor, belt.Settings), "conveyor")
+        self._cameras = [Camera(camera, self._conveyor, self._inspecting, self._tell, clock) for camera in self._settings.cameras]
+        self._captures = [self._worker(f"capture-{camera.settings.id}", camera.step) for camera in self._cameras]
+        self._inspects = [self._worker(f"inspect-{n}", self._inspect) for n in range(self._settings.vision.inspect_threads)]
+        self._archiving = self._worker("archive", self._archive.step, nice=10)
+        self._begun = self._stop_inspecting = False
+        self._finished: link.Finished | None = None
+
+    # -- threads
+
+    def _worker(self, name: str, step: Callable[[], None], nice: int = 0) -> Worker:
+        return Worker(name, step, clock=self._clock, on_error=self._on_error, nice=nice)
+
+    def _inspect(self) -> None:
+        # Looked at before, because what arrives in between is then inspected in the next step.
+        last = self._stop_inspecting
+        if not inspect(self._inspecting, timeout_s=0.05) and last:
+            raise Ended
+
+    def _on_error(self, name: str, error: BaseException) -> None:
+        traceback.print_exception(error, file=sys.stderr)
+        self._failed = f"thread {name} died: {type(error).__name__}: {error}"
+        if isinstance(error, ConfigError):
+            self._failed = str(error)
+
+    # -- saying
+
+    def _tell(self, message: link.ToGate) -> bool:
+        try:
+            return self._end.send(message)
+        except OSError:
+            return False  # the main thread sees that the gate is gone
+
+    def _insist(self, message: link.ToGate) -> None:
+        """What must be said is said again until the gate hears it; it always does, or it is gone."""
+        while not self._tell(message):
+            if not select.select([], [self._end], [], 0.2)[1]:
+                continue
+            with suppress(BlockingIOError):
+                if self._gone():
+                    return
+
+    def _gone(self) -> bool:
+        poll = select.poll()
+        poll.register(self._end, select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+
+    # -- the main thread
+
+    def run(self) -> int:
+        """Until the gate says so, the pictures end, or something dies; the exit code."""
+        with ExitStack() as stack:
+            for camera in self._cameras:
+                stack.callback(camera.close)
+                camera.build()
+            server, _ = metrics.serve(self._settings.metrics.vision_bind, self.families)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            self._archiving.start()
+            stack.callback(self._archiving.stop, 2.0)
+            for worker in self._inspects:
+                worker.start()
+                stack.callback(worker.stop, 1.0)
+            current = self._inspecting.recipe
+            self._insist(
+                link.Ready(current.digest, _models(current), list(current.reasons), os.getpid(), f"127.0.0.1:{server.server_port}")
+            )
+            while True:
+                code = self._turn()
+                if code is not None:
+                    return code
+
+    def _turn(self) -> int | None:
+        if self._failed is not None:
+            print(f"vision ends: {self._failed}", file=sys.stderr, flush=True)
+            return 70
+        select.select([self._end], [], [], BEAT_S)
+        try:
+            while (message := self._end.receive()) is not None:
+                self._hear(message)
+        except EOFError:
+            return 0
+        self._tell(link.Beat(self.ages_ms()))
+        if self._reloaded is not None:
+            self._swap()
+        return self._finish() if self._begun or self._draining else None
+
+    def _hear(self, message: link.ToGate | link.ToVision) -> None:
+        if isinstance(message, link.Begin) and not self._begun:
+            self._begun = True
+            self._conveyor.start(message.at_ns)
+            for worker in self._captures:
+                worker.start()
+        elif isinstance(message, link.Reload):
+            self._reload()
+        elif isinstance(message, link.Drain) and not self._draining:
+            self._draining = True
+            self._drain_by_ns = self._clock() + round(DRAIN_S * 1e9)
+            for worker in self._captures:
+                worker.ask_to_stop()
+
+    def _finish(self) -> int | None:
+        """When no picture will come and all are judged: say so, keep what is to be kept, and end."""
+        overdue = self._draining and self._clock() > self._drain_by_ns
+        if any(worker.alive for worker in self._captures) and not overdue:
+            return None
+        self._stop_inspecting = True
+        if any(worker.alive for worker in self._inspects) and not overdue:
+            return None
+        if self._finished != link.Finished(self._draining):
+            self._finished = link.Finished(self._draining)
+            self._insist(self._finished)
+        if not self._draining or (self._archive.waiting() and not overdue):
+            return None  # the gate decides when to leave, and pictures may still be under way to the disk
+        return 0
+
+    def ages_ms(self) -> dict[str, float]:
+        """How long ago each thread has moved; those that have not begun, or have ended well, are fresh."""
+        now_ns = self._clock()
+        running = [*self._inspects, self._archiving, *(self._captures if self._begun else [])]
+        return {worker.name: round(worker.age_ms(now_ns), 1) if worker.alive else 0.0 for worker in running}
+
+    # -- a new recipe
+
+    def _reload(self) -> None:
+        """Prepare aside what the file says now; one at a time, and once more when it was asked for meanwhile."""
+        if self._reloading is not None:
+            self._reload_again = True
+            return
+        self._reloading = threading.Thread(target=self._prepare, name="prepare", daemon=True)
+        self._reloading.start()
+
+    def _prepare(self) -> None:
+        try:
+            settings = config.read(self._path)
+            fixed = [name for name, value in _fixed(settings).items() if value != _fixed(self._settings)[name]]
+            if fixed:
+                raise ConfigError(
+                    "E_CFG_FIXED", f"{', '.join(fixed)}: cannot change while the line runs; only recipes can", file=str(self._path)
+                )
+            self._reloaded = recipe.prepare(settings), settings, ""
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new recipe, the old one stays
+            text = str(error) if isinstance(error, (ConfigError, DeviceError)) else f"{type(error).__name__}: {error}"
+            self._reloaded = None, None, text
+
+    def _swap(self) -> None:
+        prepared, settings, refused = self._reloaded or (None, None, "")
+        self._reloaded = self._reloading = None
+        if prepared is not None and settings is not None:
+            self._inspecting.recipe, self._settings = prepared, settings
+        else:
+            print(f"the recipe stays as it is: {refused}", file=sys.stderr, flush=True)
+        current = self._inspecting.recipe
+        self._insist(link.Reloaded(current.digest, _models(current), list(current.reasons), refused))
+        if self._reload_again:
+            self._reload_again = False
+            self._reload()
+
+    # -- metrics
+
+    def families(self) -> Iterable[Family]:
+        """What is shown at /metrics."""
+        state, counts = self._inspecting, {camera.settings.id: camera.counts for camera in self._cameras}
+
+        def of_cameras(key: str) -> list[tuple[dict[str, str], float]]:
+            return [({"camera": name}, each.get(key, 0)) for name, each in counts.items()]
+
+        yield Family("build", "info", "What runs.", [({"version": __version__, "process": "vision"}, 1)])
+        yield Family("recipe", "info", "The recipe in force.", [({"digest": state.recipe.digest}, 1)])
+        yield Family("camera_up", "gauge", "1 while the camera works.", [({"camera": c.settings.id}, float(c.up)) for c in self._cameras])
+        yield Family(
+            "camera_rebuilds", "counter", "Times a camera was built anew.", [({"camera": c.settings.id}, c.rebuilt) for c in self._cameras]
+        )
+        yield Family("frames", "counter", "Exposures that arrived.", of_cameras("seen"))
+        yield Family("frames_lost", "counter", "Exposures that never arrived.", of_cameras("lost"))
+        yield Family("frames_incomplete", "counter", "Exposures that arrived damaged.", of_cameras("incomplete"))
+        yield Family("frames_dropped", "counter", "Exposures that gave way to newer ones.", of_cameras("dropped"))
+        yield Family("frames_repeated", "counter", "Exposures that came twice and were ignored.", of_cameras("repeated"))
+        untold = sum(each.get("untold", 0) for each in counts.values()) + state.untold
+        yield Family("link_untold", "counter", "Messages that the gate did not take in time.", [({}, untold)])
+        waiting = [({"camera": name}, float(ring.counts().ready)) for name, ring in state.rings.items()]
+        yield Family("ring_waiting_frames", "gauge", "Pictures that wait to be judged.", waiting)
+        judged = [({"camera": camera, "decision": decision}, n) for (camera, decision), n in sorted(state.counts.items())]
+        yield Family("inspections", "counter", "Judgements by decision.", judged)
+        latency = [({"camera": name}, histogram) for name, histogram in sorted(state.latency.items())]
+        yield Family("inspection_latency_seconds", "histogram", "From exposure to judgement told to the gate.", latency)
+        yield Family("ring_wait_seconds", "histogram", "How long pictures waited.", [({}, state.waited)])
+        spent = [({"stage": stage}, histogram) for stage, histogram in sorted(state.spent.items())]
+        yield Family("stage_seconds", "histogram", "Time of each stage of judging.", spent)
+        ages = [({"worker": name}, age / 1e3) for name, age in self.ages_ms().items()]
+        yield Family("worker_age_seconds", "gauge", "Since the last step of each thread.", ages)
+        archive = self._archive.counts
+        yield Family("archive_pictures", "counter", "Pictures kept.", [({}, archive.written)])
+        yield Family("archive_pictures_dropped", "counter", "Pictures not kept: queue or disk full.", [({}, archive.dropped)])
+        yield Family("archive_pictures_removed", "counter", "Pictures removed to stay within the budget.", [({}, archive.removed)])
+        yield Family("archive_bytes", "gauge", "What the kept pictures take.", [({}, self._archive.kept_bytes)])
+
+
+def _fixed(settings: Config) -> dict[str, Any]:
+    """What cannot change while the line runs: all but the recipes and which camera has which."""
+    fixed = settings.model_dump(exclude={"recipes"})
+    for camera in fixed["cameras"]:
+        del camera["recipe"]
+    return fixed
+
+
+def _models(current: Recipe) -> list[list[str]]:
+    return [list(model) for model in current.models]
+
+
+def _die_with_parent() -> None:
+    """The kernel ends this process when the gate's ends, even while a driver holds the interpreter."""
+    with suppress(OSError, AttributeError):
+        libc: Any = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def main() -> int:
+    """`python -m inspector.runtime.vision --config FILE --link-fd N`; started by the daemon only."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--link-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    _die_with_parent()
+    faulthandler.enable(all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the gate decides when this process ends
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    end = link.End(socket.socket(fileno=arguments.link_fd))
+    try:
+        return Vision(arguments.config, end).run()
+    except (ConfigError, DeviceError) as error:
+        print(error, file=sys.stderr, flush=True)
+        return 78
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # an abandoned reader or driver thread must not keep the process
