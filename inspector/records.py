@@ -86,7 +86,7 @@ class Template:
 
     Raster pixel (column u, row v) has its centre at the drawing point x = origin_mm[0] + u·mm_per_px, y = origin_mm[1] − v·mm_per_px.
     `sdf_mm` float32 (H, W): distance to the nearest contour, inside the material < 0. `zone` uint8 (H, W): 0 outside and ignored,
-    1… a zone of the surface (index into `zones`).
+    1… a zone of the surface (index into `zones`). `datum` names the contours that fix the pose (none: all of them).
     """
 
     name: str
@@ -97,6 +97,7 @@ class Template:
     sdf_mm: NDArray[np.float32]
     zone: NDArray[np.uint8]
     zones: tuple[str, ...] = ("", "surface")
+    datum: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

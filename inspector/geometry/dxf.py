@@ -17,7 +17,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from ezdxf.entities.insert import Insert
 from ezdxf.math import OCS, BSpline, Vec3
 
 from inspector.geometry import polygon
+from inspector.geometry import side as side_file
 from inspector.geometry.polygon import Points
+from inspector.geometry.side import Side
 from inspector.records import ConfigError, Contour
 
 MAX_BYTES = 64 << 20
@@ -77,7 +79,8 @@ class Drawing:
     """What one DXF file says, in millimetres, y up.
 
     `contours` are those of all parts; `parts` holds for each part the indices of its own, the outer one first, largest part first.
-    `units_source` says who knows the units: "$INSUNITS", "$MEASUREMENT" or "given". `digest` is the SHA-256 of the file.
+    `units_source` says who knows the units: "$INSUNITS", "$MEASUREMENT", "given" or "side file". `digest` is the SHA-256 of the file and
+    its side file, which is in `side`.
     """
 
     file: Path
@@ -91,6 +94,7 @@ class Drawing:
     parts: tuple[tuple[int, ...], ...]
     ignored: tuple[Ignored, ...]
     warnings: tuple[str, ...]
+    side: Side = field(default_factory=Side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +144,11 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     if units is not None and units not in UNITS_MM:
         raise notes.error("E_DXF_UNITS", f"units {units!r} are not known; one of {', '.join(UNITS_MM)}")
     data, header = _look(path, notes)
+    side, side_bytes = side_file.read(path)
     document = _load(path, notes)
-    known, source = _units(header, units, notes)
+    known, source = _units(header, units, side.units, notes)
     _count(document, notes)
-    pieces = _pieces(document, UNITS_MM[known], notes)
+    pieces = _pieces(document, UNITS_MM[known], side, notes)
     loops = _loops(_without_duplicates(pieces, notes), notes)
     contours, parts = _nest(loops)
     points = np.concatenate([c.points_mm for c in contours])
@@ -151,7 +156,7 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     return Drawing(
         file=path,
         name=path.stem,
-        digest=hashlib.sha256(data).hexdigest(),
+        digest=hashlib.sha256(data + side_bytes).hexdigest(),
         dxf_version=document.acad_release,
         units=known,
         units_source=source,
@@ -160,6 +165,7 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
         parts=parts,
         ignored=tuple(Ignored(*key, count) for key, count in sorted(notes.ignored.items())),
         warnings=tuple(notes.warnings),
+        side=side,
     )
 
 
@@ -227,7 +233,7 @@ def _load(path: Path, notes: _Notes) -> Document:
         return document
 
 
-def _units(header: dict[str, str], given: str | None, notes: _Notes) -> tuple[str, str]:
+def _units(header: dict[str, str], given: str | None, beside: str | None, notes: _Notes) -> tuple[str, str]:
     """The name of the units and who says so.
 
     $MEASUREMENT = 1 is metric, which by convention is mm; 0 is every writer's default and says nothing.
@@ -236,7 +242,7 @@ def _units(header: dict[str, str], given: str | None, notes: _Notes) -> tuple[st
     code = header.get("$INSUNITS", "")
     if code.lstrip("-").isdigit():
         said = INSUNITS.get(int(code))
-        if said is None and int(code) != 0 and given is None:
+        if said is None and int(code) != 0 and given is None and beside is None:
             raise notes.error("E_DXF_UNITS", f"$INSUNITS is {code}, no unit for parts; give --units {'|'.join(UNITS_MM)}")
     if given is not None:
         if said is not None and said != given:
@@ -244,6 +250,8 @@ def _units(header: dict[str, str], given: str | None, notes: _Notes) -> tuple[st
         return given, "given"
     if said is not None:
         return said, "$INSUNITS"
+    if beside is not None:
+        return beside, "side file"
     if header.get("$MEASUREMENT") == "1":
         notes.warn("no $INSUNITS; taken for mm because $MEASUREMENT says metric")
         return "mm", "$MEASUREMENT"
@@ -285,7 +293,7 @@ def _count(document: Document, notes: _Notes) -> None:
         raise notes.error("E_DXF_LIMIT", f"{total} entities once blocks are expanded; at most {MAX_ENTITIES}")
 
 
-def _pieces(document: Document, mm: float, notes: _Notes) -> list[_Piece]:
+def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> list[_Piece]:
     """Every entity that can be an outline, flattened, in mm; hatches count only where nothing else is closed."""
     shown = {layer.dxf.name.lower(): layer for layer in document.layers}
     pieces: list[_Piece] = []
@@ -302,7 +310,7 @@ def _pieces(document: Document, mm: float, notes: _Notes) -> list[_Piece]:
             notes.ignore(kind, layer, "not an outline")
         elif entity.dxf.get("invisible", 0) or (style is not None and (style.is_off() or style.is_frozen())):
             notes.ignore(kind, layer, "not shown")
-        elif NOT_OUTLINE_LAYER.search(layer):
+        elif not _is_cut(layer, side):
             notes.ignore(kind, layer, "layer")
         elif NOT_OUTLINE_LINETYPE.search(linetype):
             notes.ignore(kind, layer, f"line type {linetype}")
@@ -318,6 +326,12 @@ def _pieces(document: Document, mm: float, notes: _Notes) -> list[_Piece]:
         return pieces
     notes.warn("no lines: the outline is taken from the boundaries of the hatches")
     return fills
+
+
+def _is_cut(layer: str, side: Side) -> bool:
+    """Whether the lines of a layer may be outlines: as the side file says, else by the layer's name."""
+    said = side.layers[layer].outline if layer in side.layers else None
+    return not NOT_OUTLINE_LAYER.search(layer) if said is None else said
 
 
 def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, notes: _Notes) -> Iterator[tuple[DXFGraphic, str, str]]:

@@ -1,0 +1,96 @@
+"""The side file: what a drawing cannot say of itself, in `NAME.yaml` beside `NAME.dxf`. Every key may be left out.
+
+units: mm                       # holds where the drawing does not say its own
+tolerance_mm: 0.1               # both ways, for every contour that is not named below
+contours:                       # by name, as `inspector template inspect` lists them
+  hole-3: {inward_mm: -0.02, outward_mm: 0.05}   # of the material: a hole of a larger diameter is inward
+layers:                         # by layer of the drawing: what its lines are, and the tolerance of its contours
+  ENGRAVING_2: {outline: false}
+  CUT_FINE: {outline: true, inward_mm: -0.03, outward_mm: 0.03}
+datum: [outer]                  # the contours that fix the pose; all of them without this
+zones:                          # in order, a later one lies over an earlier one
+  - {name: surface, margin_mm: 0.5}                              # the material, this far from every edge
+  - {name: seal, contour: hole-6, within_mm: 4.0}                # the material around a contour
+  - {name: ignore, polygon_mm: [[1, 1], [9, 1], [9, 5]]}         # a place; `ignore` takes it out of the surface
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from inspector.config import Strict
+from inspector.records import ConfigError, ConfigErrors
+
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Tolerance(Strict):
+    """How far the real edge may lie from the drawing, along the outward normal of the material."""
+
+    inward_mm: float = Field(le=0)
+    outward_mm: float = Field(ge=0)
+
+
+class Layer(Strict):
+    """`outline` says whether the lines of a layer are cut, against what its name suggests; None leaves it to the name."""
+
+    outline: bool | None = None
+    inward_mm: float | None = Field(default=None, le=0)
+    outward_mm: float | None = Field(default=None, ge=0)
+
+
+class Zone(Strict):
+    """A part of the surface: all of it but a margin, a band around a contour, or a polygon."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
+    margin_mm: float | None = Field(default=None, ge=0)
+    contour: str | None = None
+    within_mm: float | None = Field(default=None, gt=0)
+    polygon_mm: list[Point] | None = Field(default=None, min_length=3)
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Zone:
+        shapes = [self.margin_mm is not None, self.contour is not None, self.polygon_mm is not None]
+        if sum(shapes) != 1 or (self.contour is None) != (self.within_mm is None):
+            raise ValueError("give one of: margin_mm; contour with within_mm; polygon_mm")
+        return self
+
+
+class Side(Strict):
+    """The whole side file."""
+
+    units: Literal["mm", "cm", "m", "inch", "foot"] | None = None
+    tolerance_mm: float | None = Field(default=None, gt=0)
+    contours: dict[str, Tolerance] = Field(default_factory=dict)
+    layers: dict[str, Layer] = Field(default_factory=dict)
+    datum: list[str] = Field(default_factory=list)
+    zones: list[Zone] = Field(default_factory=list)
+
+
+def read(drawing: Path) -> tuple[Side, bytes]:
+    """The side file of the drawing at this path and its bytes; the empty one where there is none. Raises `ConfigError` E_SIDE_…."""
+    path = drawing.with_suffix(".yaml")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Side(), b""
+    except OSError as error:
+        raise ConfigError("E_SIDE_FORMAT", f"cannot be read: {error.strerror}", file=str(path)) from error
+    try:
+        found = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else None
+        raise ConfigError("E_SIDE_FORMAT", "not YAML", file=str(path), line=line) from error
+    try:
+        return Side.model_validate({} if found is None else found), data
+    except ValidationError as error:
+        raise ConfigErrors(
+            [
+                ConfigError("E_SIDE_KEY", f"{e['msg']} (seen: {e['input']!r:.60})", file=str(path), key=".".join(map(str, e["loc"])))
+                for e in error.errors()
+            ]
+        ) from error

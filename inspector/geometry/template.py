@@ -1,0 +1,176 @@
+"""A drawing → the template of one part: its contours with their tolerances, and a raster with distances and zones."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.geometry.coverage import inside
+from inspector.geometry.dxf import Drawing
+from inspector.geometry.polygon import Points
+from inspector.geometry.side import Side
+from inspector.records import ConfigError, ConfigErrors, Contour, Template
+
+LONG_SIDE_PX = 640
+MARGIN_PX = 16
+MAX_SIDE_PX = 8192
+TOLERANCE_MM = 0.1
+
+
+def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: float | None = None, part: int = 0) -> Template:
+    """The template of one part of a drawing.
+
+    `mm_per_px` is the raster's; without it the part's long side is some 640 px. `tolerance_mm` holds for contours to which the side
+    file gives none of their own. Parts are numbered from the largest, 0. Raises `ConfigError` E_DXF_PART, E_DXF_LIMIT, E_SIDE_NAME.
+    """
+    if not 0 <= part < len(drawing.parts):
+        raise ConfigError("E_DXF_PART", f"part {part} is asked for; the drawing has {len(drawing.parts)}", file=str(drawing.file))
+    own = tuple(drawing.contours[i] for i in drawing.parts[part])
+    _names_known(drawing)
+    contours = tuple(_tolerated(c, drawing.side, tolerance_mm) for c in own)
+    points = np.concatenate([c.points_mm for c in contours])
+    low, high = points.min(axis=0), points.max(axis=0)
+    long_mm = float((high - low).max())
+    mm_per_px = long_mm / LONG_SIDE_PX if mm_per_px is None else mm_per_px
+    if not (math.isfinite(mm_per_px) and mm_per_px > 0 and long_mm / mm_per_px <= MAX_SIDE_PX):
+        text = f"{long_mm:.3f} mm at {mm_per_px:g} mm/px are more than {MAX_SIDE_PX} px; take a larger --mm-per-px"
+        raise ConfigError("E_DXF_LIMIT", text, file=str(drawing.file))
+    width, height = (math.ceil(float(side) / mm_per_px) + 1 + 2 * MARGIN_PX for side in high - low)
+    origin = (float(low[0]) - MARGIN_PX * mm_per_px, float(high[1]) + MARGIN_PX * mm_per_px)
+    outlines = [on_raster(c.points_mm, origin, mm_per_px) for c in contours]
+    sdf_mm = signed_distance(outlines, (height, width)) * np.float32(mm_per_px)
+    zone, zones = _zones(drawing.side, contours, sdf_mm, origin, mm_per_px)
+    sdf_mm.setflags(write=False)
+    zone.setflags(write=False)
+    said = f"{drawing.digest} {mm_per_px!r} {tolerance_mm!r} {part}"
+    return Template(
+        name=drawing.name if len(drawing.parts) == 1 else f"{drawing.name}-{part + 1}",
+        digest=hashlib.sha256(said.encode()).hexdigest(),
+        mm_per_px=mm_per_px,
+        origin_mm=origin,
+        contours=contours,
+        sdf_mm=sdf_mm,
+        zone=zone,
+        zones=zones,
+        datum=tuple(drawing.side.datum),
+    )
+
+
+def on_raster(points_mm: Points, origin_mm: tuple[float, float], mm_per_px: float) -> Points:
+    """Drawing points (N, 2) → (column, row) on a template's raster."""
+    return np.column_stack([points_mm[:, 0] - origin_mm[0], origin_mm[1] - points_mm[:, 1]]) / mm_per_px
+
+
+def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The distance of each pixel centre to the nearest contour, in pixels, inside (even-odd) negative; float32 (H, W).
+
+    Exact to the rounding within 2 px of a contour, and better than 1 % elsewhere, where the nearest piece is the one that OpenCV's
+    distance transform names.
+    """
+    start, step = _short_segments(contours_px)
+    middle = np.round(start + 0.5 * step).astype(np.int64)
+    seen = np.full(shape, 255, dtype=np.uint8)
+    within = ((middle >= 0) & (middle < shape[::-1])).all(axis=1)
+    owner = np.full(shape, -1, dtype=np.int64)
+    owner[middle[within, 1], middle[within, 0]] = np.flatnonzero(within)
+    seen[middle[within, 1], middle[within, 0]] = 0
+    _, labels = cv2.distanceTransformWithLabels(seen, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    of_label = np.zeros(int(labels.max()) + 1, dtype=np.int64)
+    of_label[labels[seen == 0]] = owner[seen == 0]
+    nearest = of_label[labels].ravel()
+    v, u = (grid.ravel() for grid in np.indices(shape))
+    square = np.full(nearest.shape, np.inf)
+    for offset in range(-2, 3):
+        near = np.clip(nearest + offset, 0, len(start) - 1)
+        np.minimum(square, _square(u, v, start[near], step[near]), out=square)
+    square = square.reshape(shape)
+    for dv in range(-2, 3):
+        for du in range(-2, 3):
+            u_near, v_near = middle[:, 0] + du, middle[:, 1] + dv
+            fits = (u_near >= 0) & (u_near < shape[1]) & (v_near >= 0) & (v_near < shape[0])
+            near = np.flatnonzero(fits)
+            np.minimum.at(square, (v_near[near], u_near[near]), _square(u_near[near], v_near[near], start[near], step[near]))
+    distance = np.sqrt(square)
+    return np.where(inside(contours_px, shape), -distance, distance).astype(np.float32)
+
+
+def _short_segments(contours_px: Sequence[Points], longest_px: float = 0.5) -> tuple[Points, Points]:
+    """The contours as segments of at most half a pixel: starts and steps, both (M, 2), in running order."""
+    starts, steps = [], []
+    for contour in contours_px:
+        step = np.roll(contour, -1, axis=0) - contour
+        count = np.maximum(np.ceil(np.hypot(*step.T) / longest_px).astype(np.int64), 1)
+        which = np.repeat(np.arange(len(contour)), count)
+        number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        short = step[which] / count[which, None]
+        starts.append(contour[which] + short * number[:, None])
+        steps.append(short)
+    return np.concatenate(starts), np.concatenate(steps)
+
+
+def _square(u: NDArray[np.int64], v: NDArray[np.int64], start: Points, step: Points) -> Points:
+    """The squared distance of points (u, v) to segments, pair by pair."""
+    x, y = u - start[:, 0], v - start[:, 1]
+    along = (x * step[:, 0] + y * step[:, 1]) / np.maximum((step * step).sum(axis=1), 1e-30)
+    along = np.clip(along, 0.0, 1.0)
+    return np.asarray((x - along * step[:, 0]) ** 2 + (y - along * step[:, 1]) ** 2)
+
+
+def _tolerated(contour: Contour, side: Side, tolerance_mm: float | None) -> Contour:
+    """The contour with its tolerance: by its name, by its layer, by what was asked for, by the side file's general one, or ±0.1 mm."""
+    general = tolerance_mm or side.tolerance_mm or TOLERANCE_MM
+    layer = side.layers.get(contour.layer)
+    named = side.contours.get(contour.name)
+    inward = -general if layer is None or layer.inward_mm is None else layer.inward_mm
+    outward = general if layer is None or layer.outward_mm is None else layer.outward_mm
+    if named is not None:
+        inward, outward = named.inward_mm, named.outward_mm
+    return replace(contour, inward_mm=inward, outward_mm=outward)
+
+
+def _names_known(drawing: Drawing) -> None:
+    """Refuses a side file that speaks of contours which the drawing does not have."""
+    names = {c.name for c in drawing.contours}
+    asked = [("contours", n) for n in drawing.side.contours] + [("datum", n) for n in drawing.side.datum]
+    asked += [("zones", z.contour) for z in drawing.side.zones if z.contour is not None]
+    unknown = [
+        ConfigError("E_SIDE_NAME", f"no contour {name!r}; the drawing has {', '.join(sorted(names))}", file=str(drawing.file), key=key)
+        for key, name in asked
+        if name not in names
+    ]
+    if unknown:
+        raise ConfigErrors(unknown)
+
+
+def _zones(
+    side: Side, contours: Sequence[Contour], sdf_mm: NDArray[np.float32], origin_mm: tuple[float, float], mm_per_px: float
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The zones of the surface: all material is "surface" until the side file says otherwise."""
+    material = sdf_mm < 0
+    names = ["", "surface"]
+    zone = material.astype(np.uint8)
+    for wanted in side.zones:
+        if wanted.margin_mm is not None:
+            place = sdf_mm < -wanted.margin_mm
+            if wanted.name == "surface":
+                zone[zone == 1] = 0
+        elif wanted.polygon_mm is not None:
+            place = material & inside([on_raster(np.array(wanted.polygon_mm), origin_mm, mm_per_px)], material.shape)
+        else:
+            around = [on_raster(c.points_mm, origin_mm, mm_per_px) for c in contours if c.name == wanted.contour]
+            if not around:
+                continue  # it belongs to another part
+            place = material & (np.abs(signed_distance(around, material.shape)) * mm_per_px <= float(wanted.within_mm or 0.0))
+        if wanted.name == "ignore":
+            zone[place] = 0
+            continue
+        if wanted.name not in names:
+            names.append(wanted.name)
+        zone[place] = names.index(wanted.name)
+    return zone, tuple(names)
