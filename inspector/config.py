@@ -269,6 +269,11 @@ class Config(Strict):
     bridges: dict[Name, Kind] = {}
     _document: Document | None = PrivateAttr(default=None)
 
+    @property
+    def file(self) -> str:
+        """The file that these settings come from, as it was named; empty without one."""
+        return self._document.file if self._document else ""
+
     def error(self, code: str, text: str, *loc: str | int) -> ConfigError:
         """An error that names the line where `loc` stands in the file."""
         return (self._document or Document("", {}, {})).error(code, text, loc)
@@ -317,6 +322,15 @@ def settings_of(folder: str, kind: Kind, settings: type[S]) -> S:
     found = judged.validated(settings, loc, _Place(Path(document.file).absolute().parent if document.file else Path(), os.environ))
     if found is None:
         raise ConfigErrors(judged.errors)
+    return found
+
+
+def read_settings(path: Path, settings: type[S]) -> S:
+    """Settings that have a file of their own, checked like the configuration. Raises `ConfigErrors` with all that is wrong."""
+    document = _compose(str(path), _text(path))
+    found = document.validated(settings, (), _Place(Path(path).absolute().parent, os.environ))
+    if found is None:
+        raise ConfigErrors(document.errors)
     return found
 
 

@@ -1,0 +1,217 @@
+"""Synthetic pictures as a data set: drawn in parallel, the same bytes whatever draws them, with everything known written beside them.
+
+A folder holds
+  images/NNNNNN.png  the camera's pictures            masks/NNNNNN.png   surface classes (0, then `scene.SURFACE` from 1)
+  labels/NNNNNN.txt  YOLO: class x y w h, relative     data.yaml          YOLO's names of the classes
+  coco.json          COCO: boxes, outlines, names      truth.jsonl        a picture a line: drawing, seed, pose, defects in mm
+  classes.txt        the names of the mask's classes, one a line, from 1 on
+  raster/images, raster/masks, raster/classes.txt      with `raster`: the same on the template's raster, what networks are trained on
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from inspector.config import Kind, read_settings, settings_of
+from inspector.geometry import dxf, template
+from inspector.records import ConfigError, Template
+from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, on_raster
+
+if TYPE_CHECKING:
+    from inspector.records import Image
+
+KINDS = (*SURFACE, *GEOMETRIC)
+CHUNK = 8
+"""Pictures a worker draws between two words about its progress."""
+
+PNG_SPEED = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is drawn. Picture i shows `drawings[i % len]` and depends on (`seed`, i); without `mm_per_px` the part fits at any angle."""
+
+    drawings: tuple[Path, ...]
+    out: Path
+    count: int
+    seed: int
+    size_px: tuple[int, int]
+    mm_per_px: float | None
+    look: Look
+    raster: bool
+
+
+@contextmanager
+def executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    """Who draws: processes of this machine, or the Dask cluster at `scheduler` (its workers must see the same folders)."""
+    if scheduler is None:
+        with ProcessPoolExecutor(
+            workers, mp_context=multiprocessing.get_context("forkserver"), initializer=cv2.setNumThreads, initargs=(1,)
+        ) as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConfigError("E_EXTRA_MISSING", "Dask is not installed; pip install 'inspector[cluster]'", key="--scheduler") from None
+    try:
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError("E_SCHEDULER", f"no Dask scheduler answers at {scheduler!r}: {error}", key="--scheduler") from error
+    with client:
+        yield client.get_executor()
+
+
+def synthesise(job: Job, pool: Executor, progress: Callable[[int], None] = lambda done: None) -> dict[str, int]:
+    """Draw all of the job into its folder; returns pictures, good parts and defects by kind. `progress` hears how many are done.
+
+    Raises `ConfigError` for a drawing that cannot be read or does not fit, and E_SYNTH_OUT for a folder that holds pictures already.
+    """
+    if (job.out / "images").exists():
+        raise ConfigError("E_SYNTH_OUT", "holds pictures already; name a new folder or remove it", file=str(job.out), key="--out")
+    for path in job.drawings:
+        _part(path)  # a drawing that is wrong is said before a process is started
+    for folder in ("images", "masks", "labels", *(("raster/images", "raster/masks") if job.raster else ())):
+        (job.out / folder).mkdir(parents=True)
+    starts = range(0, job.count, CHUNK)
+    chunks = [pool.submit(_draw_some, job, start, min(start + CHUNK, job.count)) for start in starts]
+    done = 0
+    try:
+        for chunk in as_completed(chunks):
+            done += len(chunk.result())
+            progress(done)
+    except BaseException:
+        for chunk in chunks:
+            chunk.cancel()
+        raise
+    lines = [line for chunk in chunks for line in chunk.result()]
+    _write_lists(job, lines)
+    kinds = {kind: sum(d["kind"] == kind for line in lines for d in line["defects"]) for kind in KINDS}
+    return {"pictures": len(lines), "good": sum(line["good"] for line in lines)} | {k: n for k, n in kinds.items() if n}
+
+
+def look_of(path: Path | None, given: dict[str, Any]) -> Look:
+    """The look in a YAML file, or the default one, with the `given` settings in their places; `ConfigErrors` for what is wrong."""
+    if path is not None:
+        given = read_settings(path, Look).model_dump(mode="json", exclude_unset=True) | given
+    return settings_of("look", Kind.model_validate({"kind": "look", **given}), Look)
+
+
+def fitting_mm_per_px(part: Template, size_px: tuple[int, int], margin_px: float) -> float:
+    """The finest resolution, to two digits, at which the part fits into the picture at any angle."""
+    points = np.concatenate([c.points_mm for c in part.contours])
+    diagonal_mm = float(np.hypot(*(points.max(axis=0) - points.min(axis=0))))
+    exact = diagonal_mm / (min(size_px) - 1 - 2 * margin_px)
+    step = 10.0 ** (math.floor(math.log10(exact)) - 1)
+    return float(round(math.ceil(exact / step) * step, 9))
+
+
+@cache
+def _part(path: Path) -> Template:
+    return template.build(dxf.read(path))
+
+
+def _draw_some(job: Job, start: int, stop: int) -> list[dict[str, Any]]:
+    """Draw pictures `start` … `stop` − 1, write their files, and return their lines of truth with what the lists need."""
+    return [_draw_one(job, i) for i in range(start, stop)]
+
+
+def _draw_one(job: Job, index: int) -> dict[str, Any]:
+    path = job.drawings[index % len(job.drawings)]
+    part = _part(path)
+    mm_per_px = job.mm_per_px or fitting_mm_per_px(part, job.size_px, job.look.margin_px)
+    drawn = draw(part, seed=(job.seed, index), size_px=job.size_px, mm_per_px=mm_per_px, look=job.look)
+    name = f"{index:06d}"
+    _write(job.out / "images" / f"{name}.png", drawn.image)
+    _write(job.out / "masks" / f"{name}.png", drawn.mask)
+    if job.raster:
+        image, mask = on_raster(drawn, part)
+        _write(job.out / "raster/images" / f"{name}.png", image)
+        _write(job.out / "raster/masks" / f"{name}.png", mask)
+    (job.out / "labels" / f"{name}.txt").write_text("".join(_yolo(d, job.size_px) for d in drawn.defects))
+    return truth(drawn) | {
+        "image": f"{name}.png",
+        "drawing": path.name,
+        "seed": [job.seed, index],
+        "coco": [_outline(drawn, d) for d in drawn.defects],
+    }
+
+
+def truth(drawn: Drawn) -> dict[str, Any]:
+    """What is known of a picture, as JSON: pose (INTERFACES' convention), defects in drawing mm, good or not."""
+    pose = drawn.pose
+    return {
+        "good": drawn.good,
+        "pose": {
+            "x_px": pose.x_px,
+            "y_px": pose.y_px,
+            "angle_deg": math.degrees(pose.angle_rad),
+            "scale_px_per_mm": pose.scale_px_per_mm,
+            "distortion_ratio": drawn.distortion_ratio,
+        },
+        "defects": [asdict(d) for d in drawn.defects],
+    }
+
+
+def _write(path: Path, image: Image) -> None:
+    ok, data = cv2.imencode(".png", image, PNG_SPEED)
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode {path.name}")
+    path.write_bytes(data.tobytes())
+
+
+def _yolo(defect: Defect, size_px: tuple[int, int]) -> str:
+    x, y, w, h = defect.bbox_px
+    width, height = size_px
+    return f"{KINDS.index(defect.kind)} {(x + w / 2) / width:.6f} {(y + h / 2) / height:.6f} {w / width:.6f} {h / height:.6f}\n"
+
+
+def _outline(drawn: Drawn, defect: Defect) -> dict[str, Any]:
+    """COCO's area and polygons of a defect: the mask's outlines in its box for the surface, the box itself for the part's outline."""
+    x, y, w, h = defect.bbox_px
+    box = {"area": w * h, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
+    if defect.kind not in SURFACE or not w or not h:
+        return box
+    left, top = int(x), int(y)
+    seen = (drawn.mask[top : top + int(h), left : left + int(w)] == 1 + SURFACE.index(defect.kind)).astype(np.uint8)
+    found, _ = cv2.findContours(seen, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    polygons = [c.reshape(-1).astype(float).tolist() for c in found if len(c) >= 3]
+    return {"area": float(seen.sum()), "segmentation": polygons} if polygons else box
+
+
+def _write_lists(job: Job, lines: list[dict[str, Any]]) -> None:
+    """truth.jsonl, coco.json, data.yaml and classes.txt."""
+    with (job.out / "truth.jsonl").open("w") as file:
+        for line in lines:
+            file.write(json.dumps({k: v for k, v in line.items() if k != "coco"}) + "\n")
+    annotations = [
+        {"image_id": i, "category_id": 1 + KINDS.index(d["kind"]), "bbox": list(d["bbox_px"]), "iscrowd": 0, **shape}
+        for i, line in enumerate(lines)
+        for d, shape in zip(line["defects"], line["coco"], strict=True)
+    ]
+    coco = {
+        "images": [
+            {"id": i, "file_name": line["image"], "width": job.size_px[0], "height": job.size_px[1]} for i, line in enumerate(lines)
+        ],
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
+        "categories": [
+            {"id": i, "name": kind, "supercategory": "surface" if kind in SURFACE else "outline"} for i, kind in enumerate(KINDS, start=1)
+        ],
+    }
+    (job.out / "coco.json").write_text(json.dumps(coco) + "\n")
+    names = "".join(f"  {i}: {kind}\n" for i, kind in enumerate(KINDS))
+    (job.out / "data.yaml").write_text(f"path: .\ntrain: images\nval: images\nnames:\n{names}")
+    for folder in (".", *(("raster",) if job.raster else ())):
+        (job.out / folder / "classes.txt").write_text("".join(f"{kind}\n" for kind in SURFACE))
