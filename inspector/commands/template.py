@@ -1,0 +1,119 @@
+"""`inspector template`: what a drawing says, in words and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from inspector.geometry.dxf import Drawing
+
+Units = Annotated[str | None, typer.Option("--units", metavar="UNITS", help="mm, cm, m, inch or foot, where the drawing does not say.")]
+
+
+def inspect(
+    dxf: Annotated[Path, typer.Argument(metavar="DXF", help="The drawing.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    units: Units = None,
+) -> None:
+    """Say what is read from a drawing: contours, what is ignored and why, and what is doubtful.
+
+    Example: inspector template inspect dxf_templates/bracket.dxf
+    """
+    import json
+
+    from inspector.geometry import dxf as drawings
+
+    drawing = drawings.read(dxf, units=units)
+    said = describe(drawing)
+    if as_json:
+        typer.echo(json.dumps(said, allow_nan=False))
+        return
+    x0, y0, x1, y1 = drawing.bbox_mm
+    typer.echo(f"{drawing.name}: {drawing.dxf_version}, {drawing.units} ({drawing.units_source}), {x1 - x0:.3f} × {y1 - y0:.3f} mm")
+    rows = [("part", "contour", "layer", "area mm²", "perimeter mm", "diameter mm")]
+    for c in said["contours"]:
+        diameter = "" if c["diameter_mm"] is None else f"{c['diameter_mm']:.3f}"
+        rows.append((str(c["part"]), c["name"], c["layer"], f"{c['area_mm2']:.3f}", f"{c['perimeter_mm']:.3f}", diameter))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        typer.echo("  ".join([*left, *right]).rstrip())
+    for ignored in drawing.ignored:
+        typer.echo(f"ignored: {ignored.count} {ignored.entity} on layer {ignored.layer}: {ignored.reason}")
+    for warning in drawing.warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def render(
+    dxf: Annotated[Path, typer.Argument(metavar="DXF", help="The drawing.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PNG", help="The picture: material white, exact to the covered area of each pixel.")
+    ],
+    mm_per_px: Annotated[
+        float | None, typer.Option("--mm-per-px", min=1e-6, help="Its resolution; when not given, the long side has 640 px.")
+    ] = None,
+    units: Units = None,
+    part: Annotated[int, typer.Option("--part", min=1, help="Which part of a sheet, the largest first.")] = 1,
+) -> None:
+    """Draw the part as the template sees it.
+
+    Example: inspector template render dxf_templates/gear.dxf --out gear.png --mm-per-px 0.1
+    """
+    import cv2
+    import numpy as np
+
+    from inspector.geometry import dxf as drawings
+    from inspector.geometry import template as templates
+    from inspector.geometry.coverage import coverage
+    from inspector.records import ConfigError
+
+    template = templates.build(drawings.read(dxf, units=units), mm_per_px=mm_per_px, part=part - 1)
+    outlines = [templates.on_raster(c.points_mm, template.origin_mm, template.mm_per_px) for c in template.contours]
+    picture = np.round(255.0 * coverage(outlines, template.sdf_mm.shape)).astype(np.uint8)
+    encoded = cv2.imencode(".png", picture)[1]
+    try:
+        out.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise ConfigError("E_OUT", f"cannot be written: {error.strerror}", file=str(out)) from error
+    typer.echo(f"{out}: {picture.shape[1]} × {picture.shape[0]} px at {template.mm_per_px:g} mm/px", err=True)
+
+
+def describe(drawing: Drawing) -> dict[str, Any]:
+    """The drawing as JSON, lengths in mm; an area counts the whole inside of its contour."""
+    from inspector.geometry import polygon
+
+    part_of = {index: number for number, part in enumerate(drawing.parts, 1) for index in part}
+    return {
+        "name": drawing.name,
+        "dxf_version": drawing.dxf_version,
+        "units": drawing.units,
+        "units_source": drawing.units_source,
+        "bbox_mm": list(drawing.bbox_mm),
+        "contours": [
+            {
+                "kind": c.kind,
+                "layer": c.layer,
+                "closed": c.closed,
+                "area_mm2": abs(polygon.signed_area(c.points_mm)),
+                "perimeter_mm": polygon.perimeter(c.points_mm),
+                "name": c.name,
+                "part": part_of[index],
+                "diameter_mm": None if c.circle is None else 2.0 * c.circle[2],
+            }
+            for index, c in enumerate(drawing.contours)
+        ],
+        "ignored": [{"entity": i.entity, "layer": i.layer, "reason": i.reason, "count": i.count} for i in drawing.ignored],
+        "warnings": list(drawing.warnings),
+    }
+
+
+def add(app: typer.Typer) -> None:
+    """Register the group."""
+    group = typer.Typer(help="What a drawing says, in words and as a picture.", no_args_is_help=True)
+    group.command()(inspect)
+    group.command()(render)
+    app.add_typer(group, name="template")
