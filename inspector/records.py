@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Image: TypeAlias = NDArray[np.uint8]
     Floats: TypeAlias = NDArray[np.float64]
     Check: TypeAlias = Callable[[Sequence["View"]], Sequence[tuple["Finding", ...]]]
+else:  # names without arrays behind them, for modules that import them beside the records
+    Bytes1D = Image = Floats = Check = Any
 
 
 class InspectorError(Exception):
