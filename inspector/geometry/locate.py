@@ -1,0 +1,324 @@
+"""Finds the part of a drawing in a picture, at any angle, and measures it.
+
+How: a ½ pyramid; first guesses from silhouettes, and from edge directions when those do not convince (`coarse`); all guesses refined
+together on a small level and scored by the share of the contour that they show (`refine`); near-symmetries told apart where the drawing
+differs (`twins`); sub-pixel steps on the full picture against predicted profiles; the whole outline measured (`gauge`).
+The full picture is only halved, and sampled along the normals of the contour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from inspector.geometry import gauge
+from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_silhouettes, silhouette_of
+from inspector.geometry.raster import warp
+from inspector.geometry.refine import Level, edge_step, moved, predicted_shifts, profile_step, profiles, pyramid, seen, solve, tukey
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
+from inspector.geometry.twins import Twins, matches, options_of, resolve, twins_of
+from inspector.records import ConfigError, Pose
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from inspector.records import Contour, Floats, Image, Template
+
+LEAST_SCORE_RATIO = 0.5
+_CONVINCING = 0.80
+_MIRROR_ASKED_BELOW = 0.985
+_MIRROR_LEAD = 0.02
+_SCALE_STEP = 1.04
+_COARSE_STEP = 1.12
+_LEAST_RADIUS_PX = 24.0
+_POSE_SAMPLES = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """One part found: where it lies and, unless that was not asked for, what was measured on it."""
+
+    pose: Pose
+    gauged: gauge.Gauged | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A refined guess: placement of the base shape, sign, share of the contour seen."""
+
+    placement: Floats
+    sign: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Fine:
+    """What is needed at one scale of the full picture."""
+
+    shape: Shape
+    pose: Profiles
+    every: Profiles
+    straight: gauge.Straight
+    twins: Twins
+    inner_reach_px: Floats32
+    grid: gauge.Grid
+
+
+def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] | None, perspective: bool = False) -> Locator:
+    """A locator for the template's contours.
+
+    `scale_px_per_mm`: known (it is then held, and a part that is too large as a whole measures so), a range (it is searched and fitted),
+    or None (searched in all that fits the picture). With `perspective` a homography is fitted after the similarity.
+    Raises `ConfigError` E_TEMPLATE_EMPTY where the template has no closed contour.
+    """
+    contours = tuple(c for c in template.contours if c.closed and len(c.points_mm) >= 3)
+    if not contours:
+        raise ConfigError("E_TEMPLATE_EMPTY", f"the template {template.name} has no closed contour to look for")
+    return Locator(contours, scale_px_per_mm, perspective)
+
+
+class Locator:
+    """A drawing compiled for finding: immutable in effect; what depends on scale or blur is computed once when first met, and kept."""
+
+    def __init__(self, contours: tuple[Contour, ...], scale_px_per_mm: float | tuple[float, float] | None, perspective: bool) -> None:
+        self.contours, self.perspective = contours, perspective
+        points = np.concatenate([c.points_mm for c in contours])
+        radius_mm = float(np.hypot(*(points - 0.5 * (points.min(axis=0) + points.max(axis=0))).T).max())
+        self._known = scale_px_per_mm if isinstance(scale_px_per_mm, int | float) else None
+        self._range = scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else None
+        self._base = Shape(contours, BASE_RADIUS_PX / radius_mm)
+        self._outline = silhouette_of(self._base)
+        self._directions = Directions(self._base)
+        self._few = self._base.samples(max(2.0, self._base.length_px / 220), most=600)
+        self._matches = matches(self._base, self._outline, self._base, self._outline)
+        self._mirror, self._mirrored = self._wrong_side(contours)
+        self._fines: dict[float, _Fine] = {}
+        if self._known is not None:
+            self._fine(self._known)
+
+    def _wrong_side(self, contours: tuple[Contour, ...]) -> tuple[Samples, Floats]:
+        """The mirror image's samples, and how it can be mistaken for the part."""
+        mirrored = tuple(replace(c, points_mm=c.points_mm[::-1] * (-1.0, 1.0), circle=None) for c in contours)
+        shape = Shape(mirrored, self._base.scale_px_per_mm)
+        samples = shape.samples(max(2.0, shape.length_px / 220), most=600)
+        return samples, matches(self._base, self._outline, shape, silhouette_of(shape))
+
+    def _fine(self, scale_px_per_mm: float) -> _Fine:
+        """What is needed at this scale: exactly where it is known, else at the nearest step of 4 %."""
+        scale = scale_px_per_mm
+        if self._known is None:
+            scale = float(_SCALE_STEP ** round(math.log(scale, _SCALE_STEP)))
+        if scale not in self._fines:
+            shape = Shape(self.contours, scale)
+            pose = Profiles(shape, shape.samples(max(1.0, shape.length_px / _POSE_SAMPLES)))
+            every = Profiles(shape, shape.samples(1.0))
+            pose.rows(DEFAULT_BLUR_PX)
+            every.rows(DEFAULT_BLUR_PX)
+            growth = scale / self._base.scale_px_per_mm
+            twins = twins_of(shape, pose, self._matches, growth, self._outline.roundness)
+            reaches = gauge.inner_reaches(shape, self.contours, every.samples)
+            self._fines[scale] = _Fine(shape, pose, every, gauge.straight_samples(every), twins, reaches, gauge.grid_of(shape))
+        return self._fines[scale]
+
+    # --- finding -------------------------------------------------------------------------------------------------------
+
+    def find(self, image: NDArray[np.uint8], *, max_parts: int = 1, measure: bool = True) -> tuple[Located, ...]:
+        """The parts found in a picture uint8 (H, W[, 3]), best first; empty when there is none. Same picture, same answer, bit for bit."""
+        grey = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+        if min(grey.shape) < 32:
+            return ()
+        levels = pyramid(np.ascontiguousarray(grey), self._depth(grey))
+        found = self._search(levels, max_parts)
+        parts = [self._finish(levels, one, measure) for one in found]
+        return tuple(part for part in parts if part is not None)
+
+    def _sizes(self, image: Image) -> tuple[float, float]:
+        """The range of sizes of the base shape (full px per base px)."""
+        scale = self._base.scale_px_per_mm
+        if self._known is not None:
+            return self._known / scale, self._known / scale
+        if self._range is not None:
+            return min(self._range) / scale, max(self._range) / scale
+        longest = float(max(image.shape))
+        return max(_LEAST_RADIUS_PX, 0.05 * longest) / BASE_RADIUS_PX, 0.75 * longest / BASE_RADIUS_PX
+
+    def _depth(self, image: Image) -> int:
+        largest = self._sizes(image)[1]
+        return max(0, round(math.log2(largest)), round(math.log2(max(image.shape) / 320)))
+
+    def _search(self, levels: Sequence[Level], max_parts: int) -> list[_Found]:
+        low, high = self._sizes(levels[0].image)
+        found = self._refined(levels, from_silhouettes(levels, self._base, self._outline, (low, high), max_parts), high > low)
+        chosen = self._apart(found, max_parts)
+        if len(chosen) < max_parts or chosen[-1].score < _CONVINCING:
+            count = 1 if high <= low else max(1, math.ceil(math.log(high / low) / math.log(_COARSE_STEP))) + 1
+            guesses = [
+                guess
+                for size in np.geomspace(low, high, count)
+                for guess in self._directions.guesses(levels, float(size), places=8 + 2 * max_parts, most=6 + 2 * max_parts)
+            ]
+            if count > 1:
+                guesses = sorted(guesses, key=lambda g: -g.likeness)[: 30 + 10 * max_parts]
+            found += self._refined(levels, guesses, True)
+            chosen = self._apart(found, max_parts)
+        return chosen
+
+    def _refined(self, levels: Sequence[Level], guesses: Sequence[Guess], wide: bool) -> list[_Found]:
+        """All guesses refined on the level where the part's radius is about that of the base shape, and scored."""
+        out: list[_Found] = []
+        by_level: dict[int, list[Guess]] = {}
+        for guess in guesses:
+            by_level.setdefault(int(np.clip(round(math.log2(guess.placement[3])), 0, len(levels) - 1)), []).append(guess)
+        steps = ((14, 1.5, 20.0), (10, 1.0, 9.0), (7, 1.0, 5.0)) if wide else ((8, 1.0, 8.0), (6, 1.0, 4.0))
+        for index, group in by_level.items():
+            placements = np.array([g.placement for g in group])
+            signs = np.array([g.sign for g in group], F32)
+            for reach, step, limit in steps:
+                placements = edge_step(
+                    levels[index], self._few, placements, signs, reach=reach, step_px=step, limit_px=limit, free_size=self._known is None
+                )
+            np.clip(placements[:, 3], 0.02, 50.0, out=placements[:, 3])
+            scores, _ = seen(levels[index], self._few, placements, signs)
+            out += [_Found(p, float(s), float(score)) for p, s, score in zip(placements, signs, scores, strict=True)]
+        return out
+
+    def _apart(self, found: Sequence[_Found], most: int) -> list[_Found]:
+        """The best of those that do not lie on each other."""
+        chosen: list[_Found] = []
+        for one in sorted(found, key=lambda f: -f.score):
+            if one.score < LEAST_SCORE_RATIO or len(chosen) >= most:
+                break
+            if not any(self._overlap(one.placement, other.placement) > 0.3 for other in chosen):
+                chosen.append(one)
+        return chosen
+
+    def _overlap(self, a: Floats, b: Floats) -> float:
+        """Which share of the material at `a` lies on that at `b`, by the few samples drawn in by a few px."""
+        points = self._few.points - 3.0 * self._few.normals
+        c, s = math.cos(a[2]) * a[3], math.sin(a[2]) * a[3]
+        picture = points @ np.array([[c, s], [-s, c]]) + a[:2]
+        c, s = math.cos(b[2]) / b[3], math.sin(b[2]) / b[3]
+        back = (picture - b[:2]) @ np.array([[c, -s], [s, c]])
+        return float(self._base.material(back).mean())
+
+    # --- the full picture ----------------------------------------------------------------------------------------------
+
+    def _finish(self, levels: Sequence[Level], found: _Found, measure: bool) -> Located | None:
+        """Sub-pixel pose and measurements of one refined guess; None where it turns out to be the part's mirror image."""
+        base_scale = self._base.scale_px_per_mm
+        fine = self._fine(found.placement[3] * base_scale)
+        ratio = base_scale / fine.shape.scale_px_per_mm
+        placement = found.placement * (1.0, 1.0, 1.0, ratio)
+        free, sign, full = self._known is None, found.sign, levels[0]
+        signs = np.array([sign], F32)
+        ambiguous = fine.twins.exact
+        if len(fine.twins.turns):
+            _, typical = seen(full, fine.pose.samples, placement[None], signs, within_px=4.0)
+            placement, ambiguous = resolve(full, fine.twins, placement, sign, float(typical[0]))
+        placement = edge_step(full, fine.pose.samples, placement[None], signs, reach=6, step_px=1.0, limit_px=3.0, free_size=free)[0]
+        rows = fine.pose.rows(DEFAULT_BLUR_PX)
+        for _ in range(2):
+            placement, _ = profile_step(full, fine.pose.samples, rows, placement, sign, free)
+        small = placement * (1.0, 1.0, 1.0, 1.0 / ratio)
+        level = levels[int(np.clip(round(math.log2(small[3])), 0, len(levels) - 1))]
+        score = float(seen(level, self._few, small[None], signs)[0][0])
+        if score < LEAST_SCORE_RATIO or self._is_mirrored(level, small, sign, score):
+            return None
+        gauged, residual = None, math.nan
+        if measure:
+            placement, gauged = self._measure(full, fine, placement, sign)
+            residual = gauged.noise_mm
+        return Located(_pose(fine.shape, placement, score, residual, ambiguous), gauged)
+
+    def _is_mirrored(self, level: Level, placement: Floats, sign: float, score: float) -> bool:
+        """Whether the part's mirror image fits clearly better."""
+        if score >= _MIRROR_ASKED_BELOW or not len(self._mirrored):
+            return False
+        asked = np.array([options_of(placement, turn)[0] for turn in self._mirrored])
+        signs = np.full(len(asked), sign, F32)
+        for reach, limit in ((8, 6.0), (6, 3.0)):
+            asked = edge_step(level, self._mirror, asked, signs, reach=reach, step_px=1.0, limit_px=limit, free_size=False)
+        return float(seen(level, self._mirror, asked, signs)[0].max()) > score + _MIRROR_LEAD
+
+    def _measure(self, full: Level, fine: _Fine, placement: Floats, sign: float) -> tuple[Floats, gauge.Gauged]:
+        """The outline measured, and the placement fitted to all of it."""
+
+        def look(samples: Samples, offsets: Floats32) -> Floats32:
+            return profiles(full, samples, placement[None], offsets)
+
+        samples = fine.every.samples
+        blur = gauge.estimate_blur(look, fine.straight)
+        edges = gauge.find_edges(look, fine.every, blur, sign, fine.inner_reach_px)
+        near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
+        shift = np.where(near, edges.shift_px, F32(0))
+        spread = _spread(shift[near])
+        trust = samples.weight * near * np.square(np.clip(edges.contrast / F32(edges.typical), 0, F32(1.5)))
+        weights = trust * tukey(shift, max(4.5 * spread, 0.15))
+        steps = solve(samples, weights[None], shift[None], placement[None, 3], self._known is None)
+        edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps, placement[None, 3])[0])
+        placement = moved(placement[None], steps)[0]
+        return placement, self._gauged(full, fine, placement, sign, edges, blur)
+
+    def _gauged(self, full: Level, fine: _Fine, placement: Floats, sign: float, edges: gauge.Edges, blur: float) -> gauge.Gauged:
+        samples = fine.every.samples
+        px_per_mm = fine.shape.scale_px_per_mm * float(placement[3])
+        holes = gauge.hole_fits(samples, self.contours, edges, px_per_mm)
+        missing = tuple(h.contour for h in holes if h.seen_ratio < 0.35 and _buried(edges, samples, h.contour))
+        return gauge.Gauged(
+            points_mm=fine.shape.to_mm(samples.points),
+            contour=samples.contour,
+            deviation_mm=edges.shift_px.astype(np.float64) / px_per_mm,
+            seen=edges.seen,
+            trusted=samples.weight > 0,
+            holes=holes,
+            missing=missing,
+            extra=self._extra(full, fine, placement, sign, missing),
+            noise_mm=_spread(edges.shift_px[edges.seen]) / px_per_mm,
+            spacing_mm=fine.shape.length_px / fine.shape.scale_px_per_mm / max(len(samples), 1),
+            blur_px=blur,
+            contrast_counts=edges.typical,
+        )
+
+    def _extra(self, full: Level, fine: _Fine, placement: Floats, sign: float, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
+        """What the drawing does not have, without the missing holes, which are told as such."""
+        grid = fine.grid
+        c, s = math.cos(placement[2]) * placement[3], math.sin(placement[2]) * placement[3]
+        to_picture = np.array([[c, -s, placement[0]], [s, c, placement[1]], [0, 0, 1]])
+        from_grid = np.array([[grid.px, 0, grid.low_px[0]], [0, grid.px, grid.low_px[1]], [0, 0, 1]])
+        picture = warp(full.image, to_picture @ from_grid, grid.inside.shape)
+        out: list[gauge.Extra] = []
+        for kind, at, area in gauge.extras(picture, grid, sign):
+            point = at * grid.px + grid.low_px
+            hidden = any(cv2.pointPolygonTest(fine.shape.contours_px[i].astype(F32), point.tolist(), False) >= 0 for i in missing)
+            if not (kind == "material" and hidden):
+                x, y = fine.shape.to_mm(point)
+                out.append(gauge.Extra(kind, (float(x), float(y)), area * (grid.px / fine.shape.scale_px_per_mm) ** 2))
+        return tuple(out)
+
+
+def _buried(edges: gauge.Edges, samples: Samples, contour: int) -> bool:
+    """Whether most of a hole's edge lies in material."""
+    own = (samples.contour == contour) & ~edges.seen
+    return bool(own.any()) and float((edges.shift_px[own] > 0).mean()) > 0.6
+
+
+def _spread(values: NDArray[np.floating]) -> float:
+    """Robust standard deviation: 1.4826 × median absolute deviation; NaN of nothing."""
+    if not len(values):
+        return math.nan
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+
+
+def _pose(shape: Shape, placement: Floats, score: float, residual_mm: float, ambiguous: bool) -> Pose:
+    """The placement in drawing millimetres."""
+    x, y, turn, size = placement
+    origin = shape.to_model(np.zeros((1, 2)))[0] * size
+    c, s = math.cos(turn), math.sin(turn)
+    angle = (-turn + math.pi) % math.tau - math.pi
+    at = (float(x + c * origin[0] - s * origin[1]), float(y + s * origin[0] + c * origin[1]))
+    return Pose(at[0], at[1], float(angle), float(size * shape.scale_px_per_mm), score, residual_mm, ambiguous)

@@ -1,0 +1,207 @@
+"""The drawing at one scale, ready to be compared with pictures: points along its contours and the grey profile each must show.
+
+Model frame: px at the scale of the shape, y down, origin at `centre_mm` of the drawing. A picture edge is blurred by optics, pixel area
+and interpolation; all three together are one Gaussian of `blur_px`. So the profile along the normal at a point is I(t) = a + b·m(t − d)
+with m the blurred background share of the drawing itself (curvature, small holes, thin webs and corners included). Least squares of
+a + b·m(t) − b·d·m′(t) gives two weight rows per point, computed once: contrast b = contrast_row · I and shift d = shift_row · I / b.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.geometry.coverage import coverage
+from inspector.geometry.polygon import Points, signed_area
+
+if TYPE_CHECKING:
+    from inspector.records import Contour, Floats
+
+F32 = np.float32
+Floats32 = NDArray[np.float32]
+
+PROFILE_REACH = 4  # px on either side of a point that its predicted profile spans
+DEFAULT_BLUR_PX = 1.12
+MOST_SAMPLES = 24_000  # cv2.remap wants sides below 32,767
+_OVERSAMPLING = 2
+_PAD_PX = 24
+_CORNER_COSINE = 0.90  # a turn of more than 26° within ± 2 px is a corner
+_WINDOW_PX = 2.6  # spread of the weights of a profile about its point
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """n points along the contours, in the model frame. All arrays are float32 but `contour`.
+
+    `design` (n, 5) is (x, y, 1, nx, ny): position, one, outward normal of the material. `lever` (n, 4) is what the shift along the
+    normal does per unit of (shift x, shift y, turn, growth); `products` (n, 10) its upper-triangle products, for normal equations.
+    `weight` is 0 within 2 px of a corner, else 1. `contour` (n,) indexes the contours of the shape.
+    """
+
+    design: Floats32
+    lever: Floats32
+    products: Floats32
+    weight: Floats32
+    contour: NDArray[np.intp]
+
+    @property
+    def points(self) -> Floats32:
+        """(n, 2) px."""
+        return self.design[:, :2]
+
+    @property
+    def normals(self) -> Floats32:
+        """(n, 2), unit, out of the material."""
+        return self.design[:, 3:]
+
+    def __len__(self) -> int:
+        return len(self.design)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Weight rows (n, 2·PROFILE_REACH + 1) float32 of the predicted profiles, for the offsets −PROFILE_REACH … PROFILE_REACH px."""
+
+    contrast: Floats32
+    shift: Floats32
+
+
+TRIANGLE = np.triu_indices(4)
+
+
+def subset(samples: Samples, chosen: NDArray[np.intp]) -> Samples:
+    """The samples of these indices."""
+    return Samples(samples.design[chosen], samples.lever[chosen], samples.products[chosen], samples.weight[chosen], samples.contour[chosen])
+
+
+class Shape:
+    """The contours of a drawing at `scale_px_per_mm`, with coverage, samples, and profile rows per blur (kept once computed)."""
+
+    def __init__(self, contours: Sequence[Contour], scale_px_per_mm: float) -> None:
+        self.scale_px_per_mm = scale_px_per_mm
+        points_mm = np.concatenate([c.points_mm for c in contours])
+        self.centre_mm: Points = 0.5 * (points_mm.min(axis=0) + points_mm.max(axis=0))
+        self.contours_px = [self.to_model(_material_left(c)) for c in contours]
+        every = np.concatenate(self.contours_px)
+        self.radius_px = float(np.hypot(*every.T).max())
+        self.low_px: Points = np.floor(every.min(axis=0)) - _PAD_PX
+        span = np.ceil(every.max(axis=0)) + _PAD_PX - self.low_px
+        self._fine_shape = (int(span[1]) * _OVERSAMPLING, int(span[0]) * _OVERSAMPLING)
+        fine = coverage([self._to_fine(c) for c in self.contours_px], self._fine_shape)
+        self.area_px2 = float(fine.sum()) / _OVERSAMPLING**2
+        self._fine = np.rint(fine * 255).astype(np.uint8)
+        self._blurred: dict[float, Floats32] = {}
+
+    def to_model(self, points_mm: Floats) -> Points:
+        """Drawing mm → model px."""
+        return np.asarray((points_mm - self.centre_mm) * (self.scale_px_per_mm, -self.scale_px_per_mm))
+
+    def to_mm(self, points_px: NDArray[np.floating]) -> Points:
+        """Model px → drawing mm."""
+        return np.asarray(points_px, np.float64) / (self.scale_px_per_mm, -self.scale_px_per_mm) + self.centre_mm
+
+    def _to_fine(self, points_px: Points) -> Points:
+        return (points_px - self.low_px + 0.5) * _OVERSAMPLING - 0.5
+
+    def blurred(self, blur_px: float) -> Floats32:
+        """The fine raster of the material's share (0…1) as a picture of `blur_px` (total) shows it."""
+        if blur_px not in self._blurred:
+            # pixel area of the fine raster is already in the coverage: variance 1/12 of a fine pixel
+            sigma = math.sqrt(max((blur_px * _OVERSAMPLING) ** 2 - 1 / 12, 0.04))
+            size = 2 * math.ceil(4 * sigma) + 1
+            soft = cv2.GaussianBlur(self._fine.astype(F32), (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
+            self._blurred.clear()  # one at a time: it is only needed to compute rows
+            self._blurred[blur_px] = np.asarray(soft / F32(255), F32)
+        return self._blurred[blur_px]
+
+    def material(self, points_px: NDArray[np.floating], blur_px: float = DEFAULT_BLUR_PX) -> Floats32:
+        """The material's share (…) at model points (…, 2), blurred by `blur_px` (total)."""
+        raster = self.blurred(blur_px)
+        fine = self._to_fine(np.asarray(points_px, np.float64)).reshape(-1, 2).astype(F32)
+        pad = -len(fine) % 256
+        maps = np.concatenate([fine, np.zeros((pad, 2), F32)]).reshape(-1, 256, 2)
+        pieces = [
+            cv2.remap(raster, part[..., 0], part[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            for part in np.array_split(maps, len(maps) // 30_000 + 1)
+        ]
+        return np.asarray(np.concatenate(pieces).ravel()[: len(fine)].reshape(points_px.shape[:-1]), F32)
+
+    @property
+    def length_px(self) -> float:
+        """The length of all contours."""
+        return float(sum(np.hypot(*(np.roll(c, -1, axis=0) - c).T).sum() for c in self.contours_px))
+
+    def samples(self, spacing_px: float, *, most: int = MOST_SAMPLES) -> Samples:
+        """Points every `spacing_px` along every contour (at least 12 on each), wider apart where that would be more than `most`."""
+        spacing = max(spacing_px, self.length_px / most)
+        found = [_along(c, spacing) for c in self.contours_px]
+        points = np.concatenate([f[0] for f in found])
+        normals = np.concatenate([f[1] for f in found])
+        weight = np.concatenate([f[2] for f in found])
+        turn = normals[:, 1] * points[:, 0] - normals[:, 0] * points[:, 1]
+        lever = np.column_stack([normals, turn, (points * normals).sum(axis=1)])
+        products = lever[:, TRIANGLE[0]] * lever[:, TRIANGLE[1]]
+        design = np.column_stack([points, np.ones(len(points)), normals])
+        contour = np.repeat(np.arange(len(found)), [len(f[0]) for f in found])
+        return Samples(design.astype(F32), lever.astype(F32), products.astype(F32), weight.astype(F32), contour)
+
+
+class Profiles:
+    """The samples of a shape with their weight rows, computed once for each blur."""
+
+    def __init__(self, shape: Shape, samples: Samples) -> None:
+        self.shape, self.samples = shape, samples
+        self._rows: dict[float, Rows] = {}
+
+    def rows(self, blur_px: float) -> Rows:
+        """The weight rows for pictures of this blur."""
+        if blur_px not in self._rows:
+            self._rows[blur_px] = self._compute(blur_px)
+        return self._rows[blur_px]
+
+    def _compute(self, blur_px: float) -> Rows:
+        t = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=np.float64)
+        points, normals = self.samples.points.astype(np.float64)[:, None], self.samples.normals.astype(np.float64)[:, None]
+
+        def background(offsets: Floats) -> Floats:
+            return 1.0 - self.shape.material(points + offsets[None, :, None] * normals, blur_px).astype(np.float64)
+
+        slope = background(t + 0.5) - background(t - 0.5)
+        basis = np.stack([np.ones(slope.shape), background(t), -slope], axis=2)
+        weighted = basis * np.exp(-0.5 * (t / _WINDOW_PX) ** 2)[None, :, None]
+        normal = np.einsum("njk,njl->nkl", weighted, basis) + 1e-9 * np.eye(3)
+        solved = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2))
+        return Rows(np.ascontiguousarray(solved[:, 1], F32), np.ascontiguousarray(solved[:, 2], F32))
+
+
+def _material_left(contour: Contour) -> Points:
+    """The contour's points (y up), running with the material on the left."""
+    return contour.points_mm if (signed_area(contour.points_mm) > 0) == (contour.kind != "hole") else contour.points_mm[::-1]
+
+
+def _along(points: Points, spacing: float) -> tuple[Points, Points, Points]:
+    """Evenly spaced points of one closed contour (y down, material on the left as seen with y up), outward normals, weights."""
+    ring = np.concatenate([points, points[:1]])
+    at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(ring, axis=0).T))])
+    length = float(at[-1])
+    count = max(12, round(length / spacing))
+    where = (np.arange(count) + 0.5) * length / count
+
+    def place(s: Points) -> Points:
+        s = s % length
+        return np.column_stack([np.interp(s, at, ring[:, 0]), np.interp(s, at, ring[:, 1])])
+
+    here = place(where)
+    step = min(0.25, length / 64)
+    tangent = place(where + step) - place(where - step)
+    tangent /= np.maximum(np.hypot(*tangent.T), 1e-12)[:, None]
+    arm = min(2.0, length / 16)
+    ahead, behind = place(where + arm) - here, here - place(where - arm)
+    cosine = (ahead * behind).sum(axis=1) / np.maximum(np.hypot(*ahead.T) * np.hypot(*behind.T), 1e-12)
+    return here, np.column_stack([-tangent[:, 1], tangent[:, 0]]), (cosine > _CORNER_COSINE).astype(np.float64)

@@ -1,0 +1,188 @@
+"""Near-symmetries of a drawing: the other placements at which it looks almost the same, and what tells them apart.
+
+They are found once, by matching the drawing to itself. At run time only the places where the placements differ are looked at: the
+material's share at some points, and the edges that only one of them has. A drawing that is symmetric to the last detail has *exact*
+twins: nothing can tell them apart, and the pose says `ambiguous`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.geometry.coarse import Silhouette, correlate, parabola
+from inspector.geometry.polygon import Points
+from inspector.geometry.refine import Level, edge_step, profiles, sample, seen
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, subset
+
+if TYPE_CHECKING:
+    from inspector.records import Floats
+
+_LEAST_LIKENESS = 0.5
+_LEAST_SEEN = 0.55
+_MOST_TWINS = 32
+_MOST_PROBES = 1500
+_APART_PX = 3.0
+_ROUND = 0.98
+_LEAST_MARGIN = 0.25  # of what the drawing says the best placement should lead by
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """The near-symmetries of one shape.
+
+    `turns` (K, 3): the model shifted by (x, y) px and turned looks like the model (exact ones left out). `exact`: there is at least one
+    that nothing tells apart. `probes` (m, 2) model px and `share` (m,): where they differ, and what the drawing shows there.
+    `edges` are samples (with `rows`) that no twin shares.
+    """
+
+    turns: Floats
+    exact: bool
+    probes: Points
+    share: Floats32
+    edges: Samples
+    contrast_rows: Floats32
+    lead: float
+
+
+def matches(shown: Shape, shown_outline: Silhouette, asked: Shape, asked_outline: Silhouette) -> Floats:
+    """The placements (K, 3) of (x, y, turn) at which the base shape `asked` covers most of its contour with that of `shown`.
+
+    With the same shape twice these are its near-symmetries (the identity is left out), with its mirror image the ways in which a
+    part that lies on its wrong side is mistaken for it.
+    """
+    pad = int(shown.radius_px * 0.3) + 20
+    low = np.floor(-np.full(2, shown.radius_px)) - pad
+    grid = np.arange(int(-2 * low[0]))
+    share = shown.material(np.stack(np.meshgrid(grid + low[0], grid + low[1]), axis=2))
+    image = Level(np.rint(230 - 200 * np.clip(share, 0, 1)).astype(np.uint8), 1.0)
+    alike = correlate(shown_outline.unrolled, asked_outline)
+    peaks = np.flatnonzero((alike >= np.roll(alike, 1)) & (alike > np.roll(alike, -1)) & (alike > _LEAST_LIKENESS))
+    if shown is asked:
+        peaks = peaks[(peaks >= 3) & (peaks <= len(alike) - 3)]
+    peaks = peaks[np.argsort(-alike[peaks], kind="stable")][:_MOST_TWINS]
+    if not len(peaks):
+        return np.zeros((0, 3))
+    samples = asked.samples(max(1.0, asked.length_px / 300), most=900)
+    turns = np.array([math.tau * (p + parabola(alike, int(p))) / len(alike) for p in peaks])
+    c, s = np.cos(turns), np.sin(turns)
+    (cx, cy), (tx, ty) = asked_outline.centroid_px, shown_outline.centroid_px - low
+    placements = np.column_stack([tx - (c * cx - s * cy), ty - (s * cx + c * cy), turns, np.ones(len(turns))])
+    signs = np.ones(len(peaks), F32)
+    for reach, step, limit in ((10, 1.5, 12.0), (7, 1.0, 5.0), (5, 1.0, 3.0), (5, 1.0, 2.0)):
+        placements = edge_step(image, samples, placements, signs, reach=reach, step_px=step, limit_px=limit, free_size=False)
+    share_seen, _ = seen(image, samples, placements, signs)
+    placements[:, :2] += low
+    return placements[share_seen > _LEAST_SEEN][:, :3]
+
+
+def twins_of(shape: Shape, fine: Profiles, found: Floats, growth: float, roundness: float) -> Twins:
+    """What tells the self-matches (of the base shape, `growth` times smaller) apart on this shape."""
+    turns = found * (growth, growth, 1.0)
+    spacing = max(1.0, shape.radius_px / 140)
+    rows, columns = (np.arange(int(2 * shape.radius_px / spacing)) * spacing - shape.radius_px for _ in range(2))
+    grid = np.stack(np.meshgrid(columns, rows), axis=2).reshape(-1, 2)
+    own = shape.material(grid)
+    differ = [np.abs(np.stack([shape.material(moved) for moved in _both_ways(grid, turn)]) - own).max(axis=0) for turn in turns]
+    apart = np.array([(d > 0.35).sum() >= 3 for d in differ], bool)
+    exact = bool((~apart).any()) or roundness > _ROUND
+    turns, differ = turns[apart], [d for d, keep in zip(differ, apart, strict=True) if keep]
+    if not len(turns):
+        return Twins(
+            turns, exact, np.zeros((0, 2)), np.zeros(0, F32), subset(fine.samples, np.zeros(0, np.intp)), np.zeros((0, 9), F32), 0.0
+        )
+    chosen = np.flatnonzero(np.max(differ, axis=0) > 0.35)
+    if len(chosen) > _MOST_PROBES:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST_PROBES, replace=False))
+    edges = _own_edges(shape, fine.samples, turns)
+    probes, share = grid[chosen], own[chosen]
+    others = [_likeness(_material_at(shape, probes, turn), share, 1.0) for turn in turns]
+    lead = 1.0 - max(others) + (1.5 if len(edges) else 0.0) * 0.7
+    return Twins(turns, exact, probes, share, subset(fine.samples, edges), fine.rows(DEFAULT_BLUR_PX).contrast[edges], lead)
+
+
+def _both_ways(points: NDArray[np.floating], turn: Floats) -> tuple[Points, Points]:
+    c, s = math.cos(turn[2]), math.sin(turn[2])
+    matrix = np.array([[c, -s], [s, c]])
+    return points @ matrix.T + turn[:2], (points - turn[:2]) @ matrix
+
+
+def _material_at(shape: Shape, points: Points, turn: Floats) -> Floats32:
+    return shape.material(_both_ways(points, turn)[0])
+
+
+def _own_edges(shape: Shape, samples: Samples, turns: Floats) -> NDArray[np.intp]:
+    """Samples that lie at least `_APART_PX` from every contour under each turn, both ways; none when fewer than 12."""
+    low, high = -shape.radius_px - 8, shape.radius_px + 8
+    size = int(high - low) + 1
+    lines = np.full((size, size), 255, np.uint8)
+    for contour in shape.contours_px:
+        cv2.polylines(lines, [np.rint((contour - low) * 16).astype(np.int32)], True, 0, 1, cv2.LINE_8, 4)
+    distance = cv2.distanceTransform(lines, cv2.DIST_L2, 5)
+    points = samples.points.astype(np.float64)
+    clear = samples.weight > 0
+    count = np.zeros(len(points))
+    for turn in turns:
+        for moved in _both_ways(points, turn):
+            at = np.clip(np.rint(moved - low), 0, size - 1).astype(np.intp)
+            count += distance[at[:, 1], at[:, 0]] > _APART_PX
+    chosen = np.flatnonzero((count >= len(turns)) & clear)
+    return chosen if len(chosen) >= 12 else chosen[:0]
+
+
+def _likeness(values: Floats32, share: Floats32, sign: float) -> float:
+    """Normalised correlation of grey values with the material's share."""
+    v, a = values - values.mean(), share - share.mean()
+    return float(sign * (v @ a) / (math.sqrt(float(v @ v) * float(a @ a)) + 1e-6))
+
+
+def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast: float) -> tuple[Floats, bool]:
+    """The best of the placement and its twins, and whether another fits as well.
+
+    `contrast` is the typical contrast of the part's edges, in counts.
+    """
+    if not len(twins.turns):
+        return placement, twins.exact
+    options = np.array([placement, *(option for turn in twins.turns for option in options_of(placement, turn))])
+    scores = np.array([_score(level, twins, option, sign, contrast) for option in options])
+    order = np.argsort(-scores, kind="stable")
+    best = options[order[0]]
+    rivals = [scores[i] for i in order[1:] if not _same(options[i], best)]
+    unclear = bool(rivals) and scores[order[0]] - rivals[0] < _LEAST_MARGIN * twins.lead
+    return best, twins.exact or unclear
+
+
+def _same(a: Floats, b: Floats) -> bool:
+    turn = (a[2] - b[2] + math.pi) % math.tau - math.pi
+    return abs(turn) < 0.02 and float(np.abs(a[:2] - b[:2]).max()) < 4.0
+
+
+def options_of(placement: Floats, turn: Floats) -> Sequence[Floats]:
+    """The placement followed by the self-match, and by its inverse."""
+    x, y, angle, size = placement
+    c, s = math.cos(angle) * size, math.sin(angle) * size
+    rotation = np.array([[c, -s], [s, c]])
+    there = rotation @ turn[:2] + (x, y)
+    ct, st = math.cos(turn[2]), math.sin(turn[2])
+    back = rotation @ -np.array([ct * turn[0] + st * turn[1], -st * turn[0] + ct * turn[1]]) + (x, y)
+    return np.array([there[0], there[1], angle + turn[2], size]), np.array([back[0], back[1], angle - turn[2], size])
+
+
+def _score(level: Level, twins: Twins, placement: Floats, sign: float, contrast: float) -> float:
+    """How well the differing places agree: correlation −1…1 plus 1.5 × mean relative contrast of the edges that are its own."""
+    x, y, angle, size = placement
+    c, s = math.cos(angle) * size, math.sin(angle) * size
+    at = (twins.probes @ np.array([[c, s], [-s, c]]) + (x, y)).astype(F32)
+    score = _likeness(sample(level.image, at[:, :1], at[:, 1:])[:, 0], twins.share, -sign)
+    if len(twins.edges):
+        offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+        values = profiles(level, twins.edges, placement[None], offsets)
+        found = np.einsum("ij,ij->i", values, twins.contrast_rows) * F32(sign)
+        score += 1.5 * float(np.clip(found / max(contrast, 1e-3), -0.5, 1.3).mean())
+    return score
