@@ -95,8 +95,8 @@ class _Reader:
 class OpenCvCamera:
     """A camera or a file behind `cv2.VideoCapture`; a file waits for its reader and ends, a camera does neither."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
-        self._settings, self._name, self._clock = settings, name, clock
+    def __init__(self, settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> None:
+        self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
         self._target: str | int = settings.url if settings.url is not None else settings.device or 0
         self._is_file = isinstance(self._target, str) and os.path.isfile(self._target)  # noqa: PTH113 - a URL is no path
         capture = _open(self._target, settings.stall_ms)
@@ -124,7 +124,7 @@ class OpenCvCamera:
         if image.size > self.max_bytes:
             raise DeviceError(f"camera {self._name}: its pictures have become larger: {image.shape}")
         into[: image.size] = image.reshape(-1)
-        return Stamp(self._name, seq, at_ns, None, image.shape)
+        return Stamp(self._name, seq, at_ns, self._conveyor.counts(at_ns), image.shape)
 
     def close(self) -> None:
         """Leave the reader behind; it lets the device go when OpenCV returns to it."""
@@ -133,7 +133,7 @@ class OpenCvCamera:
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> OpenCvCamera:
     """A camera that OpenCV can open; raises `DeviceError` when it cannot now."""
-    return OpenCvCamera(settings, name, clock)
+    return OpenCvCamera(settings, name, clock, conveyor)
 
 
 def _open(target: str | int, stall_ms: int) -> Any:

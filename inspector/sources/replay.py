@@ -119,8 +119,8 @@ def listed(files: Sequence[Path], key: str = "files") -> list[Path]:
 class Replay:
     """The files of `settings` as a camera; exposures are numbered from 1."""
 
-    def __init__(self, settings: Settings, name: str, clock: Clock) -> None:
-        self._settings, self._name, self._clock = settings, name, clock
+    def __init__(self, settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> None:
+        self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
         self._paths = listed(settings.files)
         try:
             self._uid = None if settings.uid is None else re.compile(settings.uid)
@@ -156,15 +156,16 @@ class Replay:
         at_ns = self._clock() if self._settings.rate_hz is None else self._next_ns
         if self._settings.rate_hz is not None:
             self._next_ns += round(1e9 / self._settings.rate_hz)
+        at_counts = self._conveyor.counts(at_ns)
         try:
             image = load(path, colour=self._settings.colour)
             if image.size > self.max_bytes:
                 raise ConfigError("E_IMG_SIZE", "the picture has grown since the start", file=str(path))
         except ConfigError:
             into[0] = 0
-            return Stamp(self._name, self._seq, at_ns, None, (1, 1), False, self._uid_of(path))
+            return Stamp(self._name, self._seq, at_ns, at_counts, (1, 1), False, self._uid_of(path))
         into[: image.size] = image.reshape(-1)
-        return Stamp(self._name, self._seq, at_ns, None, image.shape, True, self._uid_of(path))
+        return Stamp(self._name, self._seq, at_ns, at_counts, image.shape, True, self._uid_of(path))
 
     def _uid_of(self, path: Path) -> str | None:
         if self._uid is None:
@@ -177,8 +178,8 @@ class Replay:
 
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Replay:
-    """A camera that shows files; the conveyor is not asked."""
-    return Replay(settings, name, clock)
+    """A camera that shows files as if they were taken now, where the belt is now."""
+    return Replay(settings, name, clock, conveyor)
 
 
 def _size(data: bytes, name: str) -> tuple[int, int]:

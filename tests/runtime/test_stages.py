@@ -1,0 +1,249 @@
+"""Capture and inspect, interleaved by hand: whatever happens to a picture, its part is known first and judged once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.interfaces import EndOfPictures
+from inspector.records import (
+    Bytes1D,
+    Check,
+    Decision,
+    DeviceError,
+    Evidence,
+    Finding,
+    Inspection,
+    Plan,
+    Pose,
+    Reason,
+    Recipe,
+    Stamp,
+    View,
+)
+from inspector.runtime.link import LARGEST_MESSAGE_BYTES, Dropped, Judged, Lost, Seen, ToGate, decode, encode
+from inspector.runtime.ring import Ring
+from inspector.runtime.stages import Capturing, Inspecting, body_of, capture, inspect
+
+SHAPE = (8, 8)
+
+
+class Script:
+    """A camera that shows what the test says: an exposure number, (number, complete), an error, or nothing."""
+
+    max_bytes = 64
+
+    def __init__(self, steps: Sequence[Any]) -> None:
+        self.steps = list(steps)
+
+    def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
+        if not self.steps:
+            raise EndOfPictures
+        step = self.steps.pop(0)
+        if step is None:
+            return None
+        if isinstance(step, Exception):
+            raise step
+        seq, complete = step if isinstance(step, tuple) else (step, True)
+        into[:64] = 100 + seq % 50
+        return Stamp("c", seq, seq * 1_000, seq * 10, SHAPE, complete, None)
+
+    def close(self) -> None:
+        pass
+
+
+class Gate:
+    """What was told, in order; says False as often as `deaf` says."""
+
+    def __init__(self, deaf: Sequence[bool] = ()) -> None:
+        self.heard: list[ToGate] = []
+        self.deaf = list(deaf)
+
+    def tell(self, message: ToGate) -> bool:
+        if self.deaf and self.deaf.pop(0):
+            return False
+        self.heard.append(message)
+        return True
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+
+def mean_is_low(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+    return [(Finding("mean", "picture", float(view.image.mean()), 0.0, 200.0, "grey"),) for view in views]
+
+
+def recipe_of(check: Check = mean_is_low) -> Recipe:
+    return Recipe("digest", {"c": Plan("c", None, None, None, (("mean", check),), False)}, (), ("locate", "mean"))
+
+
+def line(
+    steps: Sequence[Any], gate: Gate, slots: int = 4, when_full: Any = "drop_oldest", check: Check = mean_is_low
+) -> tuple[Capturing, Inspecting]:
+    ticks = iter(range(1, 1_000_000))
+    bell = threading.Condition()
+    ring = Ring(slots, 64, when_full, bell)
+    clock = lambda: next(ticks) * 1_000  # noqa: E731
+    return Capturing("c", Script(steps), ring, gate.tell, clock), Inspecting(
+        recipe_of(check), {"c": ring}, bell, gate.tell, None, clock, clock, 4
+    )
+
+
+def run_all(capturing: Capturing, inspecting: Inspecting) -> None:
+    try:
+        while True:
+            capture(capturing, 0.0)
+    except EndOfPictures:
+        while inspect(inspecting, 0.0):
+            pass
+
+
+def test_a_jump_makes_a_part_for_each_missing_exposure_before_the_one_that_shows_it() -> None:
+    gate = Gate()
+    run_all(*line([1, 2, 5], gate))
+    names = [(type(m).__name__, m.seq) for m in gate.heard if isinstance(m, (Seen, Lost))]
+    assert names == [("Seen", 1), ("Seen", 2), ("Lost", 3), ("Lost", 4), ("Seen", 5)]
+    assert gate.of(Lost)[0] == Lost("c", 3, 5_000, 50)
+
+
+def test_a_repeated_exposure_is_ignored() -> None:
+    gate = Gate()
+    capturing, inspecting = line([1, 1, 2, 1], gate)
+    run_all(capturing, inspecting)
+    assert [m.seq for m in gate.of(Seen)] == [1, 2]
+    assert [m.seq for m in gate.of(Judged)] == [1, 2]
+    assert capturing.counts["repeated"] == 2
+
+
+def test_an_incomplete_picture_is_a_part_that_was_not_inspected() -> None:
+    gate = Gate()
+    run_all(*line([1, (2, False), 3], gate))
+    assert [m.complete for m in gate.of(Seen)] == [True, False, True]
+    assert [(m.decision, m.reason) for m in gate.of(Judged)] == [("pass", 0), ("unjudged", Reason.FRAME_INCOMPLETE), ("pass", 0)]
+
+
+def test_overflow_is_told_with_its_reason() -> None:
+    gate = Gate()
+    run_all(*line(range(1, 9), gate, slots=3))
+    assert [m.seq for m in gate.of(Dropped)] == [1, 2, 3, 4, 5, 6]
+    assert {m.reason for m in gate.of(Dropped)} == {Reason.QUEUE_OVERFLOW}
+    assert [m.seq for m in gate.of(Judged)] == [7, 8]
+
+
+def test_what_could_not_be_told_shows_as_a_gap() -> None:
+    gate = Gate([False, True, False])
+    capturing, inspecting = line([1, 2, 3], gate)
+    run_all(capturing, inspecting)
+    assert [(type(m).__name__, m.seq) for m in gate.heard if isinstance(m, (Seen, Lost))] == [("Seen", 1), ("Lost", 2), ("Seen", 3)]
+    assert [m.seq for m in gate.of(Judged)] == [1, 3]
+    assert capturing.counts["untold"] == 1
+
+
+def test_a_camera_built_anew_goes_on_counting_and_its_first_pictures_do_not_count() -> None:
+    gate = Gate()
+    capturing, inspecting = line([7, DeviceError("gone")], gate)
+    capture(capturing, 0.0)
+    with pytest.raises(DeviceError):
+        capture(capturing, 0.0)
+    capturing.renew(Script([1, 2, 3, 4, 6]), capturing.ring)
+    for _ in range(5):
+        capture(capturing, 0.0)
+        inspect(inspecting, 0.0)
+    assert [(type(m).__name__, m.seq) for m in gate.heard if isinstance(m, (Seen, Lost))] == [
+        *[("Seen", seq) for seq in (7, 8, 9, 10, 11)],
+        ("Lost", 12),
+        ("Seen", 13),
+    ]
+    assert [m.complete for m in gate.of(Seen)] == [True, False, False, False, True, True]
+
+
+def test_a_jump_too_far_to_be_loss_is_a_trouble_of_the_camera() -> None:
+    capturing, _ = line([1, 5000], Gate())
+    capture(capturing, 0.0)
+    with pytest.raises(DeviceError, match="jumped from 1 to 5000"):
+        capture(capturing, 0.0)
+
+
+def test_the_same_picture_again_and_again_is_a_camera_that_no_longer_sees() -> None:
+    gate = Gate()
+    run_all(*line([50, 100, 150, 200, 250, 251], gate, slots=8))  # the script paints 50, 100, … alike
+    assert [m.reason for m in gate.of(Judged)] == [0, 0, 0, Reason.IMAGE_QUALITY, Reason.IMAGE_QUALITY, 0]
+
+
+def test_a_check_that_dies_gives_its_slot_back_and_a_verdict() -> None:
+    def dies(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        raise MemoryError
+
+    gate = Gate()
+    capturing, inspecting = line([1, 2], gate, check=dies)
+    run_all(capturing, inspecting)
+    assert [m.reason for m in gate.of(Judged)] == [Reason.INFER_ERROR] * 2
+    assert inspecting.rings["c"].counts().lent == 0
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(1, 3), st.just("error")), max_size=40),
+    st.lists(st.booleans(), max_size=30),
+    st.lists(st.integers(0, 2), min_size=1, max_size=10),
+    st.sampled_from(["drop_oldest", "drop_newest", "wait"]),
+    st.integers(2, 4),
+)
+def test_every_exposure_is_told_once_and_has_at_most_one_end(
+    jumps: list[int | str | None], deaf: list[bool], pattern: list[int], when_full: str, slots: int
+) -> None:
+    seq, steps = 0, []
+    for jump in jumps:
+        seq += jump if isinstance(jump, int) else 0
+        steps.append(DeviceError("lost") if jump == "error" else seq if jump else None)
+    gate = Gate(deaf)
+    capturing, inspecting = line(steps, gate, slots, when_full)
+    script = capturing.source
+    try:
+        for turn in range(500):
+            try:
+                capture(capturing, 0.0)
+            except DeviceError:
+                capturing.renew(script, capturing.ring)
+            for _ in range(pattern[turn % len(pattern)]):
+                inspect(inspecting, 0.0)
+    except EndOfPictures:
+        while inspect(inspecting, 0.0):
+            pass
+    known = [m.seq for m in gate.heard if isinstance(m, (Seen, Lost))]
+    assert known == list(range(known[0], known[0] + len(known))) if known else True
+    ends = [m.seq for m in gate.heard if isinstance(m, (Judged, Dropped))]
+    seen = [m.seq for m in gate.of(Seen)]
+    assert len(ends) == len(set(ends))
+    assert set(ends) <= set(seen)
+    counts = inspecting.rings["c"].counts()
+    assert counts.written == capturing.counts["seen"] == counts.dropped + counts.done + counts.ready + counts.lent
+    if not deaf:
+        assert set(ends) == set(seen) or counts.ready
+
+
+def test_the_body_is_strict_json_within_one_message_whatever_the_findings() -> None:
+    stamp = Stamp("c", 3, 0, None, SHAPE, uid="u")
+    evidence = Evidence("scratch", 1.7, 0.5, (1, 2, 3, 4), float("nan"))
+    findings = tuple(
+        Finding("surface", f"feature-{n}", float("inf") if n % 2 else 1.0, None, 2.0, "mm", (float("nan"), 1.0), evidence)
+        for n in range(500)
+    )
+    inspection = Inspection(stamp, Decision.FAIL, 101, "x", findings, Pose(1, 2, 0.1, 10, 0.9, 0.01), "r", {"locate": 1000})
+    body = body_of(inspection, quality=0.5, utc_ns=5, timing_ms={"total": 1.23456}, image_ref=None)
+    content = json.loads(body, parse_constant=pytest.fail)
+    assert len(content["findings"]) == 64
+    assert not any(finding["ok"] for finding in content["findings"])
+    assert len(content["defects"]) == 32
+    assert content["findings"][0]["value"] is None
+    assert content["findings"][0]["at_mm"] == [None, 1.0]
+    assert content["defects"][0]["score"] == 1.0
+    assert content["defects"][0]["area_mm2"] is None
+    message = encode(Judged("c", 3, "fail", 101, "x", body))
+    assert len(message) < LARGEST_MESSAGE_BYTES / 2
+    assert decode(message) == Judged("c", 3, "fail", 101, "x", body)
