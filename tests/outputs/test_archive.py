@@ -1,0 +1,98 @@
+"""What is kept, in which order it goes, and that a full disk costs pictures only."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from inspector.config import Archive as Settings
+from inspector.outputs import archive
+from inspector.outputs.archive import Archive, picture_of
+from inspector.records import Decision, Frame, Stamp
+
+DAY_NS = 1_795_224_268 * 10**9
+
+
+def frame(seq: int, complete: bool = True) -> Frame:
+    image = np.random.default_rng(seq).integers(0, 255, (256, 512), dtype=np.uint8)
+    return Frame(Stamp("top", seq, 0, None, image.shape, complete), image)
+
+
+def archived(folder: Path, decisions: list[Decision], **settings: int | bool) -> tuple[Archive, list[str | None]]:
+    ticks = count(DAY_NS, 1_000_000_000)
+    kept = Archive(Settings(**settings), folder, utc_ns=lambda: next(ticks))  # type: ignore[arg-type]
+    references = []
+    for seq, decision in enumerate(decisions, 1):
+        reference = kept.wanted(frame(seq), decision)
+        references.append(reference)
+        if reference:
+            kept.put(reference, frame(seq), json.dumps({"seq": seq}).encode())
+            kept.step(0)
+    return kept, references
+
+
+def test_rejects_and_every_nth_pass_are_kept_without_loss(tmp_path: Path) -> None:
+    decisions = [Decision.PASS, Decision.FAIL, Decision.PASS, Decision.UNJUDGED, Decision.PASS, Decision.PASS]
+    kept, references = archived(tmp_path, decisions, every_nth_pass=2)
+    assert [reference is not None for reference in references] == [False, True, True, True, False, True]
+    for seq, reference in enumerate(references, 1):
+        if reference:
+            path = picture_of(tmp_path, reference)
+            assert path is not None
+            assert np.array_equal(np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)), frame(seq).image)
+            assert json.loads(path.with_suffix(".json").read_text()) == {"seq": seq}
+    assert kept.counts.written == 4
+
+
+def test_a_broken_picture_is_not_kept(tmp_path: Path) -> None:
+    kept, _ = archived(tmp_path, [])
+    assert kept.wanted(frame(1, complete=False), Decision.UNJUDGED) is None
+
+
+def test_the_budget_costs_the_oldest_passes_first_also_those_of_an_earlier_run(tmp_path: Path) -> None:
+    passes = [Decision.PASS] * 4
+    archived(tmp_path, passes, every_nth_pass=1, keep_mib=1)
+    kept, references = archived(tmp_path, [Decision.FAIL] * 12, keep_mib=1)
+    assert kept.kept_bytes <= 1 << 20
+    left = sorted(path.stem for path in tmp_path.glob("*/*.png"))
+    assert left == [reference for reference in references if reference][-len(left) :]
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) == kept.kept_bytes
+
+
+def test_a_disk_that_refuses_costs_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        kept, references = archived(tmp_path, [Decision.FAIL])
+    assert (kept.counts.dropped, kept.counts.written, kept.trouble) == (1, 0, "picture not kept: [Errno 28] No space left on device")
+    assert references[0] is not None
+    assert picture_of(tmp_path, references[0]) is None
+    monkeypatch.setattr("inspector.outputs.archive.os.statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    kept, _ = archived(tmp_path, [Decision.FAIL])
+    assert "64 MiB left" in kept.trouble
+
+
+def test_a_full_queue_is_said_before_the_event_names_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_QUEUED_BYTES", 300_000)
+    kept = Archive(Settings(), tmp_path, utc_ns=lambda: DAY_NS)
+    first = kept.wanted(frame(1), Decision.FAIL)
+    assert first is not None
+    kept.put(first, frame(1), b"{}")
+    second = kept.wanted(frame(2), Decision.FAIL)
+    assert second is not None
+    kept.put(second, frame(2), b"{}")
+    assert kept.wanted(frame(3), Decision.FAIL) is None
+    assert kept.counts.dropped == 1
+
+
+@pytest.mark.parametrize("reference", ["", "../../etc/passwd", "20261121-../x", "20261121-00000000000000aa-r-top-1/../../x", "a\0b"])
+def test_a_reference_never_leaves_the_folder(tmp_path: Path, reference: str) -> None:
+    assert picture_of(tmp_path, reference) is None

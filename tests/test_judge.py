@@ -1,0 +1,120 @@
+"""The rule, and that one frame's trouble is its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.judge import decide, judge
+from inspector.records import Check, Decision, Evidence, Finding, Frame, Plan, Pose, Reason, Recipe, Stamp, View
+
+REASONS = ("locate", "outline", "surface")
+limits = st.none() | st.floats(allow_nan=False)
+findings = st.builds(Finding, st.sampled_from(REASONS), st.just("f"), st.floats(), limits, limits, st.just("mm"))
+
+
+def frame(seq: int, level: int = 100, complete: bool = True) -> Frame:
+    return Frame(Stamp("c", seq, 0, None, (4, 4), complete), np.full((4, 4), level, np.uint8))
+
+
+@dataclass
+class Located:
+    pose: Pose
+    gauged: Any = None
+
+
+class Locator:
+    """Finds the part where the picture is brighter than 50, and dies where it is black."""
+
+    def find(self, image: Any, *, max_parts: int = 1) -> tuple[Located, ...]:
+        level = int(image[0, 0])
+        if level == 0:
+            raise RuntimeError("nothing to divide by")
+        return (Located(Pose(1, 2, 0, 1, level / 255, 0.0)),) if level > 50 else ()
+
+
+def recipe(*checks: tuple[str, Check], locator: Any = None, least: float = 0.5) -> Recipe:
+    return Recipe("d", {"c": Plan("c", None, locator, None, checks, False, least)}, (), REASONS)
+
+
+def brightness(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+    return [(Finding("surface", "mean", float(view.image.mean()), None, 150.0, "grey"),) for view in views]
+
+
+def run(frames: Sequence[Frame], of: Recipe) -> list[tuple[Decision, int]]:
+    ticks = count()
+    return [(each.decision, each.reason) for each in judge(frames, of, lambda: next(ticks))]
+
+
+@given(st.lists(findings, max_size=6))
+def test_pass_is_every_number_finite_and_within_and_something_besides_locating(several: list[Finding]) -> None:
+    decision, reason, text = decide(several, REASONS)
+    judged = any(f.check != "locate" for f in several)
+    assert (decision is Decision.PASS) == (judged and all(f.ok for f in several))
+    assert (reason == 0) == (decision is Decision.PASS)
+    if any(not math.isfinite(f.value) for f in several):
+        assert (decision, reason) == (Decision.UNJUDGED, Reason.NON_FINITE)
+    if decision is Decision.FAIL:
+        assert REASONS[reason - 100] == next(f.check for f in several if not f.ok)
+    assert len(text.encode()) <= 200
+
+
+def test_the_reason_says_value_unit_and_limits() -> None:
+    short = Finding("outline", "hole-3", -0.08123, -0.05, 0.05, "mm")
+    assert decide([short], REASONS) == (Decision.FAIL, 101, "outline hole-3: -0.08123 mm, allowed -0.05 to 0.05")
+    scratch = Finding("surface", "zone", 3.2, None, 1, "mm2", evidence=Evidence("scratch", 0.9, 0.5, (0, 0, 1, 1)))
+    assert decide([scratch], REASONS)[2] == "surface scratch: 3.2 mm2, allowed … to 1"
+
+
+def test_a_part_that_is_not_there_fails_and_is_not_checked() -> None:
+    def never(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        raise AssertionError("a part that was not found cannot be checked")
+
+    (seen,) = judge([frame(1, 20)], recipe(("surface", never), locator=Locator()), lambda: 0)
+    assert (seen.decision, seen.reason, seen.pose) == (Decision.FAIL, 100, None)
+    assert seen.findings == (Finding("locate", "part", 0.0, 0.5, None, "ratio"),)
+
+
+def test_trouble_of_one_frame_is_its_own() -> None:
+    def touchy(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        if any(view.image[0, 0] == 77 for view in views):
+            raise RuntimeError("poison")
+        return brightness(views)
+
+    frames = [frame(1), frame(2, 77), frame(3, 200), frame(4, complete=False), frame(5, 0), frame(6)]
+    assert run(frames, recipe(("surface", touchy), locator=Locator(), least=0.1)) == [
+        (Decision.PASS, 0),
+        (Decision.UNJUDGED, Reason.INFER_ERROR),
+        (Decision.FAIL, 102),
+        (Decision.UNJUDGED, Reason.FRAME_INCOMPLETE),
+        (Decision.UNJUDGED, Reason.INFER_ERROR),
+        (Decision.PASS, 0),
+    ]
+
+
+def test_a_check_that_answers_too_little_is_wrong_not_silent() -> None:
+    def short(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        return brightness(views)[:-1]
+
+    assert run([frame(1), frame(2)], recipe(("surface", short))) == [(Decision.UNJUDGED, Reason.INFER_ERROR)] * 2
+
+
+def test_nothing_said_is_undecided() -> None:
+    def silent(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        return [() for _ in views]
+
+    assert run([frame(1)], recipe(("surface", silent), locator=Locator(), least=0.1)) == [(Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION)]
+
+
+@given(st.lists(st.integers(1, 255), min_size=1, max_size=8))
+def test_a_batch_is_judged_as_each_frame_alone(levels: list[int]) -> None:
+    of = recipe(("surface", brightness), locator=Locator(), least=0.3)
+    frames = [frame(n, level) for n, level in enumerate(levels)]
+    assert run(frames, of) == [run([each], of)[0] for each in frames]
