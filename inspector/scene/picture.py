@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -102,6 +102,31 @@ def on_raster(drawn: Drawn, template: Template) -> tuple[Image, Image]:
     across, down = (np.ascontiguousarray(s.reshape(shape), np.float32) for s in seen.T)
     image = np.asarray(cv2.remap(drawn.image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
     return image, np.asarray(cv2.remap(drawn.mask, across, down, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT), np.uint8)
+
+
+def truth_of(drawn: Drawn) -> dict[str, Any]:
+    """What is known of a picture, as JSON: pose (angle in degrees), defects in drawing mm, good or not."""
+    pose = drawn.pose
+    return {
+        "good": drawn.good,
+        "pose": {
+            "x_px": pose.x_px,
+            "y_px": pose.y_px,
+            "angle_deg": math.degrees(pose.angle_rad),
+            "scale_px_per_mm": pose.scale_px_per_mm,
+            "distortion_ratio": drawn.distortion_ratio,
+        },
+        "defects": [asdict(d) for d in drawn.defects],
+    }
+
+
+def fitting_mm_per_px(contours: Sequence[Contour], size_px: tuple[int, int], look: Look) -> float:
+    """The finest resolution, to two digits, at which the part fits into the picture at any angle."""
+    points = np.concatenate([c.points_mm for c in contours])
+    diagonal_mm = float(np.hypot(*(points.max(axis=0) - points.min(axis=0))))
+    exact = diagonal_mm / (min(size_px) - 1 - 2 * look.margin_px)
+    step = 10.0 ** (math.floor(math.log10(exact)) - 1)
+    return float(round(math.ceil(exact / step) * step, 9))
 
 
 # --- geometry ----------------------------------------------------------------------------------------------------------

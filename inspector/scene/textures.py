@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from inspector.records import Floats, Image
 
-TILE = 2048
+TILE = 1024
 ZERO = 128
 STEPS = 30.0
 NOISE_LENGTH = 1 << 21
@@ -46,7 +46,7 @@ def tile(kind: str) -> Image:
         out += weight * _smooth(rng.standard_normal((TILE, TILE)), across_px, along_px)
     if kind == "belt":  # the weave
         y, x = np.ogrid[:TILE, :TILE]
-        out += 0.8 * np.sin(2 * np.pi * x * 256 / TILE) * np.sin(2 * np.pi * y * 256 / TILE)
+        out += 0.8 * np.sin(2 * np.pi * x * 128 / TILE) * np.sin(2 * np.pi * y * 128 / TILE)
     out /= out.std()
     made: Image = np.clip(ZERO + STEPS * out + 0.5, 0, 255).astype(np.uint8)
     made.setflags(write=False)

@@ -11,12 +11,11 @@ A folder holds
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ import numpy as np
 from inspector.config import Kind, read_settings, settings_of
 from inspector.geometry import dxf, template
 from inspector.records import ConfigError, Template
-from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, on_raster
+from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, fitting_mm_per_px, on_raster, truth_of
 
 if TYPE_CHECKING:
     from inspector.records import Image
@@ -109,15 +108,6 @@ def look_of(path: Path | None, given: dict[str, Any]) -> Look:
     return settings_of("look", Kind.model_validate({"kind": "look", **given}), Look)
 
 
-def fitting_mm_per_px(part: Template, size_px: tuple[int, int], margin_px: float) -> float:
-    """The finest resolution, to two digits, at which the part fits into the picture at any angle."""
-    points = np.concatenate([c.points_mm for c in part.contours])
-    diagonal_mm = float(np.hypot(*(points.max(axis=0) - points.min(axis=0))))
-    exact = diagonal_mm / (min(size_px) - 1 - 2 * margin_px)
-    step = 10.0 ** (math.floor(math.log10(exact)) - 1)
-    return float(round(math.ceil(exact / step) * step, 9))
-
-
 @cache
 def _part(path: Path) -> Template:
     return template.build(dxf.read(path))
@@ -131,7 +121,7 @@ def _draw_some(job: Job, start: int, stop: int) -> list[dict[str, Any]]:
 def _draw_one(job: Job, index: int) -> dict[str, Any]:
     path = job.drawings[index % len(job.drawings)]
     part = _part(path)
-    mm_per_px = job.mm_per_px or fitting_mm_per_px(part, job.size_px, job.look.margin_px)
+    mm_per_px = job.mm_per_px or fitting_mm_per_px(part.contours, job.size_px, job.look)
     drawn = draw(part, seed=(job.seed, index), size_px=job.size_px, mm_per_px=mm_per_px, look=job.look)
     name = f"{index:06d}"
     _write(job.out / "images" / f"{name}.png", drawn.image)
@@ -141,27 +131,11 @@ def _draw_one(job: Job, index: int) -> dict[str, Any]:
         _write(job.out / "raster/images" / f"{name}.png", image)
         _write(job.out / "raster/masks" / f"{name}.png", mask)
     (job.out / "labels" / f"{name}.txt").write_text("".join(_yolo(d, job.size_px) for d in drawn.defects))
-    return truth(drawn) | {
+    return truth_of(drawn) | {
         "image": f"{name}.png",
         "drawing": path.name,
         "seed": [job.seed, index],
         "coco": [_outline(drawn, d) for d in drawn.defects],
-    }
-
-
-def truth(drawn: Drawn) -> dict[str, Any]:
-    """What is known of a picture, as JSON: pose (INTERFACES' convention), defects in drawing mm, good or not."""
-    pose = drawn.pose
-    return {
-        "good": drawn.good,
-        "pose": {
-            "x_px": pose.x_px,
-            "y_px": pose.y_px,
-            "angle_deg": math.degrees(pose.angle_rad),
-            "scale_px_per_mm": pose.scale_px_per_mm,
-            "distortion_ratio": drawn.distortion_ratio,
-        },
-        "defects": [asdict(d) for d in drawn.defects],
     }
 
 
