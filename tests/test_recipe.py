@@ -1,0 +1,213 @@
+"""A recipe: everything that a verdict depends on is prepared, has one digest, and is refused as a whole with the lines that name it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from pydantic import Field
+from typer.testing import CliRunner
+
+from inspector import config, recipe
+from inspector.commands import check
+from inspector.config import Strict
+from inspector.judge import judge
+from inspector.records import ConfigError, ConfigErrors, Decision, Finding, Frame, Plan, Stamp, View
+from tests.contracts import REPOSITORY
+
+
+class Settings(Strict):
+    limit: float = Field(default=300.0, gt=0)
+    model: Path | None = None
+    threads: int = 1
+
+
+class Brightness:
+    """A check of its own: the mean grey of the picture."""
+
+    models = (("net", "ab" * 32),)
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.settings, self.name = settings, name
+
+    def __call__(self, views: Sequence[View]) -> list[tuple[Finding, ...]]:
+        return [(Finding(self.name, "mean", float(v.image.mean()), 0, self.settings.limit, "grey"),) for v in views]
+
+
+def build(settings: Settings, name: str, plan: Plan) -> Brightness:
+    if settings.limit == 13:
+        raise ConfigError("E_CFG_RANGE", "13 brings bad luck", key=f"{name}.limit")
+    return Brightness(settings, name)
+
+
+@pytest.fixture(autouse=True)
+def _brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kind of check that needs no network, beside those that there are."""
+    module: Any = SimpleNamespace(Settings=Settings, build=build, NEEDS_RASTER=True, __name__="brightness")
+    known, plugin = config.known_kinds, config.plugin
+    monkeypatch.setattr(config, "known_kinds", lambda folder: (*known(folder), "brightness"))
+    for where in (config, recipe):
+        monkeypatch.setattr(where, "plugin", lambda folder, kind: module if kind == "brightness" else plugin(folder, kind))
+
+
+LINE = """\
+version: 1
+site: plant-a
+line: line1
+station: station1
+cameras:
+  - {id: top, lane: 0, recipe: plate, source: {kind: replay, files: [pictures]}}
+  - {id: side, lane: 1, recipe: plate, source: {kind: replay, files: [pictures]}}
+  - {id: end, lane: 2, recipe: bare, source: {kind: replay, files: [pictures]}}
+vision: {network_threads: 3}
+recipes:
+  plate:
+    template:
+      drawing: plate.dxf
+      scale_px_per_mm: 6
+    checks:
+      light: {kind: brightness, limit: 200}
+  bare:
+    checks:
+      light: {kind: brightness}
+      again: {kind: brightness}
+"""
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Path:
+    for name in ("plate.dxf", "plate.yaml"):
+        shutil.copy(REPOSITORY / "dxf_templates" / name, tmp_path / name)
+    (tmp_path / "line.yaml").write_text(LINE)
+    return tmp_path / "line.yaml"
+
+
+def edited(line: Path, old: str, new: str) -> Path:
+    assert old in line.read_text()
+    line.write_text(line.read_text().replace(old, new))
+    return line
+
+
+def test_cameras_of_one_recipe_share_what_was_prepared(line: Path) -> None:
+    made = recipe.prepare(config.read(line))
+    assert set(made.plans) == {"top", "side", "end"}
+    assert made.plans["top"].camera == "top"
+    assert made.plans["top"].template is made.plans["side"].template
+    assert made.plans["top"].checks[0][1] is made.plans["side"].checks[0][1]
+    assert made.plans["top"].raster
+    assert made.plans["end"].template is None
+    assert not made.plans["end"].raster
+    assert made.reasons == ("locate", "light", "again")
+    assert made.models == (("net", "ab" * 32),)
+    light: Any = made.plans["end"].checks[0][1]
+    assert light.settings.threads == 3, "what a network's check does not say itself, vision says"
+
+
+def test_a_prepared_recipe_judges(line: Path) -> None:
+    made = recipe.prepare(config.read(line))
+    frame = Frame(Stamp("end", 1, 1, None, (4, 4)), np.full((4, 4), 7, np.uint8))
+    (inspection,) = judge([frame], made, lambda: 0)
+    assert inspection.decision is Decision.PASS
+    assert inspection.recipe == made.digest
+
+
+def test_the_digest_is_of_what_a_verdict_depends_on_and_of_nothing_else(line: Path, tmp_path: Path) -> None:
+    first = recipe.prepare(config.read(line)).digest
+    assert recipe.prepare(config.read(line)).digest == first
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in (*tmp_path.glob("plate.*"), line):
+        shutil.copy(path, moved)
+    assert recipe.prepare(config.read(moved / "line.yaml")).digest == first, "the place of the files is no part of it"
+    edited(line, "line: line1", "line: line2\ngate: {lease_ms: 200, hb_ms: 50}")
+    assert recipe.prepare(config.read(line)).digest == first
+    seen = {first}
+    changes: list[Callable[[], object]] = [
+        lambda: edited(line, "limit: 200", "limit: 201"),
+        lambda: edited(line, "scale_px_per_mm: 6", "scale_px_per_mm: 7"),
+        lambda: edited(tmp_path / "plate.yaml", "tolerance_mm: 0.15", "tolerance_mm: 0.16"),
+        lambda: edited(tmp_path / "plate.dxf", "EOF", "EOF\n"),
+        lambda: edited(line, "id: side, lane: 1, recipe: plate", "id: side, lane: 1, recipe: bare"),
+    ]
+    for change in changes:
+        change()
+        seen.add(recipe.prepare(config.read(line)).digest)
+    assert len(seen) == 6
+
+
+def test_what_is_wrong_is_told_at_once_with_its_line(line: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.dxf").write_text("no drawing")
+    edited(line, "drawing: plate.dxf", "drawing: broken.dxf")
+    edited(line, "light: {kind: brightness}", "light: {kind: brightness, limt: 3}")
+    edited(line, "again: {kind: brightness}", "again: {kind: brightness, limit: 13}")
+    with pytest.raises(ConfigErrors) as raised:
+        recipe.prepare(config.read(line))
+    said = [str(e) for e in raised.value.errors]
+    assert len(said) == 3
+    assert said[0].startswith(f"E_DXF_FORMAT {line}:13: recipes.plate.template.drawing: {tmp_path}/broken.dxf: ")
+    assert said[1].startswith(f"E_CFG_UNKNOWN {line}:19: recipes.bare.checks.light.limt: ")
+    assert "did you mean limit?" in said[1]
+    assert said[2] == f"E_CFG_RANGE {line}:20: recipes.bare.checks.again.limit: 13 brings bad luck"
+
+
+def test_a_file_that_settings_name_belongs_to_the_digest(line: Path, tmp_path: Path) -> None:
+    edited(line, "again: {kind: brightness}", "again: {kind: brightness, model: net.onnx}")
+    with pytest.raises(ConfigErrors, match=r"E_CFG_OPEN .*:20: recipes.bare.checks.again: .*net.onnx: No such file"):
+        recipe.prepare(config.read(line))
+    (tmp_path / "net.onnx").write_bytes(b"one")
+    one = recipe.prepare(config.read(line)).digest
+    (tmp_path / "net.yaml").write_text("threshold: 0.5")
+    assert recipe.prepare(config.read(line)).digest != one, "a model's card is part of the model"
+
+
+def test_digest_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    first = recipe.digest(tmp_path / "a")
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    second = recipe.digest(tmp_path / "a")
+    (tmp_path / "a" / "y").write_text("2")
+    assert len({first, second, recipe.digest(tmp_path / "a")}) == 3
+
+
+def run(*arguments: str) -> Any:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    check.add(app)
+    return CliRunner().invoke(app, ["check", *arguments])
+
+
+def test_check_prints_the_digest(line: Path) -> None:
+    ended = run(str(line))
+    assert ended.exit_code == 0
+    assert ended.stdout.splitlines()[-1] == f"recipe {recipe.prepare(config.read(line)).digest}"
+    assert "top" in ended.stdout
+    as_json = run(str(line), "--json")
+    told = json.loads(as_json.stdout)
+    assert told["ok"]
+    assert [c["camera"] for c in told["cameras"]] == ["top", "side", "end"]
+
+
+def test_check_prints_every_error_and_ends_with_78(line: Path) -> None:
+    edited(line, "site: plant-a", "site: Plant A")
+    edited(line, "limit: 200", "limit: 0")
+    edited(line, "files: [pictures]}}\n  - {id: end", "fils: [pictures]}}\n  - {id: end")
+    ended = run(str(line))
+    assert ended.exit_code == 78
+    assert [text.split()[0] for text in ended.stderr.splitlines()] == [
+        "E_CFG_NAME",
+        "E_CFG_MISSING",
+        "E_CFG_UNKNOWN",
+        "E_CFG_RANGE",
+        "4",
+    ]
+    as_json = [json.loads(text) for text in run(str(line), "--json").stdout.splitlines()]
+    assert {e["code"] for e in as_json} == {"E_CFG_NAME", "E_CFG_UNKNOWN", "E_CFG_MISSING", "E_CFG_RANGE"}
+    assert all(e["file"] == str(line) and e["line"] for e in as_json)
