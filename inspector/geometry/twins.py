@@ -154,8 +154,8 @@ def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast
     order = np.argsort(-scores, kind="stable")
     best = options[order[0]]
     rivals = [scores[i] for i in order[1:] if not _same(options[i], best)]
-    unclear = bool(rivals) and scores[order[0]] - rivals[0] < _LEAST_MARGIN * twins.lead
-    return best, twins.exact or unclear
+    unclear = bool(rivals) and float(scores[order[0]] - rivals[0]) < _LEAST_MARGIN * twins.lead
+    return best, bool(twins.exact or unclear)
 
 
 def _same(a: Floats, b: Floats) -> bool:
