@@ -1,0 +1,1124 @@
+"""The one place where verdicts are made: `step(now, input) → outputs`, with no thread, socket, file or clock inside.
+
+Every step first closes what is overdue, so that nothing that waited in a buffer (a process that was stopped, a late judgement) can still
+become a PASS; then it takes its input; then it looks at the permit. Outputs are messages to gateways, events to journal and publish,
+and rows for the journal. The heartbeat is made here and nowhere else: if this loop does not run, no gateway hears a permit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from inspector.gate import protocol, session
+from inspector.gate.ledger import Closed, Counters, Late, Ledger, Line, Mismatch, Note, Vote
+from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
+from inspector.gate.session import Order, Refusal, Session
+from inspector.records import Decision, Reason, Verdict
+
+JOURNAL_GRACE_NS: Final = 5_000_000_000
+EXEC_LIMIT_NS: Final = 2_000_000_000
+COUNT_LIMIT_NS: Final = 1_000_000_000
+SESSION_DEAD_LEASES: Final = 10
+LARGEST_FAULTS_PER_MINUTE: Final = 20
+MINUTE_NS: Final = 60_000_000_000
+SPEED_NS: Final = 200_000_000
+SECOND_NS: Final = 1_000_000_000
+LARGEST_FINDINGS: Final = 64
+LARGEST_DEFECTS: Final = 32
+ALARM_BURST: Final = 50
+ALARMS_PER_S: Final = 10
+_REMEMBERED: Final = 4096
+
+
+class State(Enum):
+    """Of the daemon; the OPC 40100-1 and PackML states it stands for are in PROTOCOL.md §5."""
+
+    BOOT = "BOOT"
+    SELFTEST = "SELFTEST"
+    READY = "READY"
+    RUN = "RUN"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Limits on what a healthy line can look like; 0 turns one off.
+
+    `rejects_in_row` and `reject_ratio` (over the last `ratio_parts`) ask for a line stop; `passes_in_row` is implausible where a line is
+    known to make bad parts; `blind_in_row` pictures of one camera that cannot be judged for their quality hold the permit; a challenge
+    part must come every `challenge_every_s`.
+    """
+
+    rejects_in_row: int = 0
+    reject_ratio: float = 0.0
+    ratio_parts: int = 100
+    passes_in_row: int = 0
+    blind_in_row: int = 3
+    challenge_every_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the arbiter knows of its line; `journal_stops`: a journal that fails withdraws the permit."""
+
+    site: str
+    line_name: str
+    station: str
+    line: Line
+    profile: str
+    lease_ms: int
+    hb_ms: int
+    app_version: str
+    journal_stops: bool = True
+    guards: Guards = Guards()
+    schema_sha256: str = ""
+
+
+# --- what comes in -----------------------------------------------------------------------------------------------------
+
+
+class Tick(NamedTuple):
+    """Nothing but time has passed."""
+
+
+class Attached(NamedTuple):
+    """Vision is ready with this recipe; `models` are (name, sha256)."""
+
+    recipe: str
+    models: Sequence[Sequence[str]]
+    reasons: Sequence[str]
+
+
+class Detached(NamedTuple):
+    """Vision is gone."""
+
+    text: str
+
+
+class Seen(NamedTuple):
+    """An exposure arrived in vision."""
+
+    camera: str
+    seq: int
+    at_ns: int
+    at_counts: int | None
+    complete: bool
+    uid: str | None
+
+
+class Lost(NamedTuple):
+    """An exposure never arrived in vision."""
+
+    camera: str
+    seq: int
+    at_ns: int
+    at_counts: int | None
+
+
+class Dropped(NamedTuple):
+    """An exposure gave way before it was judged."""
+
+    camera: str
+    seq: int
+    reason: int
+
+
+class Judged(NamedTuple):
+    """Vision's word on an exposure; `body` is the JSON text of what it adds to the event."""
+
+    camera: str
+    seq: int
+    decision: str
+    reason: int
+    reason_text: str
+    body: bytes
+
+
+class CameraState(NamedTuple):
+    """A camera went down, or came back."""
+
+    camera: str
+    up: bool
+    text: str
+
+
+class Triggered(NamedTuple):
+    """The part sensor fired."""
+
+    part_seq: int
+    lane: int
+    at_ns: int
+    at_counts: int | None
+
+
+class Position(NamedTuple):
+    """The encoder stands here."""
+
+    counts: int
+
+
+class Utc(NamedTuple):
+    """UTC minus monotonic time, and how far it can be trusted: ok, holdover or unsynced."""
+
+    offset_ns: int
+    clock_state: str
+
+
+class Received(NamedTuple):
+    """A message at the gate socket, without its identity frame; `user` is who CURVE says it is, empty without CURVE."""
+
+    identity: bytes
+    user: str
+    frames: Frames
+
+
+class Unreachable(NamedTuple):
+    """A message to this identity could not be sent."""
+
+    identity: bytes
+
+
+class JournalState(NamedTuple):
+    """Whether the journal is durable now; `text` says why not."""
+
+    healthy: bool
+    text: str
+
+
+class Begin(NamedTuple):
+    """The line runs from now on."""
+
+
+class Drain(NamedTuple):
+    """No new parts; what is open is finished."""
+
+
+class Stop(NamedTuple):
+    """The end: close everything."""
+
+
+class Ages(NamedTuple):
+    """Milliseconds since each worker's last step, for the heartbeat."""
+
+    ages_ms: Mapping[str, float]
+
+
+class Report(NamedTuple):
+    """Something that another part of the daemon has to say as an alarm."""
+
+    code: str
+    severity: str
+    text: str
+
+
+Input: TypeAlias = (
+    Tick | Attached | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received | Unreachable
+    | JournalState | Begin | Drain | Stop | Ages | Report
+)  # fmt: skip
+"""Everything that can happen."""
+
+
+# --- what goes out -----------------------------------------------------------------------------------------------------
+
+
+class Send(NamedTuple):
+    """A message to a gateway."""
+
+    identity: bytes
+    frames: Frames
+
+
+class Record(NamedTuple):
+    """An event, to be journalled and then published; `r_seq` is its number in stream r, or None."""
+
+    stream: str
+    header: Header
+    head: bytes
+    payload: bytes
+    hash: bytes
+    r_seq: int | None
+    deadline_ns: int
+
+
+class Executed(NamedTuple):
+    """What a gateway says became of a part."""
+
+    seq: int
+    lane: int
+    part_seq: int
+    outcome: str
+    encoder: int | None
+
+
+class Acked(NamedTuple):
+    """A gateway has confirmed everything up to `seq`."""
+
+    client: str
+    seq: int
+
+
+class Returned(NamedTuple):
+    """A gateway gives back a copy of an event that this journal does not have."""
+
+    client: str
+    head: bytes
+    payload: bytes
+
+
+Output: TypeAlias = Send | Record | Executed | Acked | Returned
+"""Everything that can come of it."""
+
+OUTCOMES: Final = frozenset({"EJECTED_CONFIRMED", "EJECTED_UNCONFIRMED", "PASSED", "DEFAULT_REJECT", "BIN_FULL", "AIR_LOW", "TEST_OK"})
+"""What EXEC can say."""
+
+
+class EpochHead(NamedTuple):
+    """What the journal holds of an epoch: the last seq of each stream, and whether it was closed."""
+
+    epoch: bytes
+    last: Mapping[str, int]
+    closed: bool
+
+
+class Status(NamedTuple):
+    """What others may look at while the arbiter works: made anew at each change, never changed."""
+
+    state: str
+    permit: bool
+    holds: tuple[str, ...]
+    counters: Counters
+    heads: Mapping[str, int]
+    sessions: tuple[str, ...]
+
+
+class _Done(NamedTuple):
+    seq: int
+    verdict: Verdict
+    lane: int
+    part_seq: int
+    exec_by_ns: int
+
+
+class Arbiter:
+    """The state of one epoch. `step` is the only door; the attributes are for reading."""
+
+    def __init__(
+        self, settings: Settings, *, epoch: bytes, now_ns: int, chain: Mapping[str, bytes], epochs: Sequence[EpochHead] = ()
+    ) -> None:
+        self.settings, self.epoch = settings, epoch
+        self.ledger = Ledger(settings.line)
+        self.state = State.BOOT
+        self.sessions: dict[bytes, Session] = {}
+        self.heads = {"q": 0, "r": 0, "a": 0}
+        self.faults: dict[str, int] = {}
+        self.alarms: dict[str, int] = {}
+        self.late = self.resent = self.unconfirmed = 0
+        self._epoch_text = protocol.epoch_text(epoch)
+        self._chain = {"q": chain.get("q", protocol.NO_HASH), "a": chain.get("a", protocol.NO_HASH)}
+        self._epochs = tuple(epochs)
+        self._holds: dict[str, str] = {"state": "BOOT"}
+        self._permits: dict[bytes, bool] = {}
+        self._utc_offset_ns, self._clock_state = 0, "unsynced"
+        self._recipe = ""
+        self._models: tuple[Mapping[str, str], ...] = ()
+        self._position: int | None = None
+        self._belt: tuple[int, int] | None = None
+        self._journal_bad_since_ns: int | None = None
+        self._journal_text = ""
+        self._ages: Mapping[str, float] = {}
+        self._done: OrderedDict[int, _Done] = OrderedDict()
+        self._bad_frames: OrderedDict[bytes, list[int]] = OrderedDict()
+        self._tokens: dict[str, tuple[float, int]] = {}
+        self._suppressed: dict[str, int] = {}
+        self._session_count = 0
+        self._counted: dict[int, int] = {}
+        self._out: list[Output] = []
+        self._rejects_row = self._passes_row = 0
+        self._recent_rejects: list[bool] = []
+        self._blind: dict[str, int] = {}
+        self._challenged_ns: int | None = None
+        self._began = False
+        self._waits: set[Any] = set()
+        self._handlers: dict[type, Any] = {
+            Tick: self._on_tick, Attached: self._on_attached, Detached: self._on_detached, Seen: self._on_seen, Lost: self._on_lost,
+            Dropped: self._on_dropped, Judged: self._on_judged, CameraState: self._on_camera, Triggered: self._on_triggered,
+            Position: self._on_position, Utc: self._on_utc, Received: self._on_received, Unreachable: self._on_unreachable,
+            JournalState: self._on_journal, Begin: self._on_begin, Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
+            Report: self._on_report,
+        }  # fmt: skip
+        self._state_event(now_ns)
+
+    # -- the door
+
+    def step(self, now_ns: int, item: Input) -> list[Output]:
+        """What comes of `item` at this moment; the list is the caller's."""
+        self._notes(now_ns, self.ledger.close_due(now_ns, self._position))
+        self._handlers[type(item)](now_ns, item)
+        self._sessions(now_ns)
+        self._hold_for_world(now_ns)
+        self._heartbeats(now_ns)
+        out, self._out = self._out, []
+        return out
+
+    def due_ns(self) -> int:
+        """When the next step must come at the latest."""
+        due = min((s.due_ns() for s in self.sessions.values()), default=1 << 62)
+        part = self.ledger.due_ns()
+        return due if part is None else min(due, part)
+
+    def status(self) -> Status:
+        """A picture of now."""
+        return Status(
+            self.state.value,
+            self.permit,
+            tuple(self._holds),
+            self.ledger.counters,
+            dict(self.heads),
+            tuple(s.hello.client for s in self.sessions.values()),
+        )
+
+    @property
+    def permit(self) -> bool:
+        """Every lane has a gateway that may let parts pass."""
+        served = {lane for identity, s in self.sessions.items() if self._permits.get(identity) for lane in s.hello.lanes}
+        return not self._holds and all(lane in served for lane in self.ledger.lanes())
+
+    @property
+    def holds(self) -> Mapping[str, str]:
+        """What withholds the permit from every gateway, by name, with the reason in words."""
+        return self._holds
+
+    # -- vision
+
+    def _on_tick(self, now_ns: int, item: Tick) -> None:
+        pass
+
+    def _on_ages(self, now_ns: int, item: Ages) -> None:
+        self._ages = item.ages_ms
+
+    def _on_report(self, now_ns: int, item: Report) -> None:
+        self._alarm(now_ns, item.code, item.severity, item.text)
+
+    def _on_attached(self, now_ns: int, item: Attached) -> None:
+        self._recipe = item.recipe
+        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in item.models)
+        if self.state in (State.DRAINING, State.STOPPED):
+            return
+        self.ledger.present()
+        self._blind.clear()
+        for name in [name for name in self._holds if name.startswith("camera:")]:
+            self._release(now_ns, name)
+        self._become(now_ns, State.RUN if self._began else State.READY)
+
+    def _on_detached(self, now_ns: int, item: Detached) -> None:
+        if self.state is State.STOPPED:
+            return
+        self._notes(now_ns, self.ledger.absent(Reason.STAGE_DEAD, item.text))
+        if self.state is not State.DRAINING:
+            self._become(now_ns, State.ERROR)
+            self._alarm(now_ns, "STAGE_DEAD", "critical", item.text)
+
+    def _on_begin(self, now_ns: int, item: Begin) -> None:
+        self._began = True
+        self._challenged_ns = now_ns
+        if self.state is State.READY:
+            self._become(now_ns, State.RUN)
+
+    def _on_drain(self, now_ns: int, item: Drain) -> None:
+        if self.state in (State.DRAINING, State.STOPPED):
+            return
+        self.ledger.refuse(Reason.DRAINING, "the line is being stopped")
+        self._become(now_ns, State.DRAINING)
+
+    def _on_stop(self, now_ns: int, item: Stop) -> None:
+        if self.state is State.STOPPED:
+            return
+        self._notes(now_ns, self.ledger.absent(Reason.DRAINING, "the daemon stops"))
+        self._become(now_ns, State.STOPPED)
+        self._heartbeats(now_ns, at_once=True)
+        for stream in ("q", "a"):
+            self._event(now_ns, stream, Kind.EPOCH_CLOSE, {"schema": "insp.epoch_close", "counters": _texts(self.ledger.counters)})
+        for identity in self.sessions:
+            self._out.append(Send(identity, protocol.command("BYE", {"text": "the daemon stops"})))
+        self.sessions.clear()
+        self._permits.clear()
+
+    def _on_seen(self, now_ns: int, item: Seen) -> None:
+        camera, seq, at_ns, at_counts, complete, uid = item
+        self._notes(now_ns, self.ledger.seen(now_ns, camera, seq, at_ns, at_counts, complete=complete, uid=uid))
+
+    def _on_lost(self, now_ns: int, item: Lost) -> None:
+        self._notes(now_ns, self.ledger.lost(now_ns, *item))
+
+    def _on_dropped(self, now_ns: int, item: Dropped) -> None:
+        vote = Vote(Decision.UNJUDGED, item.reason, f"exposure {item.seq} of {item.camera} gave way", {})
+        self._notes(now_ns, self.ledger.judged(now_ns, item.camera, item.seq, vote))
+
+    def _on_judged(self, now_ns: int, item: Judged) -> None:
+        camera, seq, decision, reason, text, body = item
+        try:
+            vote = Vote(Decision(decision), reason, text, protocol.loads(body))
+        except (Refused, ValueError) as error:  # NaN, infinity, no JSON, no decision: it must not pass
+            vote = Vote(Decision.UNJUDGED, Reason.NON_FINITE, f"{camera}: what vision says cannot be read: {error}", {})
+        if camera in self.settings.line.cameras:
+            blind = vote.reason in (Reason.IMAGE_QUALITY, Reason.FRAME_INCOMPLETE)
+            self._blind[camera] = self._blind.get(camera, 0) + 1 if blind else 0
+            limit = self.settings.guards.blind_in_row
+            if limit and self._blind[camera] >= limit:
+                self._hold(now_ns, f"blind:{camera}", f"{self._blind[camera]} pictures in a row could not be judged: {text}", "BLIND")
+            elif not blind:
+                self._release(now_ns, f"blind:{camera}")
+        self._notes(now_ns, self.ledger.judged(now_ns, camera, seq, vote))
+
+    def _on_camera(self, now_ns: int, item: CameraState) -> None:
+        if item.camera not in self.settings.line.cameras:
+            return
+        self.ledger.camera(item.camera, up=item.up, text=item.text)
+        if item.up:
+            self._release(now_ns, f"camera:{item.camera}")
+        else:
+            self._hold(now_ns, f"camera:{item.camera}", item.text, "CAMERA_DOWN")
+
+    # -- belt
+
+    def _on_triggered(self, now_ns: int, item: Triggered) -> None:
+        self._notes(now_ns, self.ledger.trigger(now_ns, item.lane, item.part_seq, item.at_ns, item.at_counts))
+
+    def _on_position(self, now_ns: int, item: Position) -> None:
+        line = self.settings.line
+        before, self._belt = self._belt, (now_ns, item.counts)
+        self._position = item.counts
+        if before is None:
+            return
+        moved, spent_ns = item.counts - before[1], now_ns - before[0]
+        if moved < -line.window_counts:
+            self._distrust(now_ns, "ENCODER_REVERSED", f"the encoder went back from {before[1]} to {item.counts} counts")
+            return
+        if moved < 0:
+            self._belt = before  # a tremble back is kept in mind until it is over
+            return
+        if line.travel_counts is None:
+            return
+        most = line.travel_counts * spent_ns / (line.travel_min_ms * 1e6)
+        if moved > 4 * most + line.window_counts:
+            self._distrust(now_ns, "ENCODER_JUMP", f"the encoder jumped from {before[1]} to {item.counts} counts")
+        elif spent_ns < SPEED_NS:
+            self._belt = before  # too short to tell a speed
+        elif moved > 1.1 * most + 1:
+            self._hold(now_ns, "speed", f"the belt is {moved / most:.2f} times as fast as travel_min_ms allows", "E_TIMING")
+        else:
+            self._release(now_ns, "speed")
+
+    def _distrust(self, now_ns: int, code: str, text: str) -> None:
+        self._alarm(now_ns, code, "critical", text)
+        for lane in self.ledger.lanes():
+            self._notes(now_ns, self.ledger.distrust(lane, text))
+            self._purge(now_ns, lane, text)
+
+    def _on_utc(self, now_ns: int, item: Utc) -> None:
+        jump_ns = item.offset_ns - self._utc_offset_ns
+        known = self._clock_state, self._utc_offset_ns
+        self._utc_offset_ns, self._clock_state = item.offset_ns, item.clock_state
+        if known != ("unsynced", 0) and abs(jump_ns) > 100_000_000:
+            self._alarm(now_ns, "CLOCK_JUMP", "warning", f"UTC moved by {jump_ns / 1e9:.3f} s; deadlines are not touched")
+
+    # -- outcomes
+
+    def _notes(self, now_ns: int, notes: Sequence[Note]) -> None:
+        for note in notes:
+            if isinstance(note, Closed):
+                self._verdict(now_ns, note)
+            elif isinstance(note, Late):
+                self.late += 1
+                body = {"decision": note.vote.decision.value, "reason": note.vote.reason, "camera": note.camera}
+                self._alarm(
+                    now_ns, "LATE_RESULT", "info", note.vote.text, lane=note.lane, part_seq=note.part_seq, flags=Flag.LATE, extra=body
+                )
+            else:
+                self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", note.text, lane=note.lane)
+                self._purge(now_ns, note.lane, note.text)
+
+    def _verdict(self, now_ns: int, closed: Closed) -> None:
+        part, verdict, reason, text = closed
+        if part.challenge:
+            self._challenged_ns = now_ns
+            if reason == Reason.CHALLENGE:
+                self._hold(now_ns, "challenge", f"challenge part {part.part_seq} of lane {part.lane} was not found bad", "CHALLENGE_FAILED")
+            elif verdict is Verdict.REJECT_DEFECT:
+                self._release(now_ns, "challenge")
+        ttl_us = max(0, (part.deadline_ns - now_ns) // 1000)
+        passed = verdict is Verdict.PASS
+        self._guards(now_ns, passed)
+        reject_seq = None
+        if not passed:
+            self.heads["r"] += 1
+            reject_seq = self.heads["r"]
+        body = self._body(now_ns, closed, verdict, reason, text, ttl_us, reject_seq)
+        record = self._event(
+            now_ns, "q", Kind.VERDICT, body, flags=Flag.CHALLENGE if part.challenge else 0, part_seq=part.part_seq, ttl_us=ttl_us,
+            verdict=verdict, lane=part.lane, reason=reason, r_seq=reject_seq, deadline_ns=part.deadline_ns,
+        )  # fmt: skip
+        seq = record.header.seq
+        self._done[seq] = _Done(seq, verdict, part.lane, part.part_seq, part.deadline_ns + EXEC_LIMIT_NS)
+        if len(self._done) > _REMEMBERED:
+            self._done.popitem(last=False)
+        for identity, gateway in self.sessions.items():
+            if part.lane in gateway.hello.lanes:
+                order = Order(seq, part.lane, part.part_seq, part.deadline_ns, record.head, record.payload)
+                self._out += [Send(identity, frames) for frames in gateway.offer(now_ns, order)]
+                if gateway.hello.executes:
+                    self._waits.add(seq)
+
+    def _body(
+        self, now_ns: int, closed: Closed, verdict: Verdict, reason: int, text: str, ttl_us: int, reject_seq: int | None
+    ) -> dict[str, Any]:
+        part = closed.part
+        line = self.settings.line
+        findings: list[Any] = []
+        defects: list[Any] = []
+        cameras: list[Any] = []
+        timing: Mapping[str, Any] = {}
+        pose = image_ref = None
+        for camera, vote in part.votes.items():
+            said = vote.body if vote is not None else {}
+            findings += said.get("findings") or ()
+            defects += said.get("defects") or ()
+            entry = said.get("camera")
+            if isinstance(entry, dict):
+                exposed = entry.get("t_exposure_utc_ns")
+                cameras.append({**entry, "t_exposure_utc_ns": str(exposed)} if isinstance(exposed, int) else entry)
+            elif camera in part.bound:
+                cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
+            timing = said.get("timing_ms") or timing
+            pose = said.get("pose") or pose
+            image_ref = said.get("image_ref") or image_ref
+        result, evaluation = _OPC[verdict]
+        if reason in (Reason.DRAINING, Reason.PURGE):
+            result = 3
+        partial = None in part.votes.values()
+        target = None
+        if part.at_counts is not None and line.travel_counts is not None:
+            target = part.at_counts + line.travel_counts
+        return {
+            "part_uid": part.uid,
+            "lane": part.lane,
+            "part_seq": str(part.part_seq),
+            "r_seq": None if reject_seq is None else str(reject_seq),
+            "trigger": {
+                "source": line.count,
+                "encoder_count": part.at_counts,
+                "t_trigger_utc_ns": str(part.at_ns + self._utc_offset_ns),
+                "clock_state": self._clock_state,
+            },
+            "eject": {
+                "encoder_target": target,
+                "window_counts": line.window_counts,
+                "deadline_ms_from_trigger": line.deadline_ms,
+                "ttl_us": ttl_us,
+            },
+            "verdict": verdict.name,
+            "reason": reason,
+            "reason_text": _cut(text, 200),
+            "state": {"result_state": result, "evaluation": evaluation, "is_simulated": part.challenge, "is_partial": partial},
+            "findings": findings[:LARGEST_FINDINGS],
+            "defects": [] if verdict is Verdict.PASS else defects[:LARGEST_DEFECTS],
+            "cameras": cameras,
+            "model": {"name": self._models[0]["name"], "version": "", "sha256": self._models[0]["sha256"]} if self._models else None,
+            "models": self._models,
+            "config_sha256": self._recipe,
+            "calibration_id": None,
+            "app_version": self.settings.app_version,
+            "timing_ms": {**timing, "trigger_to_verdict": round((now_ns - part.at_ns) / 1e6, 3)},
+            "pose": pose,
+            "counters": _texts(self.ledger.counters),
+            "durable_at_send": False,
+            "late": False,
+            "supersedes": None,
+            "image_ref": image_ref,
+        }  # fmt: skip
+
+    def _purge(self, now_ns: int, lane: int, text: str) -> None:
+        """Take back the PASS of every part of a lane that may still be on the belt; only ever towards reject."""
+        on_belt = [done for done in self._done.values() if done.lane == lane and done.exec_by_ns - EXEC_LIMIT_NS > now_ns]
+        if not on_belt:
+            return
+        numbers = [done.part_seq for done in on_belt]
+        body = {
+            "lane": lane,
+            "from_part": str(min(numbers)),
+            "to_part": str(max(numbers)),
+            "reason": int(Reason.PURGE),
+            "text": _cut(text, 200),
+        }
+        for identity, gateway in self.sessions.items():
+            if lane in gateway.hello.lanes:
+                self._out.append(Send(identity, protocol.command("PURGE", body)))
+        self._alarm(now_ns, "PURGE", "critical", text, lane=lane, extra={"from_part": body["from_part"], "to_part": body["to_part"]})
+
+    def _guards(self, now_ns: int, passed: bool) -> None:
+        guards = self.settings.guards
+        self._rejects_row = 0 if passed else self._rejects_row + 1
+        self._passes_row = self._passes_row + 1 if passed else 0
+        if guards.rejects_in_row and self._rejects_row == guards.rejects_in_row:
+            self._alarm(now_ns, "LINE_STOP_REQUEST", "critical", f"{self._rejects_row} rejects in a row", extra={"line_stop_request": True})
+        if guards.passes_in_row and self._passes_row == guards.passes_in_row:
+            self._alarm(now_ns, "TOO_GOOD", "warning", f"{self._passes_row} passes in a row are more than this line is known for")
+        if guards.reject_ratio:
+            self._recent_rejects.append(not passed)
+            if len(self._recent_rejects) >= guards.ratio_parts:
+                ratio = sum(self._recent_rejects) / len(self._recent_rejects)
+                if ratio > guards.reject_ratio:
+                    text = f"{ratio:.0%} of the last {len(self._recent_rejects)} parts were rejected"
+                    self._alarm(now_ns, "LINE_STOP_REQUEST", "critical", text, extra={"line_stop_request": True})
+                self._recent_rejects.clear()
+
+    # -- gateways
+
+    def _on_received(self, now_ns: int, item: Received) -> None:
+        identity, user, frames = item
+        try:
+            if len(frames) != 3:
+                raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
+            name = frames[0].decode("ascii", "replace")
+            handler = self._commands.get(name)
+            if handler is None:
+                raise Refused("command", f"{name[:20]!r}")
+            if len(frames[2]) > protocol.LARGEST_PAYLOAD_BYTES:
+                raise Refused("size", f"{len(frames[2])} bytes")
+            gateway = self.sessions.get(identity)
+            if gateway is None and name not in ("HELLO", "PING"):
+                raise Refused("state", f"{name} before HELLO")
+            if gateway is not None and gateway.user != user:
+                raise Refused("auth", "another user than at HELLO")
+            handler(self, now_ns, item, gateway, b"" if name == "RETURN" else protocol.loads(frames[2] or b"{}"))
+        except Refused as error:
+            self._fault(now_ns, identity, error)
+
+    def _fault(self, now_ns: int, identity: bytes, error: Refused) -> None:
+        """Count a message that is none; a peer that sends many is sent away."""
+        self.faults[error.why] = self.faults.get(error.why, 0) + 1
+        times = self._bad_frames.setdefault(identity, [])
+        times[:] = [*[at for at in times if now_ns - at < MINUTE_NS][-LARGEST_FAULTS_PER_MINUTE:], now_ns]
+        self._bad_frames.move_to_end(identity)
+        while len(self._bad_frames) > 1024:
+            self._bad_frames.popitem(last=False)
+        if error.why in ("ack", "state", "order", "range", "field"):
+            code = {"ack": "E_ACK", "state": "E_STATE", "order": "E_ORDER", "range": "E_RANGE", "field": "E_FIELD"}[error.why]
+            if len(times) < LARGEST_FAULTS_PER_MINUTE:
+                self._out.append(Send(identity, protocol.command("REFUSE", {"code": code, "text": str(error)})))
+            if error.why == "ack" and identity in self.sessions:
+                self._alarm(now_ns, "E_ACK", "critical", f"{self.sessions[identity].hello.client}: {error}")
+                self._close(now_ns, identity)
+        if len(times) == LARGEST_FAULTS_PER_MINUTE:
+            self._out.append(
+                Send(identity, protocol.command("REFUSE", {"code": "E_PROTO", "text": f"{len(times)} bad messages in a minute"}))
+            )
+            if identity in self.sessions:
+                self._alarm(now_ns, "E_PROTO", "warning", f"{self.sessions[identity].hello.client} sends what is no INSP/1")
+                self._close(now_ns, identity)
+
+    def _on_unreachable(self, now_ns: int, item: Unreachable) -> None:
+        gateway = self.sessions.get(item.identity)
+        if gateway is not None:
+            self._close(now_ns, item.identity)
+            self._alarm(now_ns, "GATEWAY_LOST", "critical", f"{gateway.hello.client} cannot be reached")
+
+    def _close(self, now_ns: int, identity: bytes) -> None:
+        gateway = self.sessions.pop(identity)
+        self._permits.pop(identity, None)
+        undelivered = [o for o in (*gateway.sent, *gateway.queue) if not o.overdue and o.deadline_ns > now_ns]
+        if undelivered:
+            self._unconfirmed(now_ns, gateway, undelivered)
+
+    def _cmd_hello(self, now_ns: int, item: Received, gateway: Session | None, body: Mapping[str, Any]) -> None:
+        settings = self.settings
+        line = settings.line
+        try:
+            said = session.hello(body, station=settings.station, lanes=self.ledger.lanes(), profile=settings.profile)
+            faults = protocol.timing_faults(
+                lease_ms=said.lease_ms,
+                hb_ms=settings.hb_ms,
+                travel_min_ms=said.travel_min_ms,
+                actuator_ms=said.actuator_ms,
+                scan_ms=said.scan_ms,
+            )
+            slower = line.deadline_ms > protocol.deadline_ms(
+                travel_min_ms=said.travel_min_ms, actuator_ms=said.actuator_ms, scan_ms=said.scan_ms
+            )
+            if faults or slower:
+                ours = f"I3: this line's deadline is {line.deadline_ms} ms after the trigger, later than the gateway can use"
+                raise Refusal("E_TIMING", "; ".join([*faults, *([ours] if slower else [])]))
+            for identity, other in list(self.sessions.items()):
+                if identity != item.identity and set(other.hello.lanes) & set(said.lanes):
+                    same = bool(item.user) and other.user == item.user
+                    if other.fresh(now_ns) and not same:
+                        raise Refusal("E_BUSY", f"{other.hello.client} serves lane {min(set(other.hello.lanes) & set(said.lanes))}")
+                    self._out.append(Send(identity, protocol.command("BYE", {"text": "another session takes over"})))
+                    self._close(now_ns, identity)
+        except Refusal as refusal:
+            self.faults[refusal.code] = self.faults.get(refusal.code, 0) + 1
+            self._out.append(Send(item.identity, protocol.command("REFUSE", {"code": refusal.code, "text": refusal.text})))
+            return
+        if gateway is not None:
+            self._close(now_ns, item.identity)
+        self._session_count += 1
+        new = Session(
+            item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"]
+        )
+        self.sessions[item.identity] = new
+        self._rollback(now_ns, said)
+        welcome = {
+            "epoch": self._epoch_text,
+            "session": self._session_count,
+            "stream_ids": protocol.STREAM_IDS,
+            "heads": {stream: str(seq) for stream, seq in self.heads.items()},
+            "epochs": [
+                {"epoch": protocol.epoch_text(e.epoch), "last": {k: str(v) for k, v in e.last.items()}, "closed": e.closed}
+                for e in self._epochs[-16:]
+            ],
+            "lease_ms": said.lease_ms,
+            "hb_ms": settings.hb_ms,
+            "deadline_ms": line.deadline_ms,
+            "lanes": said.lanes,
+            "count": line.count,
+            "state": self.state.value,
+            "models": self._models,
+            "config_sha256": self._recipe,
+            "schema_sha256": settings.schema_sha256,
+            "app_version": settings.app_version,
+        }
+        self._out.append(Send(item.identity, protocol.command("WELCOME", welcome)))
+        self._alarm(now_ns, "GATEWAY", "info", f"{said.client} serves lanes {list(said.lanes)}")
+
+    def _rollback(self, now_ns: int, said: session.Hello) -> None:
+        """The gateway is a witness: has it seen more of an epoch than this journal holds?"""
+        for stream, (epoch, seq) in said.last.items():
+            if epoch == self.epoch:
+                head: int | None = self.heads[stream]
+            else:
+                head = next((e.last.get(stream, 0) for e in self._epochs if e.epoch == epoch), None)
+            if head is None or seq > head:
+                known = "unknown" if head is None else f"known to {head}"
+                text = f"{said.client} has seen {stream} {seq} of epoch {protocol.epoch_text(epoch)}, which is {known} here"
+                self._alarm(now_ns, "JOURNAL_ROLLBACK", "critical", text)
+
+    def _cmd_credit(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        credit = protocol.u64(body, "n")
+        if not 1 <= credit <= session.LARGEST_CREDIT:
+            raise Refused("range", f"credit {credit}, 1 … {session.LARGEST_CREDIT} is allowed")
+        gateway.credit = credit
+
+    def _cmd_ack(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        if body.get("epoch") != self._epoch_text:
+            raise Refused("ack", f"ACK of epoch {str(body.get('epoch'))[:40]}")
+        upto = protocol.u64(body, "upto")
+        before = gateway.acked
+        self._out += [Send(item.identity, frames) for frames in gateway.acknowledge(now_ns, upto)]
+        gateway.heard_ns = now_ns
+        if gateway.acked > before:
+            self._out.append(Acked(gateway.hello.client, gateway.acked))
+
+    def _cmd_exec(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        gateway.heard_ns = now_ns
+        outcome = body.get("outcome")
+        if outcome not in OUTCOMES:
+            raise Refused("field", f"outcome: {str(outcome)[:40]!r}; one of {sorted(OUTCOMES)} is allowed")
+        if outcome in ("BIN_FULL", "AIR_LOW"):
+            gateway.faulty = str(outcome)
+            self._alarm(now_ns, str(outcome), "critical", f"{gateway.hello.client} says so")
+            return
+        if outcome == "TEST_OK":
+            gateway.faulty = ""
+            return
+        if body.get("epoch") != self._epoch_text:
+            raise Refused("epoch", "EXEC of another epoch")
+        done = self._done.get(protocol.u64(body, "seq"))
+        if done is None or done.part_seq != protocol.u64(body, "part_seq"):
+            raise Refused("unknown", "EXEC of an unknown part")
+        if done.exec_by_ns < 0:
+            raise Refused("dup", "EXEC of this part came before")
+        encoder = body.get("encoder")
+        self._done[done.seq] = done._replace(exec_by_ns=-1)
+        self._waits.discard(done.seq)
+        self._out.append(Executed(done.seq, done.lane, done.part_seq, str(outcome), encoder if isinstance(encoder, int) else None))
+        if outcome == "PASSED" and done.verdict is not Verdict.PASS:
+            gateway.faulty = "REJECT_PASSED"
+            text = f"part {done.part_seq} of lane {done.lane} was to be rejected and passed"
+            self._alarm(now_ns, "REJECT_PASSED", "critical", text, lane=done.lane, part_seq=done.part_seq)
+        elif outcome == "EJECTED_UNCONFIRMED":
+            self._alarm(now_ns, "EJECT_UNCONFIRMED", "critical", "the ejector did not confirm", lane=done.lane, part_seq=done.part_seq)
+
+    def _cmd_trig(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        gateway.heard_ns = now_ns
+        if self.settings.line.count != "plc":
+            raise Refused("state", f"parts are counted by {self.settings.line.count} here, not by TRIG")
+        lane = body.get("lane", gateway.hello.lanes[0])
+        if lane not in gateway.hello.lanes:
+            raise Refused("range", f"lane {str(lane)[:20]} is not of this session")
+        part_seq = protocol.u64(body, "part_seq")
+        if not 0 < part_seq < 1 << 63:
+            raise Refused("range", "part_seq: 1 … 2**63 − 1 is allowed")
+        last = self.ledger.last_part(lane)
+        if last and part_seq <= last:
+            self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", f"TRIG {part_seq} after {last}", lane=lane)
+            raise Refused("order", f"TRIG {part_seq} after {last}")
+        encoder = body.get("encoder")
+        counts = encoder if isinstance(encoder, int) and not isinstance(encoder, bool) else None
+        self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, now_ns, counts, challenge=body.get("challenge") is True))
+
+    def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        gateway.heard_ns = now_ns
+        counts = body.get("plc_count")
+        if isinstance(counts, int):
+            counts = {str(gateway.hello.lanes[0]): counts}
+        if not isinstance(counts, dict):
+            return
+        off: list[str] = []
+        for name, count in counts.items():
+            lane = int(name) if isinstance(name, str) and name.isdigit() and len(name) < 4 else -1
+            if lane not in gateway.hello.lanes or not isinstance(count, int):
+                raise Refused("field", "plc_count: {lane: count} is allowed")
+            ours = self.ledger.last_part(lane)
+            base = gateway.counted_from.setdefault(lane, count - ours)
+            if count - ours != base:
+                off.append(f"lane {lane}: the PLC counts {count - base}, we count {ours}")
+        if not off:
+            gateway.count_off_since_ns = None
+        elif gateway.count_off_since_ns is None:
+            gateway.count_off_since_ns = now_ns
+        elif now_ns - gateway.count_off_since_ns > COUNT_LIMIT_NS:
+            gateway.count_off_since_ns = None
+            gateway.counted_from.clear()
+            for lane in gateway.hello.lanes:
+                self._notes(now_ns, [Mismatch(lane, "; ".join(off)), *self.ledger.distrust(lane, "; ".join(off))])
+
+    def _cmd_ping(self, now_ns: int, item: Received, gateway: Session | None, body: Mapping[str, Any]) -> None:
+        self._out.append(Send(item.identity, protocol.command("PONG", {})))
+
+    def _cmd_bye(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        self._alarm(now_ns, "GATEWAY", "info", f"{gateway.hello.client} says goodbye")
+        self._close(now_ns, item.identity)
+
+    def _cmd_return(self, now_ns: int, item: Received, gateway: Session, body: bytes) -> None:
+        head, payload = item.frames[1:]
+        protocol.parse(head, payload)
+        self._out.append(Returned(gateway.hello.client, head, payload))
+
+    _commands: Final[Mapping[str, Any]] = {
+        "HELLO": _cmd_hello,
+        "CREDIT": _cmd_credit,
+        "ACK": _cmd_ack,
+        "EXEC": _cmd_exec,
+        "TRIG": _cmd_trig,
+        "HB": _cmd_hb,
+        "PING": _cmd_ping,
+        "BYE": _cmd_bye,
+        "RETURN": _cmd_return,
+    }
+
+    def _sessions(self, now_ns: int) -> None:
+        """Send again, notice what was never confirmed, and give up on gateways that are silent."""
+        for identity, gateway in list(self.sessions.items()):
+            frames, overdue = gateway.tick(now_ns)
+            self.resent += len(frames)
+            self._out += [Send(identity, message) for message in frames]
+            if overdue:
+                self._unconfirmed(now_ns, gateway, overdue)
+            if now_ns - gateway.heard_ns > SESSION_DEAD_LEASES * gateway.hello.lease_ms * 1_000_000:
+                self._out.append(Send(identity, protocol.command("BYE", {"text": "no heartbeat"})))
+                self._close(now_ns, identity)
+                self._alarm(now_ns, "GATEWAY_LOST", "critical", f"{gateway.hello.client} is silent")
+        if self._waits:
+            for seq in [seq for seq in self._waits if (done := self._done.get(seq)) is None or done.exec_by_ns <= now_ns]:
+                self._waits.discard(seq)
+                done = self._done.get(seq)
+                if done is not None:
+                    text = f"no EXEC for part {done.part_seq} of lane {done.lane}"
+                    self._alarm(now_ns, "EJECT_UNCONFIRMED", "critical", text, lane=done.lane, part_seq=done.part_seq)
+
+    def _unconfirmed(self, now_ns: int, gateway: Session, orders: Sequence[Order]) -> None:
+        self.unconfirmed += len(orders)
+        first = orders[0]
+        text = f"{gateway.hello.client} did not confirm {len(orders)} verdicts, the first for part {first.part_seq} of lane {first.lane}"
+        self._alarm(now_ns, "DELIVERY_UNCONFIRMED", "critical", text, lane=first.lane, part_seq=first.part_seq)
+
+    # -- permit
+
+    def _hold_for_world(self, now_ns: int) -> None:
+        if self.ledger.counters.unexplained:
+            self._hold(now_ns, "ledger", f"{self.ledger.counters.unexplained} parts without an outcome", "IMBALANCE")
+        bad = self._journal_bad_since_ns
+        if bad is not None and self.settings.journal_stops and now_ns - bad >= JOURNAL_GRACE_NS:
+            self._hold(now_ns, "journal", self._journal_text, "JOURNAL_STOP")
+        every_s = self.settings.guards.challenge_every_s
+        if every_s and self._challenged_ns is not None and now_ns - self._challenged_ns > every_s * 1e9:
+            self._hold(now_ns, "challenge_due", f"no challenge part for {every_s:g} s", "CHALLENGE_DUE")
+        elif "challenge_due" in self._holds:
+            self._release(now_ns, "challenge_due")
+
+    def _on_journal(self, now_ns: int, item: JournalState) -> None:
+        if item.healthy:
+            if self._journal_bad_since_ns is not None:
+                self._journal_bad_since_ns = None
+                self._alarm(now_ns, "JOURNAL", "info", "durable again")
+            self._release(now_ns, "journal")
+        elif self._journal_bad_since_ns is None:
+            self._journal_bad_since_ns, self._journal_text = now_ns, item.text
+            self._alarm(now_ns, "JOURNAL", "critical", item.text)
+
+    def _hold(self, now_ns: int, name: str, text: str, code: str) -> None:
+        if name not in self._holds:
+            self._holds[name] = text
+            self._alarm(now_ns, code, "critical", text)
+            self._heartbeats(now_ns, at_once=True)
+
+    def _release(self, now_ns: int, name: str) -> None:
+        if self._holds.pop(name, None) is not None:
+            self._state_event(now_ns)
+
+    def _become(self, now_ns: int, state: State) -> None:
+        if state is self.state:
+            return
+        self.state = state
+        if state is State.RUN:
+            self._holds.pop("state", None)
+        else:
+            self._holds["state"] = state.value
+        self._state_event(now_ns)
+        self._heartbeats(now_ns, at_once=True)
+
+    def _heartbeats(self, now_ns: int, *, at_once: bool = False) -> None:
+        common = not self._holds
+        for identity, gateway in self.sessions.items():
+            permit = common and gateway.fresh(now_ns) and not gateway.faulty and not gateway.unconfirmed
+            dropped = self._permits.get(identity, False) and not permit
+            self._permits[identity] = permit
+            if now_ns < gateway.next_hb_ns and not dropped and not at_once:
+                continue
+            gateway.next_hb_ns = now_ns + self.settings.hb_ms * 1_000_000
+            oldest = self.ledger.oldest_pending_ns()
+            counters = self.ledger.counters
+            body = {
+                "mono_ns": str(now_ns),
+                "head": {"q": str(self.heads["q"]), "a": str(self.heads["a"])},
+                "state": self.state.value,
+                "permit": int(permit),
+                "holds": list(self._holds),
+                "pending": counters.pending,
+                "oldest_pending_ms": None if oldest is None else round((now_ns - oldest) / 1e6, 1),
+                "plc_count": None,
+                "our_count": {str(lane): self.ledger.last_part(lane) for lane in self.ledger.lanes()},
+                "stages": {name: round(age, 1) for name, age in self._ages.items()},
+            }
+            payload = protocol.dumps(body)
+            header = Header(
+                Kind.HB, 0, self.epoch, 0, self.heads["q"], now_ns + self._utc_offset_ns, 0, protocol.STREAM_IDS["hb"],
+                int(Verdict.PASS) if permit else 0, 0, 0,
+            )  # fmt: skip
+            self._out.append(Send(identity, [b"HB", protocol.pack(header, payload), payload]))
+
+    # -- events
+
+    def _state_event(self, now_ns: int) -> None:
+        self._event(now_ns, "a", Kind.STATE, {"schema": "insp.state", "state": self.state.value, "holds": dict(self._holds)})
+
+    def _alarm(
+        self, now_ns: int, code: str, severity: str, text: str, *, lane: int | None = None, part_seq: int | None = None,
+        flags: int = 0, extra: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.alarms[code] = self.alarms.get(code, 0) + 1
+        tokens, at_ns = self._tokens.get(code, (float(ALARM_BURST), now_ns))
+        tokens = min(float(ALARM_BURST), tokens + (now_ns - at_ns) / SECOND_NS * ALARMS_PER_S)
+        if tokens < 1.0:
+            self._tokens[code] = tokens, now_ns
+            self._suppressed[code] = self._suppressed.get(code, 0) + 1
+            return
+        self._tokens[code] = tokens - 1.0, now_ns
+        body = {
+            "schema": "insp.alarm",
+            "code": code,
+            "severity": severity,
+            "text": _cut(text, 400),
+            "lane": lane,
+            "part_seq": None if part_seq is None else str(part_seq),
+            "suppressed": self._suppressed.pop(code, 0),
+            **(extra or {}),
+        }
+        self._event(now_ns, "a", Kind.ALARM, body, flags=flags, part_seq=part_seq or 0, lane=lane or 0)
+
+    def _event(
+        self, now_ns: int, stream: str, kind: Kind, body: dict[str, Any], *, flags: int = 0, part_seq: int = 0, ttl_us: int = 0,
+        verdict: int = 0, lane: int = 0, reason: int = 0, r_seq: int | None = None, deadline_ns: int = 0,
+    ) -> Record:  # fmt: skip
+        seq = self.heads[stream] = self.heads[stream] + 1
+        settings = self.settings
+        at_utc_ns = now_ns + self._utc_offset_ns
+        header = Header(
+            int(kind), int(flags), self.epoch, seq, part_seq, at_utc_ns, min(ttl_us, 0xFFFFFFFF), protocol.STREAM_IDS[stream],
+            int(verdict), lane, reason,
+        )  # fmt: skip
+        whole = {
+            "schema": "insp.verdict",
+            "ver": "1.0",
+            "epoch": self._epoch_text,
+            "stream": stream,
+            "seq": str(seq),
+            "t_event_utc_ns": str(at_utc_ns),
+            "site": settings.site,
+            "line": settings.line_name,
+            "station": settings.station,
+            **body,
+            "prev_hash": self._chain[stream].hex(),
+        }
+        payload, digest = protocol.seal(header, _fit(whole)[:-1], self._chain[stream])
+        self._chain[stream] = digest
+        record = Record(stream, header, protocol.pack(header, payload), payload, digest, r_seq, deadline_ns)
+        self._out.append(record)
+        return record
+
+
+_OPC: Final = {
+    Verdict.PASS: (1, 1),
+    Verdict.REJECT_DEFECT: (1, 2),
+    Verdict.REJECT_COMMANDED: (1, 2),
+    Verdict.REJECT_UNDECIDABLE: (1, 3),
+    Verdict.REJECT_NOT_INSPECTED: (4, 0),
+}
+"""(ResultState, Evaluation) of OPC 40100-1."""
+
+_ROOM: Final = protocol.LARGEST_PAYLOAD_BYTES - 80
+
+
+def _fit(whole: dict[str, Any]) -> bytes:
+    """The JSON text, made to fit: what passed goes before what failed, and what is not required before what is."""
+    try:
+        text = protocol.dumps(whole)
+    except ValueError:  # a number that no JSON can hold, from a place that is not the judgement
+        text = protocol.dumps({**whole, "findings": [], "defects": [], "pose": None, "timing_ms": {}, "cameras": [], "truncated": True})
+    if len(text) <= _ROOM:
+        return text
+    failed = [f for f in whole.get("findings", ()) if isinstance(f, dict) and not f.get("ok")]
+    for findings, defects in ((failed, whole.get("defects", [])), (failed[:8], whole.get("defects", [])[:8]), ([], [])):
+        text = protocol.dumps({**whole, "findings": findings, "defects": defects, "truncated": True})
+        if len(text) <= _ROOM:
+            return text
+    slim = {**whole, "findings": [], "defects": [], "pose": None, "timing_ms": {}, "cameras": [], "models": [], "part_uid": None}
+    return protocol.dumps({**slim, "image_ref": None, "truncated": True})
+
+
+def _texts(counters: Counters) -> dict[str, str]:
+    triggers, passed, reject, not_inspected, pending = counters
+    return {
+        "triggers": str(triggers), "pass": str(passed), "reject": str(reject), "not_inspected": str(not_inspected), "pending": str(pending)
+    }  # fmt: skip
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    data = text.encode("utf-8", "replace")
+    return data[:most_bytes].decode("utf-8", "ignore")

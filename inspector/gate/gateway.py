@@ -1,0 +1,257 @@
+"""The gateway's half of a session: a slot for each part, guilty until a PASS for it comes in time. Pure; `client` gives it a socket.
+
+This is the reference for PROTOCOL.md §9; the C and Node clients do the same. Bytes are checked in the order magic, major, checksum, epoch,
+seq, flags, ttl; what fails is no message and counts once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from inspector.gate import protocol
+from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
+from inspector.records import Verdict
+
+HELLO_AGAIN_NS: Final = 200_000_000
+_REMEMBERED: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a gateway says of itself at HELLO; times in milliseconds. Empty `lanes`: all of the station."""
+
+    client: str
+    station: str
+    lanes: tuple[int, ...] = ()
+    profile: str = "permit"
+    travel_min_ms: int = 600
+    scan_ms: int = 10
+    actuator_ms: int = 40
+    lease_ms: int = 300
+    credit: int = 64
+    hb_ms: int = 100
+    executes: bool = False
+
+
+@dataclass(slots=True)
+class Slot:
+    """One part at the ejector: REJECT from the start. `seq` is the verdict's, 0 before; `verdict` and `reason` are what the daemon said."""
+
+    lane: int
+    part_seq: int
+    passes: bool = False
+    decided: bool = False
+    seq: int = 0
+    verdict: int = int(Verdict.REJECT_NOT_INSPECTED)
+    reason: int = 0
+    purged: bool = False
+    void: bool = False
+    """The session in which it was expected has ended: no PASS can clear it any more."""
+
+
+class Decided(NamedTuple):
+    """A verdict was accepted for a slot."""
+
+    slot: Slot
+    header: Header
+    payload: bytes
+
+
+class Told(NamedTuple):
+    """The daemon said something else: WELCOME, REFUSE, PURGE, BYE; `body` is its JSON."""
+
+    name: str
+    body: Mapping[str, Any]
+
+
+class Remember(NamedTuple):
+    """Keep this before the ACK goes out: the last verdict received."""
+
+    epoch: str
+    seq: int
+
+
+Happening: TypeAlias = Decided | Told | Remember
+
+
+@dataclass(slots=True)
+class Gateway:
+    """The state of one gateway. Methods return the messages to send; `happenings` collects what the user wants to know."""
+
+    terms: Terms
+    last: dict[str, tuple[str, int]] = field(default_factory=dict)
+    slots: OrderedDict[tuple[int, int], Slot] = field(default_factory=OrderedDict)
+    happenings: list[Happening] = field(default_factory=list)
+    faults: dict[str, int] = field(default_factory=dict)
+    epoch: bytes = b""
+    session: int = 0
+    state: str = ""
+    plc_count: dict[int, int] = field(default_factory=dict)
+    _permit_ns: int | None = None
+    _heard_ns: int = 0
+    _next_hb_ns: int = 0
+    _next_hello_ns: int = 0
+    _seq: int = 0
+
+    # -- what the PLC asks
+
+    def permit(self, now_ns: int) -> bool:
+        """Parts may pass: a heartbeat with permit was heard within the lease, on this clock."""
+        return self.session > 0 and self._permit_ns is not None and now_ns - self._permit_ns <= self.terms.lease_ms * 1_000_000
+
+    def expect(self, lane: int, part_seq: int) -> Slot:
+        """The slot of a part that has been triggered (or of which the daemon has told): REJECT unless a PASS has come for it."""
+        slot = self.slots.get((lane, part_seq))
+        if slot is None:
+            slot = self.slots[lane, part_seq] = Slot(lane, part_seq)
+            while len(self.slots) > _REMEMBERED:
+                self.slots.popitem(last=False)
+        return slot
+
+    # -- what happens
+
+    def tick(self, now_ns: int) -> list[Frames]:
+        """HELLO while there is no session, heartbeats while there is one."""
+        if self.session and now_ns - self._heard_ns > 10 * self.terms.lease_ms * 1_000_000:
+            self.lose()
+        if not self.session:
+            if now_ns < self._next_hello_ns:
+                return []
+            self._next_hello_ns = now_ns + HELLO_AGAIN_NS
+            return [protocol.command("HELLO", self._hello())]
+        if now_ns < self._next_hb_ns:
+            return []
+        self._next_hb_ns = now_ns + self.terms.hb_ms * 1_000_000
+        body: dict[str, Any] = {"mono_ns": str(now_ns)}
+        if self.plc_count:
+            body["plc_count"] = {str(lane): count for lane, count in self.plc_count.items()}
+        return [protocol.command("HB", body)]
+
+    def due_ns(self) -> int:
+        """When `tick` has something to say at the latest."""
+        return self._next_hb_ns if self.session else self._next_hello_ns
+
+    def receive(self, now_ns: int, frames: Frames) -> list[Frames]:
+        """Take one message of the daemon."""
+        try:
+            if len(frames) != 3:
+                raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
+            name, head, payload = frames
+            if name == b"VERDICT":
+                return self._verdict(now_ns, protocol.parse(head, payload), payload)
+            if name == b"HB":
+                self._heartbeat(now_ns, protocol.parse(head, payload), payload)
+                return []
+            return self._told(now_ns, name.decode("ascii", "replace"), protocol.loads(payload))
+        except Refused as error:
+            self.faults[error.why] = self.faults.get(error.why, 0) + 1
+            return []
+
+    def execute(self, slot: Slot, outcome: str, encoder: int | None = None) -> list[Frames]:
+        """Tell what became of a part; nothing to tell of a part without a verdict in this session."""
+        if not slot.decided or slot.void:
+            return []
+        body = {"epoch": self.epoch_text, "seq": str(slot.seq), "part_seq": str(slot.part_seq), "outcome": outcome, "encoder": encoder}
+        return [protocol.command("EXEC", body)]
+
+    def trigger(self, now_ns: int, lane: int, part_seq: int, encoder: int | None = None, *, challenge: bool = False) -> list[Frames]:
+        """The PLC's part sensor fired: open the slot, and tell the daemon where the PLC counts parts."""
+        self.expect(lane, part_seq)
+        body = {"lane": lane, "part_seq": str(part_seq), "encoder": encoder, "gw_mono_us": str(now_ns // 1000), "challenge": challenge}
+        return [protocol.command("TRIG", body)] if self.session else []
+
+    def lose(self) -> None:
+        """The session has ended: no permit, and what is undecided stays REJECT for ever."""
+        self.session = 0
+        self._permit_ns = None
+        for slot in self.slots.values():
+            if not slot.decided:
+                slot.void = True
+
+    @property
+    def epoch_text(self) -> str:
+        """The epoch of this session, as in JSON."""
+        return protocol.epoch_text(self.epoch) if self.epoch else ""
+
+    # -- inside
+
+    def _hello(self) -> dict[str, Any]:
+        terms = self.terms
+        body = {
+            "proto": {"majors": [protocol.MAJOR]},
+            "client": terms.client,
+            "station": terms.station,
+            "profile": terms.profile,
+            "travel_min_ms": terms.travel_min_ms,
+            "scan_ms": terms.scan_ms,
+            "actuator_ms": terms.actuator_ms,
+            "lease_ms": terms.lease_ms,
+            "credit": terms.credit,
+            "executes": terms.executes,
+            "last": {stream: {"epoch": epoch, "seq": str(seq)} for stream, (epoch, seq) in self.last.items()},
+        }
+        if terms.lanes:
+            body["lanes"] = list(terms.lanes)
+        return body
+
+    def _verdict(self, now_ns: int, header: Header, payload: bytes) -> list[Frames]:
+        if not self.session or header.epoch != self.epoch:
+            raise Refused("epoch", "a verdict of another session")
+        if header.kind != Kind.VERDICT:
+            raise Refused("kind", f"kind {header.kind} as VERDICT")
+        if header.seq <= self._seq:
+            return [self._ack()]  # sent again: it has been dealt with
+        self._seq = header.seq
+        self.last["q"] = self.epoch_text, header.seq
+        self.happenings.append(Remember(self.epoch_text, header.seq))
+        slot = self.expect(header.lane, header.part_seq)
+        actionable = not header.flags & (Flag.HISTORICAL | Flag.LATE) and header.ttl_us > 0
+        leased = now_ns - self._heard_ns <= self.terms.lease_ms * 1_000_000
+        if not slot.decided and not slot.void and not slot.purged:
+            slot.decided, slot.seq, slot.verdict, slot.reason = True, header.seq, header.verdict, header.reason
+            slot.passes = header.verdict == Verdict.PASS and actionable and leased
+            self.happenings.append(Decided(slot, header, payload))
+        return [self._ack()]
+
+    def _ack(self) -> Frames:
+        return protocol.command("ACK", {"epoch": self.epoch_text, "upto": str(self._seq)})
+
+    def _heartbeat(self, now_ns: int, header: Header, payload: bytes) -> None:
+        if not self.session or header.epoch != self.epoch:
+            raise Refused("epoch", "a heartbeat of another session")
+        if header.kind != Kind.HB:
+            raise Refused("kind", f"kind {header.kind} as HB")
+        self._heard_ns = now_ns
+        self._permit_ns = now_ns if header.verdict == Verdict.PASS else None
+        self.state = str(protocol.loads(payload).get("state", ""))
+
+    def _told(self, now_ns: int, name: str, body: Mapping[str, Any]) -> list[Frames]:
+        if name == "WELCOME":
+            epoch = protocol.epoch_bytes(body.get("epoch"))
+            self.lose()
+            if epoch != self.epoch:
+                self.slots = OrderedDict()  # numbers begin anew; who holds a slot of before keeps it
+                self._seq = 0
+            self.epoch = epoch
+            self.session = protocol.u64(body, "session")
+            self._seq = max(self._seq, protocol.u64(body.get("heads") or {}, "q", 0))
+            self._heard_ns = now_ns
+            self._next_hb_ns = now_ns
+            self.state = str(body.get("state", ""))
+        elif name in ("BYE", "REFUSE"):
+            code = body.get("code")
+            if name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH"):
+                self.lose()
+                self._next_hello_ns = now_ns + HELLO_AGAIN_NS
+        elif name == "PURGE":
+            first, last = protocol.u64(body, "from_part"), protocol.u64(body, "to_part")
+            for slot in self.slots.values():
+                if slot.lane == body.get("lane") and first <= slot.part_seq <= last:
+                    slot.passes, slot.purged = False, True
+        elif name != "PONG":
+            raise Refused("command", f"{name[:20]!r}")
+        self.happenings.append(Told(name, body))
+        return []

@@ -1,0 +1,575 @@
+"""What was decided, kept: SQLite with one writing connection, and a chain of hashes that shows whether anything was changed or lost.
+
+SQLite alone can lose quietly (a flipped bit in the log drops every later transaction, and its own check says ok). So every event carries
+the hash of the one before (`protocol.seal`), the head of the chain is written beside the database after each commit (`journal.head`), an
+anchor is kept every 10,000 events, and gateways are asked at HELLO what they saw last. What does not agree is moved aside and never
+repaired in place.
+
+Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, `anchors.log`, `ballast`, `lock`.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO, TypeAlias
+
+from inspector.gate import protocol
+from inspector.gate.arbiter import Acked, EpochHead, Executed, Record, Returned
+from inspector.gate.protocol import Header, Refused
+from inspector.records import ConfigError
+
+SCHEMA_VERSION: Final = 1
+TAIL_EVENTS: Final = 10_000
+ANCHOR_EVENTS: Final = 10_000
+SLICE_ROWS: Final = 500
+OLDEST_SQLITE: Final = (3, 37, 0)
+"""The first with STRICT tables; older ones are refused."""
+
+Item: TypeAlias = Record | Executed | Acked | Returned
+
+_TABLES: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE epoch (epoch BLOB PRIMARY KEY, number INTEGER NOT NULL, began_utc_ns INTEGER NOT NULL, clean INTEGER NOT NULL) STRICT;
+CREATE TABLE event (id INTEGER PRIMARY KEY, epoch BLOB NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, r_seq INTEGER,
+    t_utc_ns INTEGER NOT NULL, kind INTEGER NOT NULL, lane INTEGER NOT NULL, part_seq INTEGER NOT NULL, verdict INTEGER NOT NULL,
+    reason INTEGER NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
+CREATE UNIQUE INDEX event_seq ON event (epoch, stream, seq);
+CREATE UNIQUE INDEX event_r_seq ON event (epoch, r_seq) WHERE r_seq IS NOT NULL;
+CREATE TABLE base (stream TEXT PRIMARY KEY, hash BLOB NOT NULL) STRICT;
+CREATE TABLE hole (epoch BLOB NOT NULL, stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;
+CREATE TABLE ledger (epoch BLOB NOT NULL, seq INTEGER NOT NULL, lane INTEGER NOT NULL, part_seq INTEGER NOT NULL, outcome TEXT NOT NULL,
+    encoder INTEGER, PRIMARY KEY (epoch, seq)) STRICT;
+CREATE TABLE gateway (id TEXT PRIMARY KEY, epoch BLOB NOT NULL, ack INTEGER NOT NULL) STRICT;
+CREATE TABLE returned (client TEXT NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL, UNIQUE (header)) STRICT;
+"""
+
+
+class JournalError(Exception):
+    """The journal cannot be written now. `full`: the disk is; `dead`: this file must not be tried again (an error of the disk itself)."""
+
+    def __init__(self, text: str, *, full: bool = False, dead: bool = False) -> None:
+        self.full, self.dead = full, dead
+        super().__init__(text)
+
+
+class Row(NamedTuple):
+    """One event as it is kept."""
+
+    id: int
+    epoch: bytes
+    stream: str
+    seq: int
+    r_seq: int | None
+    header: bytes
+    payload: bytes
+    hash: bytes
+
+
+@dataclass(slots=True)
+class Head:
+    """Where a stream's chain ends."""
+
+    epoch: bytes = bytes(16)
+    seq: int = 0
+    hash: bytes = protocol.NO_HASH
+
+
+# --- the state folder --------------------------------------------------------------------------------------------------
+
+
+def lock(folder: Path) -> TextIO:
+    """Take the state folder for this process; `ConfigError` E_LOCK names the one that has it, E_STATE_PERM says why it cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a+")
+    except OSError as error:
+        raise ConfigError("E_STATE_PERM", f"{folder}: {error.strerror}", key="state_dir") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise ConfigError("E_LOCK", f"{folder} is in use by process {owner}", key="state_dir") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _allocate(path: Path, size: int) -> None:
+    """A file that really has its blocks, so that deleting it gives room; left out where the disk is too full already."""
+    if size and (not path.exists() or path.stat().st_size < size):
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+
+
+# --- the witness beside the database -----------------------------------------------------------------------------------
+
+
+def _witness_text(heads: Mapping[str, Head]) -> bytes:
+    text = " ".join(f"{stream} {head.epoch.hex()} {head.seq} {head.hash.hex()}" for stream, head in sorted(heads.items()))
+    return f"{text} {zlib.crc32(text.encode()):08x}".encode().ljust(400) + b"\n"
+
+
+def _witness(path: Path) -> dict[str, Head] | None:
+    """The heads written last, None where they cannot be read."""
+    try:
+        text, _, check = path.read_text("ascii").strip().rpartition(" ")
+        if int(check, 16) != zlib.crc32(text.encode()):
+            return None
+        words = text.split()
+        return {
+            words[i]: Head(bytes.fromhex(words[i + 1]), int(words[i + 2]), bytes.fromhex(words[i + 3])) for i in range(0, len(words), 4)
+        }
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Journal:
+    """The one connection that writes.
+
+    `heads` are the ends of the chains, `epochs` what earlier starts left, `findings` what was wrong at start.
+    """
+
+    folder: Path
+    utc_clock: Callable[[], int]
+    ballast_bytes: int
+    heads: dict[str, Head] = field(default_factory=lambda: {"q": Head(), "a": Head()})
+    epochs: list[EpochHead] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    _db: sqlite3.Connection | None = None
+    _witness: int = -1
+    _since_anchor: int = 0
+    _epoch: bytes = b""
+
+    @classmethod
+    def open(cls, folder: Path, *, utc_clock: Callable[[], int], ballast_bytes: int = 0) -> Journal:
+        """Open or make the journal in `folder`, check it, and move it aside when it does not agree with itself or its witness.
+
+        Raises `ConfigError`: E_SQLITE_OLD, E_DB_NEWER, E_STATE_PERM.
+        """
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise ConfigError("E_SQLITE_OLD", f"SQLite {sqlite3.sqlite_version}, at least {'.'.join(map(str, OLDEST_SQLITE))} is needed")
+        journal = cls(folder, utc_clock, ballast_bytes)
+        path = folder / "journal.sqlite"
+        witness_path = folder / "journal.head"
+        try:
+            if path.exists():
+                problems = list(verify(path, tail=TAIL_EVENTS))
+                if problems:
+                    journal.findings += problems
+                    journal._aside()
+            elif _witness(witness_path):
+                journal.findings.append("JOURNAL_ROLLBACK: the journal is gone, its witness says that there was one")
+            journal._connect(path)
+        except OSError as error:
+            raise ConfigError("E_STATE_PERM", f"{folder}: {error.strerror}", key="state_dir") from error
+        except sqlite3.Error as error:
+            raise ConfigError("E_STATE_PERM", f"{path}: {error}", key="state_dir") from error
+        _allocate(folder / "ballast", ballast_bytes)
+        return journal
+
+    def _connect(self, path: Path) -> None:
+        self._db = db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "mmap_size=0", "journal_size_limit=67108864", "busy_timeout=0"):
+            db.execute(f"PRAGMA {pragma}")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise ConfigError("E_DB_NEWER", f"{path} has format {version}, this program knows {SCHEMA_VERSION}")
+        if version == 0:
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            db.executemany("INSERT INTO base VALUES (?, ?)", [(stream, head.hash) for stream, head in self.heads.items()])
+        else:
+            self.heads = _heads(db)
+            self.epochs = _epochs(db)
+        self._witness = os.open(self.folder / "journal.head", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _aside(self) -> None:
+        """Keep what is wrong under another name; the chain begins anew."""
+        stamp = datetime.fromtimestamp(self.utc_clock() / 1e9, UTC).strftime("%Y%m%dT%H%M%S.%f")
+        for name in ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head"):
+            path = self.folder / name
+            if path.exists():
+                path.rename(self.folder / f"{name}.bad-{stamp}")
+        _sync_folder(self.folder)
+
+    def begin(self, epoch: bytes) -> None:
+        """A new epoch begins; the ones before that were not closed are known to have been cut off."""
+        db = self._require()
+        db.execute("INSERT INTO epoch VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM epoch), ?, 0)", (epoch, self.utc_clock()))
+        self._epoch = epoch
+
+    def commit(self, items: Sequence[Item]) -> None:
+        """Keep these, all or none, and be back when they are on disk. Raises `JournalError`."""
+        db = self._require()
+        heads = {stream: Head(head.epoch, head.seq, head.hash) for stream, head in self.heads.items()}
+        rows = []
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for item in items:
+                if isinstance(item, Record):
+                    header = item.header
+                    head = heads[item.stream]
+                    expected = head.seq + 1 if head.epoch == header.epoch else 1
+                    if header.seq > expected:
+                        db.execute("INSERT INTO hole VALUES (?, ?, ?, ?)", (header.epoch, item.stream, expected, header.seq - 1))
+                    head.epoch, head.seq, head.hash = header.epoch, header.seq, item.hash
+                    rows.append(
+                        (header.epoch, item.stream, header.seq, item.r_seq, header.t_event_utc_ns, header.kind, header.lane,
+                         header.part_seq, header.verdict, header.reason, item.head, item.payload, item.hash)
+                    )  # fmt: skip
+                elif isinstance(item, Executed):
+                    db.execute("INSERT OR IGNORE INTO ledger VALUES (?, ?, ?, ?, ?, ?)", (self._epoch, *item))
+                elif isinstance(item, Acked):
+                    db.execute("INSERT OR REPLACE INTO gateway VALUES (?, ?, ?)", (item.client, self._epoch, item.seq))
+                else:
+                    db.execute("INSERT OR IGNORE INTO returned VALUES (?, ?, ?)", (item.client, item.head, item.payload))
+            db.executemany(
+                "INSERT INTO event (epoch, stream, seq, r_seq, t_utc_ns, kind, lane, part_seq, verdict, reason, header, payload, hash)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        self.heads = heads
+        with suppress(OSError):  # the witness is a help, not the record: it is one commit behind until the next
+            os.pwrite(self._witness, _witness_text(heads), 0)
+        self._since_anchor += len(rows)
+        if self._since_anchor >= ANCHOR_EVENTS:
+            self._since_anchor = 0
+            self.anchor()
+
+    def _failed(self, error: sqlite3.Error) -> JournalError:
+        db = self._require()
+        with suppress(sqlite3.Error):
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return JournalError(str(error), full=code == sqlite3.SQLITE_FULL, dead=code in _DEAD)
+
+    def anchor(self) -> str:
+        """Write where the chains end to `anchors.log`; returns the line, for who keeps it elsewhere."""
+        line = f"{self.utc_clock()} " + " ".join(
+            f"{stream} {protocol.epoch_text(head.epoch)} {head.seq} {head.hash.hex()}" for stream, head in sorted(self.heads.items())
+        )
+        with suppress(OSError), (self.folder / "anchors.log").open("a", encoding="ascii") as file:
+            file.write(line + "\n")
+        return line
+
+    def free_ballast(self) -> bool:
+        """Give the disk back the room that was kept for this moment; False when there was none left."""
+        path = self.folder / "ballast"
+        if not path.exists():
+            return False
+        path.unlink()
+        return True
+
+    def refill_ballast(self) -> None:
+        """Keep room again, where the disk has twice as much."""
+        stat = os.statvfs(self.folder)
+        if stat.f_bavail * stat.f_frsize > 2 * self.ballast_bytes:
+            _allocate(self.folder / "ballast", self.ballast_bytes)
+
+    def replace(self) -> None:
+        """The disk failed under this file: leave it as it is and go on in a new one, with the chain running on. Raises `JournalError`."""
+        self._drop()
+        heads = self.heads
+        try:
+            self._aside()
+            self.heads = heads
+            self._connect(self.folder / "journal.sqlite")
+            if self._epoch:
+                self.begin(self._epoch)
+        except (OSError, sqlite3.Error) as error:
+            self._drop()
+            raise JournalError(f"no new journal: {error}", dead=True) from error
+
+    def retain(self, *, keep_ns: int, keep_bytes: int) -> int:
+        """Delete one slice of the oldest events when there are too old or too many; returns how many went."""
+        db = self._require()
+        try:
+            size = db.execute(
+                "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+            )
+            too_big = size.fetchone()[0] > keep_bytes
+            before = self.utc_clock() - keep_ns
+            rows = db.execute("SELECT id, t_utc_ns, stream, hash FROM event ORDER BY id LIMIT ?", (SLICE_ROWS,)).fetchall()
+            rows = [row for row in rows if too_big or row[1] < before]
+            if not rows or rows[-1][0] >= db.execute("SELECT max(id) FROM event").fetchone()[0] - SLICE_ROWS:
+                return 0  # the last slice stays, so that the chain keeps its end
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("UPDATE base SET hash = ? WHERE stream = ?", [(digest, stream) for _, _, stream, digest in rows])
+            db.execute("DELETE FROM event WHERE id <= ?", (rows[-1][0],))
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        return len(rows)
+
+    def close(self, *, clean: bool) -> None:
+        """Let the file go; `clean` marks the epoch as closed."""
+        if self._db is not None and clean and self._epoch:
+            with suppress(sqlite3.Error):
+                self._db.execute("UPDATE epoch SET clean = 1 WHERE epoch = ?", (self._epoch,))
+                self.anchor()
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._witness >= 0:
+            os.close(self._witness)
+            self._witness = -1
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def _require(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise JournalError("the journal is closed", dead=True)
+        return self._db
+
+
+_DEAD: Final = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _heads(db: sqlite3.Connection) -> dict[str, Head]:
+    heads = {stream: Head(hash=digest) for stream, digest in db.execute("SELECT stream, hash FROM base")}
+    for stream in heads:
+        row = db.execute("SELECT epoch, seq, hash FROM event WHERE stream = ? ORDER BY id DESC LIMIT 1", (stream,)).fetchone()
+        if row is not None:
+            heads[stream] = Head(*row)
+    return heads
+
+
+def _epochs(db: sqlite3.Connection) -> list[EpochHead]:
+    epochs = []
+    for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT 64").fetchall():
+        last = dict(db.execute("SELECT stream, max(seq) FROM event WHERE epoch = ? GROUP BY stream", (epoch,)).fetchall())
+        last["r"] = db.execute("SELECT coalesce(max(r_seq), 0) FROM event WHERE epoch = ?", (epoch,)).fetchone()[0]
+        epochs.append(EpochHead(epoch, last, bool(clean)))
+    return epochs[::-1]
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = "id, epoch, stream, seq, r_seq, header, payload, hash"
+
+
+class Reader:
+    """A connection that only reads and never checkpoints. Each call is one short transaction."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=0.2)
+            self._db.execute("PRAGMA query_only=1")
+        except sqlite3.Error as error:
+            raise ConfigError("E_DB_FORMAT", f"{path}: {error}") from error
+
+    def events(self, stream: str, epoch: bytes, first: int, last: int, limit: int) -> list[Row]:
+        """Events of (epoch, stream) with first ≤ seq ≤ last, in order, at most `limit`; stream "r" counts by its own numbers."""
+        column = "r_seq" if stream == "r" else "seq"
+        query = f"SELECT {_COLUMNS} FROM event WHERE epoch = ? AND stream = ? AND {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
+        bound = (epoch, "q" if stream == "r" else stream, first, min(last, (1 << 63) - 1), limit)
+        return [Row(*row) for row in self._db.execute(query, bound)]
+
+    def oldest(self, stream: str, epoch: bytes) -> int | None:
+        """The first seq that is still kept of (epoch, stream)."""
+        column = "r_seq" if stream == "r" else "seq"
+        query = f"SELECT min({column}) FROM event WHERE epoch = ? AND stream = ?"
+        found = self._db.execute(query, (epoch, "q" if stream == "r" else stream)).fetchone()[0]
+        return int(found) if found is not None else None
+
+    def rejects(self, epoch: bytes, count: int) -> list[Row]:
+        """The last rejects of an epoch, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM event WHERE epoch = ? AND r_seq IS NOT NULL ORDER BY r_seq DESC LIMIT ?"
+        return [Row(*row) for row in self._db.execute(query, (epoch, count))][::-1]
+
+    def epochs(self) -> list[EpochHead]:
+        """What is kept, oldest epoch first."""
+        return _epochs(self._db)
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._db.close()
+
+
+# --- proving -----------------------------------------------------------------------------------------------------------
+
+
+def verify(path: Path, *, tail: int | None = None) -> Iterator[str]:
+    """What is wrong with a journal, in words; nothing when every event and every link holds. Reads a copy's worth, changes nothing.
+
+    `tail`: only the last so many events. The file must not be written meanwhile by a process that is not its own.
+    """
+    witness = _witness(path.with_name("journal.head"))
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0)
+    except sqlite3.Error as error:
+        yield f"E_DB_FORMAT: {error}"
+        return
+    try:
+        yield from _verify(db, witness, tail)
+    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+        yield f"E_DB_FORMAT: {error}"
+    finally:
+        db.close()
+
+
+def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: int | None) -> Iterator[str]:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise ConfigError("E_DB_NEWER", f"the journal has format {version}, this program knows {SCHEMA_VERSION}")
+    check = db.execute("PRAGMA quick_check(5)").fetchall() if tail is not None else db.execute("PRAGMA integrity_check(5)").fetchall()
+    if check != [("ok",)]:
+        yield f"E_DB_FORMAT: SQLite says: {'; '.join(str(row[0]) for row in check)}"
+        return
+    last: dict[str, Head] = {stream: Head(hash=digest) for stream, digest in db.execute("SELECT stream, hash FROM base")}
+    holes = {(epoch, stream, first): end for epoch, stream, first, end in db.execute("SELECT * FROM hole")}
+    start = 0
+    if tail is not None:
+        start = (db.execute("SELECT max(id) FROM event").fetchone()[0] or 0) - tail
+        for stream in last:
+            row = db.execute(
+                "SELECT epoch, seq, hash FROM event WHERE stream = ? AND id <= ? ORDER BY id DESC LIMIT 1", (stream, start)
+            ).fetchone()
+            if row is not None:
+                last[stream] = Head(*row)
+    first_of_all = start <= 0
+    query = "SELECT id, epoch, stream, seq, r_seq, header, payload, hash, t_utc_ns, kind, lane, part_seq, verdict, reason FROM event"
+    trusted = {stream: first_of_all or head.seq > 0 for stream, head in last.items()}
+    r_seqs: dict[bytes, int] = {}
+    for entry in db.execute(f"{query} WHERE id > ? ORDER BY id", (start,)):
+        row = Row(*entry[:8])
+        where = f"event {row.stream} {row.seq} of epoch {protocol.epoch_text(row.epoch)}"
+        if row.stream not in last:
+            yield f"{where}: unknown stream"
+            continue
+        before = last[row.stream]
+        try:
+            header = protocol.parse(row.header, row.payload)
+            body = protocol.loads(row.payload)
+        except Refused as error:
+            yield f"{where}: {error}"
+            continue
+        jump_ok = before.seq == 0 or _follows(before, row, holes) or (row.epoch != before.epoch and _begins(row, holes))
+        previous = before.hash
+        if not trusted[row.stream] or not _linked(before, row, holes):
+            previous = bytes.fromhex(str(body.get("prev_hash", ""))) if _hex(body.get("prev_hash")) else b""
+        if not jump_ok:
+            yield f"{where}: follows {before.seq}"
+        if protocol.hash_of(row.header, row.payload, previous) != row.hash:
+            yield f"{where}: the chain is broken here"
+        stored = (header.epoch, protocol.STREAMS.get(header.stream_id), header.seq, *entry[8:])
+        said = (
+            row.epoch,
+            row.stream,
+            row.seq,
+            header.t_event_utc_ns,
+            header.kind,
+            header.lane,
+            header.part_seq,
+            header.verdict,
+            header.reason,
+        )
+        r_seq = body.get("r_seq")
+        if stored != said or (None if r_seq is None else int(r_seq)) != row.r_seq:
+            yield f"{where}: its columns are not its header's"
+        if row.r_seq is not None:
+            r_seqs[row.epoch] = row.r_seq
+        last[row.stream] = Head(row.epoch, row.seq, row.hash)
+        trusted[row.stream] = True
+    for stream, seen in (witness or {}).items():
+        kept = last.get(stream)
+        if kept is None or not seen.seq:
+            continue
+        if kept.epoch == seen.epoch and kept.seq == seen.seq and kept.hash != seen.hash:
+            yield f"JOURNAL_ROLLBACK: {stream} {seen.seq} is not the event that the witness saw"
+        elif kept.epoch != seen.epoch or kept.seq < seen.seq:
+            newer = db.execute("SELECT 1 FROM event WHERE epoch = ? AND stream = ? AND seq = ?", (seen.epoch, stream, seen.seq)).fetchone()
+            if newer is None:
+                yield f"JOURNAL_ROLLBACK: the journal ends at {stream} {kept.seq}, the witness saw {seen.seq}"
+
+
+def _hex(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+
+
+def _linked(before: Head, row: Row, holes: Mapping[tuple[bytes, str, int], int]) -> bool:
+    """No hole lies before this event: it must follow the hash of the one before."""
+    expected = before.seq + 1 if before.epoch == row.epoch else 1
+    return (row.epoch, row.stream, expected) not in holes
+
+
+def _follows(before: Head, row: Row, holes: Mapping[tuple[bytes, str, int], int]) -> bool:
+    if before.epoch != row.epoch:
+        return False
+    return row.seq == before.seq + 1 or holes.get((row.epoch, row.stream, before.seq + 1)) == row.seq - 1
+
+
+def _begins(row: Row, holes: Mapping[tuple[bytes, str, int], int]) -> bool:
+    return row.seq == 1 or holes.get((row.epoch, row.stream, 1)) == row.seq - 1
+
+
+# --- export ------------------------------------------------------------------------------------------------------------
+
+EXPORTED: Final = (
+    "epoch", "seq", "t_event_utc_ns", "lane", "part_seq", "part_uid", "verdict", "reason", "reason_text", "config_sha256", "image_ref",
+    "hash",
+)  # fmt: skip
+"""The columns of an export, one line a part."""
+
+
+def parts(path: Path) -> Iterator[dict[str, Any]]:
+    """Every verdict in a journal as the fields of `EXPORTED`, oldest first."""
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        rows = db.execute("SELECT payload FROM event WHERE stream = 'q' AND kind = 1 ORDER BY id")
+    except sqlite3.Error as error:
+        raise ConfigError("E_DB_FORMAT", f"{path}: {error}") from error
+    with_body = (protocol.loads(payload) for (payload,) in rows)
+    for body in with_body:
+        yield {name: body.get(name) for name in EXPORTED}
+    db.close()
+
+
+def export_csv(path: Path, out: TextIO) -> int:
+    """Write every verdict as a line of CSV; returns how many."""
+    writer = csv.DictWriter(out, EXPORTED)
+    writer.writeheader()
+    count = 0
+    for part in parts(path):
+        writer.writerow(part)
+        count += 1
+    return count
+
+
+def header_of(row: Row) -> Header:
+    """The header of a kept event; raises `Refused` when it is damaged."""
+    return protocol.parse(row.header, row.payload)

@@ -1,0 +1,490 @@
+"""Which parts there are, what each camera has said of them, and the one outcome that each gets. Pure.
+
+A part is guilty from its trigger on. It is closed once: by `fuse` of what its cameras said, in time, or by what is missing. PASS has one
+way in (`fuse`), and that way asks for a PASS of *every* camera of the lane for an exposure that was bound to *this* part while it was open.
+
+Glossary. *Exposure*: (camera, seq), vision's name of a picture. *Part*: (lane, part_seq), numbered 1, 2, … in each ejector lane.
+*Bound*: the ledger has found the part that an exposure shows. *Act by*: the last moment for a verdict, `ACT_EARLIER_MS` before the
+deadline. Parts come from exposures (`count: frames`; then exposure and part are one), or from triggers (a sensor here, or a PLC), and then
+an exposure belongs to the part whose place on the belt is nearest, within the window.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from inspector.gate import protocol
+from inspector.records import FIRST_CLASS_REASON, LAST_CLASS_REASON, Decision, Reason, Verdict
+
+UNMATCHED_NS: Final = 100_000_000
+"""How long an exposure may wait for its trigger."""
+
+LARGEST_GAP: Final = 1000
+"""More missing numbers than this at once are no loss but a new count."""
+
+_REMEMBERED: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the ledger knows of the line.
+
+    `cameras` maps camera to lane; `count` is "frames", "conveyor" or "plc". `travel_counts`: counts from trigger to ejector, None without
+    an encoder; with it a deadline holds in counts too, and whichever comes first.
+    """
+
+    cameras: Mapping[str, int]
+    count: str
+    window_counts: int
+    travel_min_ms: int
+    actuator_ms: int
+    scan_ms: int
+    travel_counts: int | None = None
+
+    @property
+    def deadline_ms(self) -> int:
+        """From trigger to deadline."""
+        return protocol.deadline_ms(travel_min_ms=self.travel_min_ms, actuator_ms=self.actuator_ms, scan_ms=self.scan_ms)
+
+    @property
+    def act_counts(self) -> int | None:
+        """From trigger to the place where the verdict must be out, at the fastest belt allowed."""
+        if self.travel_counts is None:
+            return None
+        return self.travel_counts * (self.deadline_ms - protocol.ACT_EARLIER_MS) // self.travel_min_ms
+
+
+class Vote(NamedTuple):
+    """What one camera says of one part; `body` is vision's JSON object (findings, defects, camera, timing_ms, …)."""
+
+    decision: Decision
+    reason: int
+    text: str
+    body: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Part:
+    """One part: when and where its trigger was, until when a verdict is good, and each camera's vote (None: not yet)."""
+
+    lane: int
+    part_seq: int
+    at_ns: int
+    at_counts: int | None
+    act_by_ns: int
+    deadline_ns: int
+    votes: dict[str, Vote | None]
+    bound: dict[str, int] = field(default_factory=dict)
+    uid: str | None = None
+    challenge: bool = False
+
+
+class Closed(NamedTuple):
+    """The outcome of a part: there is exactly one of these for each trigger."""
+
+    part: Part
+    verdict: Verdict
+    reason: int
+    text: str
+
+
+class Late(NamedTuple):
+    """A vote that came after its part was closed: kept as information, never acted on."""
+
+    lane: int
+    part_seq: int
+    camera: str
+    vote: Vote
+
+
+class Mismatch(NamedTuple):
+    """Triggers and exposures do not agree in a lane; what is on its belt now can no longer be trusted."""
+
+    lane: int
+    text: str
+
+
+Note: TypeAlias = Closed | Late | Mismatch
+"""What can come of anything that happens."""
+
+
+class Counters(NamedTuple):
+    """Of this epoch. `unexplained` is not a counter but the promise: it is computed from the others and is always 0."""
+
+    triggers: int
+    passed: int
+    reject: int
+    not_inspected: int
+    pending: int
+
+    @property
+    def unexplained(self) -> int:
+        """Parts without an outcome that are not waiting for one either."""
+        return self.triggers - self.passed - self.reject - self.not_inspected - self.pending
+
+
+def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
+    """(verdict, reason, text) of a part: PASS only if there is a vote and every vote is a PASS without a reason.
+
+    Otherwise the first FAIL names the defect, then the first that could not judge says why; a missing vote is `DEADLINE`.
+    """
+    cast = tuple(votes)
+    if cast and all(vote is not None and vote.decision is Decision.PASS and vote.reason == 0 for vote in cast):
+        return Verdict.PASS, int(Reason.NONE), ""
+    said = [vote for vote in cast if vote is not None]
+    for vote in said:
+        if vote.decision is Decision.FAIL:
+            known = FIRST_CLASS_REASON <= vote.reason <= LAST_CLASS_REASON
+            return Verdict.REJECT_DEFECT, vote.reason if known else FIRST_CLASS_REASON, vote.text
+    for vote in said:
+        if vote.decision is Decision.UNJUDGED:
+            if 301 <= vote.reason <= 399:
+                return Verdict.REJECT_UNDECIDABLE, vote.reason, vote.text
+            return Verdict.REJECT_NOT_INSPECTED, vote.reason if 201 <= vote.reason <= 299 else int(Reason.INFER_ERROR), vote.text
+    if len(said) == len(cast) and said:  # a PASS with a reason: vision contradicts itself
+        return Verdict.REJECT_UNDECIDABLE, int(Reason.GREY_BAND), "PASS with a reason"
+    return Verdict.REJECT_NOT_INSPECTED, int(Reason.DEADLINE), "not judged before the deadline"
+
+
+class _Waiting(NamedTuple):
+    camera: str
+    seq: int
+    at_counts: int | None
+    at_ns: int
+    complete: bool
+    uid: str | None
+    until_ns: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The parts of one ejector lane: the open ones in order, and where the closed ones of a moment ago were."""
+
+    cameras: tuple[str, ...]
+    last_seq: int = 0
+    open: dict[int, Part] = field(default_factory=dict)
+    waiting: dict[tuple[str, int], _Waiting] = field(default_factory=dict)
+    early: dict[tuple[str, int], Vote] = field(default_factory=dict)
+    recent: deque[Part] = field(default_factory=lambda: deque(maxlen=32))
+
+
+class Ledger:
+    """The parts of one epoch. Every method takes the time and returns what came of it; `close_due` must be called first at any moment."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._lanes = {lane: _Lane(tuple(c for c, at in line.cameras.items() if at == lane)) for lane in sorted({*line.cameras.values()})}
+        self._due: list[tuple[int, int, int]] = []
+        self._exposures: dict[tuple[str, int], Part] = {}
+        self._past: dict[tuple[str, int], tuple[int, int]] = {}
+        self._next: dict[str, int] = {}
+        self._down: dict[str, str] = {}
+        self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
+        self._triggers = self._passed = self._reject = self._not_inspected = 0
+        self.duplicates = 0
+        self._act_ns = (line.deadline_ms - protocol.ACT_EARLIER_MS) * 1_000_000
+        self._deadline_ns = line.deadline_ms * 1_000_000
+
+    # -- what can be asked
+
+    @property
+    def counters(self) -> Counters:
+        """The counts now; pending is counted, not computed."""
+        pending = 0
+        for lane in self._lanes.values():
+            pending += len(lane.open)
+        return Counters(self._triggers, self._passed, self._reject, self._not_inspected, pending)
+
+    def oldest_pending_ns(self) -> int | None:
+        """Trigger time of the oldest open part."""
+        return min((part.at_ns for lane in self._lanes.values() for part in lane.open.values()), default=None)
+
+    def due_ns(self) -> int | None:
+        """When `close_due` has work at the earliest; None when there is nothing to wait for."""
+        while self._due and self._due[0][2] not in self._lanes[self._due[0][1]].open:
+            heapq.heappop(self._due)
+        waiting = min((entry.until_ns for lane in self._lanes.values() for entry in lane.waiting.values()), default=None)
+        if not self._due:
+            return waiting
+        return self._due[0][0] if waiting is None else min(waiting, self._due[0][0])
+
+    def lanes(self) -> tuple[int, ...]:
+        """The ejector lanes."""
+        return tuple(self._lanes)
+
+    def last_part(self, lane: int) -> int:
+        """The number of the lane's last part."""
+        return self._lanes[lane].last_seq
+
+    def down(self) -> Mapping[str, str]:
+        """Cameras that are down, with what they said."""
+        return self._down
+
+    # -- time
+
+    def close_due(self, now_ns: int, position_counts: int | None = None) -> list[Note]:
+        """Close what has waited to its last moment, in time or in counts, and give up on exposures that found no part."""
+        notes: list[Note] = []
+        while self._due and self._due[0][0] <= now_ns:
+            _, lane, part_seq = heapq.heappop(self._due)
+            part = self._lanes[lane].open.get(part_seq)
+            if part is not None:
+                notes.append(self._close_by_votes(part))
+        act_counts = self.line.act_counts
+        for number, lane_ in self._lanes.items():
+            if act_counts is not None and position_counts is not None:
+                there = [p for p in lane_.open.values() if p.at_counts is not None and position_counts - p.at_counts >= act_counts]
+                notes += [self._close_by_votes(part) for part in there]
+            if lane_.waiting:
+                for key in [key for key, entry in lane_.waiting.items() if entry.until_ns <= now_ns]:
+                    entry = lane_.waiting.pop(key)
+                    lane_.early.pop(key, None)
+                    notes.append(Mismatch(number, f"exposure {entry.seq} of {entry.camera} at {entry.at_counts} counts belongs to no part"))
+                    notes += self.distrust(number, notes[-1].text)  # type: ignore[union-attr]
+        return notes
+
+    # -- parts
+
+    def trigger(self, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None, *, challenge: bool = False) -> list[Note]:
+        """A trigger of a part sensor or a PLC. Numbers that were left out become parts of their own, rejected at once."""
+        room = self._lanes.get(lane)
+        if room is None:
+            return [Mismatch(lane, f"trigger {part_seq} for lane {lane}, which no camera looks at")]
+        notes: list[Note] = []
+        if room.last_seq:
+            if part_seq <= room.last_seq:
+                self.duplicates += 1
+                notes.append(Mismatch(lane, f"trigger {part_seq} after {room.last_seq}"))
+                return notes + self.distrust(lane, f"trigger {part_seq} after {room.last_seq}")
+            missing = part_seq - room.last_seq - 1
+            if missing:
+                text = f"triggers {room.last_seq + 1} to {part_seq - 1} are missing"
+                notes.append(Mismatch(lane, text))
+                for number in range(part_seq - min(missing, LARGEST_GAP), part_seq):
+                    part = self._open(now_ns, lane, number, at_ns, None)
+                    notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
+        part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
+        part.challenge = challenge
+        if self._absent is not None:
+            notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
+            return notes
+        for key in [key for key, entry in room.waiting.items() if self._nearest(room, entry.at_counts, entry.at_ns) is part]:
+            entry = room.waiting.pop(key)
+            if entry.camera in part.bound:
+                text = f"exposures {part.bound[entry.camera]} and {entry.seq} of {entry.camera} show the same part {part_seq}"
+                return [*notes, Mismatch(lane, text), *self.distrust(lane, text)]
+            notes += self._bind(part, entry.camera, entry.seq, complete=entry.complete, uid=entry.uid)
+            vote = room.early.pop(key, None)
+            if vote is not None:
+                notes += self._vote(part, entry.camera, vote)
+        return notes
+
+    def seen(self, now_ns: int, camera: str, seq: int, at_ns: int, at_counts: int | None, *, complete: bool, uid: str | None) -> list[Note]:
+        """An exposure arrived in vision."""
+        return self._exposure(now_ns, camera, seq, at_ns, at_counts, lost=False, complete=complete, uid=uid)
+
+    def lost(self, now_ns: int, camera: str, seq: int, at_ns: int, at_counts: int | None) -> list[Note]:
+        """An exposure never arrived in vision."""
+        return self._exposure(now_ns, camera, seq, at_ns, at_counts, lost=True, complete=False, uid=None)
+
+    def judged(self, now_ns: int, camera: str, seq: int, vote: Vote) -> list[Note]:
+        """Vision's word on an exposure; `dropped` exposures come here too, as UNJUDGED with their reason."""
+        key = camera, seq
+        part = self._exposures.get(key)
+        if part is not None:
+            return self._vote(part, camera, vote)
+        past = self._past.get(key)
+        if past is not None:
+            return [Late(*past, camera, vote)]
+        lane = self.line.cameras.get(camera)
+        if lane is not None and key in self._lanes[lane].waiting:
+            self._lanes[lane].early.setdefault(key, vote)
+            return []
+        self.duplicates += 1
+        return []
+
+    # -- the world around
+
+    def camera(self, camera: str, *, up: bool, text: str) -> None:
+        """A camera went down or came back; parts that it never saw are closed with that reason."""
+        if up:
+            self._down.pop(camera, None)
+        else:
+            self._down[camera] = text
+
+    def present(self) -> None:
+        """Vision is ready: exposures are numbered anew, parts wait for it from now on."""
+        self._absent = None
+        self._next.clear()
+        self._past.clear()
+        self._down.clear()
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+            lane.early.clear()
+
+    def absent(self, reason: Reason, text: str) -> list[Note]:
+        """Vision is gone: every open part and every one to come is rejected for that reason, until `present`."""
+        self._absent = reason, text
+        notes: list[Note] = []
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+            lane.early.clear()
+            notes += [self._close(part, Verdict.REJECT_NOT_INSPECTED, reason, text) for part in list(lane.open.values())]
+        return notes
+
+    def refuse(self, reason: Reason, text: str) -> None:
+        """Reject every part to come for that reason; what is open is still judged."""
+        self._absent = reason, text
+
+    def distrust(self, lane: int, text: str) -> list[Note]:
+        """Reject every open part of a lane: which exposure shows which part is no longer sure there."""
+        room = self._lanes.get(lane)
+        if room is None:
+            return []
+        return [self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text) for part in list(room.open.values())]
+
+    # -- inside
+
+    def _open(self, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None) -> Part:
+        at_ns = min(at_ns, now_ns)  # a stamp from the future must never lengthen a deadline
+        room = self._lanes[lane]
+        votes: dict[str, Vote | None] = dict.fromkeys(room.cameras)
+        part = Part(lane, part_seq, at_ns, at_counts, at_ns + self._act_ns, at_ns + self._deadline_ns, votes)
+        room.open[part_seq] = part
+        room.last_seq = part_seq
+        self._triggers += 1
+        heapq.heappush(self._due, (part.act_by_ns, lane, part_seq))
+        return part
+
+    def _exposure(
+        self, now_ns: int, camera: str, seq: int, at_ns: int, at_counts: int | None, *, lost: bool, complete: bool, uid: str | None
+    ) -> list[Note]:
+        number = self.line.cameras.get(camera)
+        if number is None:
+            self.duplicates += 1
+            return []
+        expected = self._next.get(camera, seq)
+        if seq < expected:
+            self.duplicates += 1
+            return []
+        self._next[camera] = seq + 1
+        notes: list[Note] = []
+        if self.line.count == "frames":
+            missing = seq - expected
+            if missing > LARGEST_GAP:
+                notes.append(Mismatch(number, f"{camera} jumps from exposure {expected - 1} to {seq}"))
+                missing = LARGEST_GAP
+            for gone in range(seq - missing, seq):
+                notes += self._part_of_exposure(now_ns, number, camera, gone, at_ns, None, lost=True, complete=False, uid=None)
+            return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
+        if lost:
+            return notes  # its part has a trigger of its own, and is closed for want of an exposure
+        room = self._lanes[number]
+        part = self._nearest(room, at_counts, at_ns)
+        if part is None:
+            if self._absent is None:
+                room.waiting[camera, seq] = _Waiting(camera, seq, at_counts, at_ns, complete, uid, now_ns + UNMATCHED_NS)
+            return notes
+        if camera in part.bound:
+            text = f"exposures {part.bound[camera]} and {seq} of {camera} show the same part {part.part_seq}"
+            return [*notes, Mismatch(number, text), *self.distrust(number, text)]
+        return notes + self._bind(part, camera, seq, complete=complete, uid=uid)
+
+    def _part_of_exposure(
+        self,
+        now_ns: int,
+        number: int,
+        camera: str,
+        seq: int,
+        at_ns: int,
+        at_counts: int | None,
+        *,
+        lost: bool,
+        complete: bool,
+        uid: str | None,
+    ) -> list[Note]:
+        part = self._open(now_ns, number, self._lanes[number].last_seq + 1, at_ns, at_counts)
+        if self._absent is not None:
+            return [self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent)]
+        notes = self._bind(part, camera, seq, complete=complete, uid=uid)
+        if lost:
+            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost", {}))
+        elif part.act_by_ns <= now_ns:
+            notes.append(self._close_by_votes(part))
+        return notes
+
+    def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:
+        """The part whose place is nearest and within the window, open or closed a moment ago; by time where there is no encoder."""
+        best: Part | None = None
+        least = self.line.window_counts + 1
+        for parts in (room.recent, room.open.values()):
+            for part in parts:
+                if at_counts is not None and part.at_counts is not None:
+                    off = abs(part.at_counts - at_counts)
+                else:
+                    off = abs(part.at_ns - at_ns) * (self.line.window_counts + 1) // UNMATCHED_NS
+                if off < least:
+                    best, least = part, off
+        return best
+
+    def _bind(self, part: Part, camera: str, seq: int, *, complete: bool, uid: str | None) -> list[Note]:
+        part.bound[camera] = seq
+        if part.uid is None:
+            part.uid = uid
+        if part.part_seq not in self._lanes[part.lane].open:
+            self._remember((camera, seq), part)
+            return []
+        self._exposures[camera, seq] = part
+        if not complete:
+            return self._vote(
+                part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_INCOMPLETE, f"exposure {seq} of {camera} is incomplete", {})
+            )
+        return []
+
+    def _vote(self, part: Part, camera: str, vote: Vote) -> list[Note]:
+        before = part.votes[camera]
+        if part.part_seq not in self._lanes[part.lane].open:
+            return [Late(part.lane, part.part_seq, camera, vote)]
+        if before is not None:
+            self.duplicates += 1
+            if vote.decision is Decision.PASS or before.decision is not Decision.PASS:
+                return []  # a second word can only take a PASS away
+        part.votes[camera] = vote
+        if None in part.votes.values():
+            return []
+        return [self._close_by_votes(part)]
+
+    def _close_by_votes(self, part: Part) -> Closed:
+        for camera, vote in part.votes.items():
+            if vote is None and camera in self._down:
+                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.CAMERA_DOWN, f"{camera} is down: {self._down[camera]}", {})
+            elif vote is None and camera not in part.bound:
+                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part", {})
+        verdict, reason, text = fuse(part.votes.values())
+        if part.challenge and verdict is Verdict.PASS:
+            verdict, reason, text = Verdict.REJECT_COMMANDED, int(Reason.CHALLENGE), "a challenge part that vision let pass"
+        return self._close(part, verdict, reason, text)
+
+    def _close(self, part: Part, verdict: Verdict, reason: int, text: str) -> Closed:
+        room = self._lanes[part.lane]
+        del room.open[part.part_seq]
+        room.recent.append(part)
+        if verdict is Verdict.PASS:
+            self._passed += 1
+        elif verdict is Verdict.REJECT_NOT_INSPECTED:
+            self._not_inspected += 1
+        else:
+            self._reject += 1
+        for camera, seq in part.bound.items():
+            if self._exposures.pop((camera, seq), None) is not None:
+                self._remember((camera, seq), part)
+        return Closed(part, verdict, int(reason), text)
+
+    def _remember(self, exposure: tuple[str, int], part: Part) -> None:
+        self._past[exposure] = part.lane, part.part_seq
+        while len(self._past) > _REMEMBERED:
+            del self._past[next(iter(self._past))]

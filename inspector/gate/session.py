@@ -1,0 +1,201 @@
+"""One gateway's session as the daemon keeps it: what it said at HELLO, what was sent to it, and what it has confirmed. Pure.
+
+Credit is a window, not a purse: at most `credit` verdicts are sent and not yet acknowledged, and ACK makes room again, so a lost or
+repeated message cannot leak any. What cannot be sent before its deadline is never sent as an order; it counts as unconfirmed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from inspector.gate import protocol
+from inspector.gate.protocol import Flag, Frames, Refused
+
+RESEND_NS: Final = 20_000_000
+RESEND_EXPIRED_NS: Final = 200_000_000
+LARGEST_CREDIT: Final = 64
+LARGEST_QUEUE: Final = 4096
+PROFILES: Final = ("permit", "fire")
+
+
+class Hello(NamedTuple):
+    """What a gateway says first. Times in milliseconds; `lanes` are the ejectors it serves; `last` maps stream to (epoch, seq)."""
+
+    client: str
+    station: str
+    profile: str
+    lanes: tuple[int, ...]
+    last: Mapping[str, tuple[bytes, int]]
+    travel_min_ms: int
+    scan_ms: int
+    actuator_ms: int
+    lease_ms: int
+    credit: int
+    executes: bool
+    """It will send EXEC for every part, so that a missing one is an alarm."""
+
+
+class Refusal(Exception):
+    """HELLO is refused: `code` is E_VERSION, E_TIMING, E_STATION, E_BUSY, E_AUTH or E_FIELD; the text says what is allowed."""
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code, self.text = code, text
+        super().__init__(f"{code}: {text}")
+
+
+def _whole(body: Mapping[str, Any], key: str, least: int, most: int) -> int:
+    value = body.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise Refusal("E_FIELD", f"{key}: {str(value)[:40]}; a whole number {least} … {most} is allowed")
+    return value
+
+
+def hello(body: Mapping[str, Any], *, station: str, lanes: tuple[int, ...], profile: str) -> Hello:
+    """Read a HELLO; raises `Refusal` with the code and the range that is allowed."""
+    proto = body.get("proto")
+    majors = proto.get("majors") if isinstance(proto, dict) else None
+    if not isinstance(majors, list) or protocol.MAJOR not in majors:
+        raise Refusal("E_VERSION", f"proto.majors: {str(majors)[:40]}; {protocol.MAJOR} must be among them")
+    if body.get("station") != station:
+        raise Refusal("E_STATION", f"station: {str(body.get('station'))[:40]!r}; this is {station!r}")
+    if body.get("profile") not in PROFILES:
+        raise Refusal("E_FIELD", f"profile: {str(body.get('profile'))[:40]!r}; permit or fire is allowed")
+    if body["profile"] != profile:
+        raise Refusal("E_FIELD", f"profile: {body['profile']!r}; this line is set up for {profile!r}")
+    client = body.get("client")
+    if not isinstance(client, str) or not 1 <= len(client) <= 64 or not client.isprintable():
+        raise Refusal("E_FIELD", "client: 1 to 64 printable characters are allowed")
+    wanted = body.get("lanes", list(lanes))
+    if not isinstance(wanted, list) or not wanted or not all(type(lane) is int and lane in lanes for lane in wanted):
+        raise Refusal("E_FIELD", f"lanes: {str(wanted)[:40]}; some of {list(lanes)} are allowed")
+    last: dict[str, tuple[bytes, int]] = {}
+    said = body.get("last", {})
+    try:
+        for stream, entry in said.items():
+            if stream in ("q", "a") and entry is not None:
+                last[stream] = protocol.epoch_bytes(entry["epoch"]), protocol.u64(entry, "seq")
+    except (AttributeError, TypeError, KeyError, Refused) as error:
+        raise Refusal("E_FIELD", "last: {stream: {epoch, seq}} is allowed") from error
+    return Hello(
+        client,
+        station,
+        body["profile"],
+        tuple(sorted(set(wanted))),
+        last,
+        _whole(body, "travel_min_ms", 1, 600_000),
+        _whole(body, "scan_ms", 0, 600_000),
+        _whole(body, "actuator_ms", 0, 600_000),
+        _whole(body, "lease_ms", 1, 600_000),
+        _whole(body, "credit", 1, LARGEST_CREDIT),
+        body.get("executes") is True,
+    )
+
+
+@dataclass(slots=True)
+class Order:
+    """A verdict on its way to a gateway."""
+
+    seq: int
+    lane: int
+    part_seq: int
+    deadline_ns: int
+    head: bytes
+    payload: bytes
+    sent_ns: int = 0
+    overdue: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """One gateway. `queue` waits for credit, `sent` for ACK, both in order of seq; `acked` is the last seq confirmed in this epoch."""
+
+    identity: bytes
+    number: int
+    user: str
+    hello: Hello
+    credit: int
+    heard_ns: int
+    acked: int = 0
+    last_sent: int = 0
+    queue: deque[Order] = field(default_factory=deque)
+    sent: deque[Order] = field(default_factory=deque)
+    next_hb_ns: int = 0
+    faulty: str = ""
+    """What the gateway has told of its ejector that withholds the permit: BIN_FULL, AIR_LOW, a reject that passed."""
+    counted_from: dict[int, int] = field(default_factory=dict)
+    """By lane: the PLC's count minus ours when it was first told."""
+    count_off_since_ns: int | None = None
+
+    def fresh(self, now_ns: int) -> bool:
+        """The gateway was heard within its lease."""
+        return now_ns - self.heard_ns <= self.hello.lease_ms * 1_000_000
+
+    @property
+    def unconfirmed(self) -> bool:
+        """A verdict passed its deadline without ACK, and no ACK has come for it since."""
+        return any(order.overdue for order in self.sent)
+
+    def offer(self, now_ns: int, order: Order) -> list[Frames]:
+        """Take a verdict to send; returns what can be sent now."""
+        self.queue.append(order)
+        return self._flow(now_ns)
+
+    def acknowledge(self, now_ns: int, upto: int) -> list[Frames]:
+        """Everything to `upto` has arrived; raises `Refused` (field) for a number that was never sent."""
+        if upto > self.last_sent:
+            raise Refused("ack", f"ACK {upto}, but {self.last_sent} is the last that was sent")
+        self.acked = max(self.acked, upto)
+        while self.sent and self.sent[0].seq <= upto:
+            self.sent.popleft()
+        return self._flow(now_ns)
+
+    def tick(self, now_ns: int) -> tuple[list[Frames], list[Order]]:
+        """(frames to send again, verdicts whose deadline has just passed without ACK)."""
+        frames: list[Frames] = []
+        overdue: list[Order] = []
+        while self.queue and self.queue[0].deadline_ns <= now_ns:  # never an order again; sent only so that its ACK may come
+            order = self.queue.popleft()
+            order.overdue = True
+            overdue.append(order)
+            self.sent.append(order)
+            self.last_sent = max(self.last_sent, order.seq)
+        while len(self.sent) > LARGEST_QUEUE:
+            self.sent.popleft()
+        for place, order in enumerate(self.sent):
+            if order.deadline_ns <= now_ns and not order.overdue:
+                order.overdue = True
+                overdue.append(order)
+            if now_ns - order.sent_ns >= (RESEND_EXPIRED_NS if order.overdue else RESEND_NS) and place < self.credit:
+                order.sent_ns = now_ns
+                frames.append(self._frames(order, now_ns, Flag.RESEND))
+        return frames, overdue
+
+    def due_ns(self) -> int:
+        """When `tick` has something to do at the earliest."""
+        due = self.next_hb_ns
+        if self.queue:
+            due = min(due, self.queue[0].deadline_ns)
+        for order in self.sent:
+            due = min(due, order.sent_ns + (RESEND_EXPIRED_NS if order.overdue else RESEND_NS))
+            break  # the oldest was sent first; the others follow at the next tick
+        return due
+
+    def _flow(self, now_ns: int) -> list[Frames]:
+        frames: list[Frames] = []
+        while self.queue and len(self.sent) < self.credit:
+            order = self.queue.popleft()
+            order.sent_ns = now_ns
+            self.sent.append(order)
+            self.last_sent = order.seq
+            frames.append(self._frames(order, now_ns, Flag(0)))
+        return frames
+
+    @staticmethod
+    def _frames(order: Order, now_ns: int, add: Flag) -> Frames:
+        ttl_us = max(0, (order.deadline_ns - now_ns) // 1000)
+        if not add and ttl_us.to_bytes(4, "big") == order.head[48:52]:
+            return [b"VERDICT", order.head, order.payload]
+        return [b"VERDICT", protocol.copy_of(order.head, order.payload, add=int(add), ttl_us=ttl_us), order.payload]
