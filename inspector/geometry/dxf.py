@@ -1,6 +1,6 @@
 """A flat DXF drawing → closed contours in millimetres, or an error that says what to change in it. The one file that knows ezdxf.
 
-    the file's bytes ─ look at them first ─▶ ezdxf ─ count what blocks expand to ─▶ pieces ─ chain ─▶ loops ─ nest ─▶ Drawing
+    bytes ─ look at them first ─▶ ezdxf ─ count what blocks expand to ─▶ pieces ─ chain ─▶ loops ─ nest ─▶ Drawing
 
 A *piece* is one flattened entity, a *loop* a closed chain of pieces, a *contour* a loop with its place in the nesting. What is not
 the outline by its kind, layer or line type (text, dimensions, bend lines, engraving) is told apart and listed, never guessed in.
@@ -12,6 +12,7 @@ not a place on a drawing · E_DXF_UNITS the drawing does not say its units · E_
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import re
 import time
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import ezdxf
 import numpy as np
@@ -28,40 +29,44 @@ from ezdxf.document import Drawing as Document
 from ezdxf.entities.boundary_paths import ArcEdge, EdgePath, EllipseEdge, LineEdge, PolylinePath, SplineEdge
 from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
+from ezdxf.lldxf.const import DXFError
 from ezdxf.math import OCS, BSpline, Vec3
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
+from inspector.geometry.contours import Piece, encloses_nothing, nest, signature
+from inspector.geometry.curves import SAG_MM, Circle, arc, bulged, sag_mm, same_circle, sampled
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
-from inspector.records import ConfigError, Contour
+from inspector.records import ConfigError, ConfigErrors, Contour
 
-MAX_BYTES = 64 << 20
+logging.getLogger("ezdxf").addHandler(logging.NullHandler())  # what it finds is told in our own words
+
+MAX_BYTES = 32 << 20
 MAX_ENTITIES = 100_000
 MAX_POINTS = 2_000_000
 MAX_DEPTH = 8
 MAX_SECONDS = 5.0
+LINE_SECONDS, RECORD_SECONDS = 1.2e-6, 4e-5
+"""What ezdxf takes to load a line of the file, and an entity: what could not end in time is not begun."""
+
 MAX_COORDINATE = 1e9
 """Drawing units; a survey's coordinates (some 6e6) are fine, 1e300 is a broken file."""
-
-SAG_MM = 3e-4
-"""How far a chord may lie from its arc: arcs are drawn ⅔ of it outside their chords, so that the mean error is nothing."""
 
 GAPS_MM = (1e-5, 1e-3, 1e-2, 0.05)
 """Ends this near are taken for one, the nearest first; no single tolerance closes all real drawings."""
 
-UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4, "foot": 304.8}
-INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m"}
+UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4, "foot": 304.8, "mil": 0.0254, "um": 1e-3, "dm": 100.0, "yard": 914.4}
+INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m", 9: "mil", 10: "yard", 13: "um", 14: "dm"}
+ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 
-NOT_OUTLINE_LAYER = re.compile(
-    r"bend|biege|fold|pli\b|engrav|grav[iu]r|etch|scrib|mark(ing)?s?\b|text|annot|note|label|dim(?!m)|bema(ß|ss)|mass?e\b|title|border|frame_|"
+NOT_CUT_LAYER = re.compile(
+    r"bend|biege|fold|pli\b|engrav|grav[iu]r|etch|scrib|mark(ing)?s?\b|text|annot|note|label|dim(?!m)|bema(ß|ss)|mass?e\b|title|border|"
     r"schriftfeld|defpoints|constr|hilfs|help|aux|cent(er|re)|mittell|hidden|verdeckt|viewport|vport|hatch|schraff|zone|ignore",
     re.IGNORECASE,
 )
-NOT_OUTLINE_LINETYPE = re.compile(
-    r"cent(er|re)|hidden|dash|phantom|dot|divide|mitte|strich|verdeckt|ACAD_ISO0[2-9]|ACAD_ISO1", re.IGNORECASE
-)
-"""By drawing practice (ISO 128) these lines are axes, hidden or bend edges, never what is cut."""
+NOT_CUT_LINETYPE = re.compile(r"cent(er|re)|hidden|dash|phantom|dot|divide|mitte|strich|verdeckt|ACAD_ISO0[2-9]|ACAD_ISO1", re.IGNORECASE)
+"""By drawing practice (ISO 128) such lines are axes, hidden edges or bends, never what is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Drawing:
 
     `contours` are those of all parts; `parts` holds for each part the indices of its own, the outer one first, largest part first.
     `units_source` says who knows the units: "$INSUNITS", "$MEASUREMENT", "given" or "side file". `digest` is the SHA-256 of the file and
-    its side file, which is in `side`.
+    its side file, which is in `side`. Tolerances come with the template.
     """
 
     file: Path
@@ -97,21 +102,6 @@ class Drawing:
     side: Side = field(default_factory=Side)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """One flattened entity: points (N, 2) in mm; closed without its first point again.
-
-    `curve` = (x, y, radius) where it is a circle or a part of one.
-    """
-
-    points: Points
-    layer: str
-    handle: str
-    entity: str
-    closed: bool
-    curve: tuple[float, float, float] | None = None
-
-
 class _Notes:
     """What is to be told of the drawing, gathered on the way, and the time that is left."""
 
@@ -121,11 +111,8 @@ class _Notes:
         self.warnings: list[str] = []
         self.until = time.monotonic() + MAX_SECONDS
 
-    def ignore(self, entity: str, layer: str, reason: str) -> None:
-        self.ignored[entity, layer, reason] += 1
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def ignore(self, piece: Piece, reason: str) -> None:
+        self.ignored[piece.entity, piece.layer, reason] += 1
 
     def error(self, code: str, text: str, line: int | None = None) -> ConfigError:
         return ConfigError(code, text, file=str(self.file), line=line)
@@ -138,7 +125,7 @@ class _Notes:
 def read(path: Path, *, units: str | None = None) -> Drawing:
     """The drawing in the DXF file at `path`, ASCII or binary, R12 to R2018; `units` (mm, cm, m, inch, foot) where it does not say its own.
 
-    Raises `ConfigError` E_DXF_… (see the module).
+    Raises `ConfigError` E_DXF_… (see the module) and E_SIDE_….
     """
     notes = _Notes(path)
     if units is not None and units not in UNITS_MM:
@@ -146,13 +133,17 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     data, header = _look(path, notes)
     side, side_bytes = side_file.read(path)
     document = _load(path, notes)
+    notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
-    pieces = _pieces(document, UNITS_MM[known], side, notes)
-    loops = _loops(_without_duplicates(pieces, notes), notes)
-    contours, parts = _nest(loops)
+    pieces = _without_duplicates(_pieces(document, UNITS_MM[known], side, notes), notes)
+    loops = _without_duplicates(_loops(pieces, notes), notes)
+    _warn_of_crossings(loops, notes)
+    contours, parts = nest(loops)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    if not 1.0 <= max(x1 - x0, y1 - y0) <= 20_000.0:
+        notes.warnings.append(f"the drawing is {x1 - x0:.6g} × {y1 - y0:.6g} mm: are its units really {known} ({source})?")
     return Drawing(
         file=path,
         name=path.stem,
@@ -189,15 +180,21 @@ def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
         if not data.rstrip(b"\x00").endswith(b"EOF"):
             raise notes.error("E_DXF_FORMAT", "the file is cut off: no EOF at its end; export it again")
         return data, _binary_header(data)
-    lines = [line.strip() for line in re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf"))]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not any(line == b"SECTION" for line in lines[:2000]):
+    count = data.count(b"\n") or data.count(b"\r")
+    if count * LINE_SECONDS > MAX_SECONDS:
+        raise notes.error("E_DXF_LIMIT", f"{count} lines; at most {MAX_SECONDS / LINE_SECONDS:.0f}")
+    lines = [line.strip() for line in re.split(rb"\r\n|\n|\r", data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\x00\x1a \t\r\n"))]
+    if b"SECTION" not in lines[:2000]:
         raise notes.error("E_DXF_FORMAT", "this is not a DXF: no SECTION at its beginning")
     if lines[-1] != b"EOF":
-        raise notes.error("E_DXF_FORMAT", "the file is cut off: no EOF at its end; export it again", line=len(lines))
-    header: dict[str, str] = {}
+        if lines[-1] != b"ENDSEC":
+            raise notes.error("E_DXF_FORMAT", "the file is cut off: no EOF at its end; export it again", line=len(lines))
+        notes.warnings.append("no EOF at the end of the file; its last section is whole")
     codes, values = lines[0::2], lines[1::2]
+    records = codes.count(b"0")
+    if len(lines) * LINE_SECONDS + records * RECORD_SECONDS > MAX_SECONDS:
+        raise notes.error("E_DXF_LIMIT", f"{records} entities in {len(lines)} lines could not be read within {MAX_SECONDS:g} s")
+    header: dict[str, str] = {}
     section = b""
     for number, (code, value) in enumerate(zip(codes, values, strict=False)):
         if code == b"2" and number and values[number - 1] == b"SECTION":
@@ -211,25 +208,26 @@ def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
 
 
 def _binary_header(data: bytes) -> dict[str, str]:
-    """The two variables that name units, out of a binary file (group code in one byte before R13, in two since)."""
+    """The two variables that name units, out of a binary file: group code 70 in one byte before R13 and in two since, then 16 bits."""
     found = {}
     for name in ("$INSUNITS", "$MEASUREMENT"):
-        match = re.search(re.escape(name.encode()) + rb"\x00(?:\x46\x00?)(..)", data, re.DOTALL)
+        match = re.search(re.escape(name.encode()) + rb"\x00\x46\x00?(..)", data, re.DOTALL)
         if match:
             found[name] = str(int.from_bytes(match[1], "little", signed=True))
     return found
 
 
 def _load(path: Path, notes: _Notes) -> Document:
-    """The document, by the strict reader, and where that gives up by the one that repairs."""
+    """The document, by the strict reader, and where that gives up by the one that repairs. What either may raise is not said anywhere."""
     try:
         return ezdxf.filemanagement.readfile(path)
-    except (ezdxf.lldxf.const.DXFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RecursionError) as strict:
+    except Exception as strict:  # noqa: BLE001 - a stranger's parser on a stranger's file
         try:
             document, auditor = recover.readfile(path)
         except Exception as error:
             raise notes.error("E_DXF_FORMAT", f"not a readable DXF: {strict or type(strict).__name__}") from error
-        notes.warn(f"the file is damaged and was repaired: {strict} ({len(auditor.fixes)} fixes, {len(auditor.errors)} errors)")
+        repairs = f"{len(auditor.fixes)} repaired, {len(auditor.errors)} not"
+        notes.warnings.append(f"the file is damaged ({strict}) and was read all the same: {repairs}; compare the contours")
         return document
 
 
@@ -238,26 +236,21 @@ def _units(header: dict[str, str], given: str | None, beside: str | None, notes:
 
     $MEASUREMENT = 1 is metric, which by convention is mm; 0 is every writer's default and says nothing.
     """
-    said: str | None = None
     code = header.get("$INSUNITS", "")
-    if code.lstrip("-").isdigit():
-        said = INSUNITS.get(int(code))
-        if said is None and int(code) != 0 and given is None and beside is None:
-            raise notes.error("E_DXF_UNITS", f"$INSUNITS is {code}, no unit for parts; give --units {'|'.join(UNITS_MM)}")
+    number = int(code) if re.fullmatch(r"-?\d+", code) else 0
+    said = INSUNITS.get(number)
     if given is not None:
         if said is not None and said != given:
-            notes.warn(f"the drawing says {said} ($INSUNITS), {given} was given and holds")
+            notes.warnings.append(f"the drawing says {said} ($INSUNITS), {given} was given and holds")
         return given, "given"
     if said is not None:
         return said, "$INSUNITS"
     if beside is not None:
         return beside, "side file"
-    if header.get("$MEASUREMENT") == "1":
-        notes.warn("no $INSUNITS; taken for mm because $MEASUREMENT says metric")
+    if number == 0 and header.get("$MEASUREMENT") == "1":
+        notes.warnings.append("no $INSUNITS; taken for mm because $MEASUREMENT says metric")
         return "mm", "$MEASUREMENT"
-    raise notes.error(
-        "E_DXF_UNITS", f"the drawing does not say its units ($INSUNITS {code or 'missing'}); give --units {'|'.join(UNITS_MM)}"
-    )
+    raise notes.error("E_DXF_UNITS", f"the drawing does not say its units ($INSUNITS {code or 'missing'}); {ASK_UNITS}")
 
 
 # --- entities ----------------------------------------------------------------------------------------------------------
@@ -271,18 +264,16 @@ def _count(document: Document, notes: _Notes) -> None:
         if name in path:
             raise notes.error("E_DXF_CYCLE", f"block {name} holds itself: {' > '.join((*path[path.index(name) :], name))}")
         if len(path) > 10 * MAX_DEPTH:
-            raise notes.error("E_DXF_LIMIT", f"blocks lie more than {MAX_DEPTH} deep in one another")
+            raise notes.error("E_DXF_LIMIT", f"blocks lie more than {10 * MAX_DEPTH} deep in one another; at most {MAX_DEPTH}")
         if name in totals:
             return totals[name]
         total, depth = 0, 0
         for entity in entities:
             total += 1
-            if isinstance(entity, Insert):
-                block = document.blocks.get(entity.dxf.name)
-                if block is not None:
-                    inner, below = measure(entity.dxf.name, block, (*path, name))
-                    total += inner * max(entity.mcount, 1)
-                    depth = max(depth, below + 1)
+            if isinstance(entity, Insert) and (block := document.blocks.get(entity.dxf.name)) is not None:
+                inner, below = measure(entity.dxf.name, block, (*path, name))
+                total += inner * max(abs(entity.mcount), 1)
+                depth = max(depth, below + 1)
         totals[name] = total, depth
         return total, depth
 
@@ -293,45 +284,47 @@ def _count(document: Document, notes: _Notes) -> None:
         raise notes.error("E_DXF_LIMIT", f"{total} entities once blocks are expanded; at most {MAX_ENTITIES}")
 
 
-def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> list[_Piece]:
-    """Every entity that can be an outline, flattened, in mm; hatches count only where nothing else is closed."""
-    shown = {layer.dxf.name.lower(): layer for layer in document.layers}
-    pieces: list[_Piece] = []
-    fills: list[_Piece] = []
+def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> list[Piece]:
+    """Every entity that can be an outline, flattened, in mm; the boundaries of hatches only where there is nothing else."""
+    styles = {layer.dxf.name.lower(): layer for layer in document.layers}
+    lines: list[Piece] = []
+    fills: list[Piece] = []
     points = 0
     for entity, layer, handle in _expanded(document.modelspace(), None, None, notes):
         notes.look_at_clock()
         kind = entity.dxftype()
-        style = shown.get(layer.lower())
-        linetype = entity.dxf.get("linetype", "BYLAYER")
-        if linetype.upper() in ("BYLAYER", "BYBLOCK") and style is not None:
-            linetype = style.dxf.get("linetype", "Continuous")
-        if kind not in _FLATTEN:
-            notes.ignore(kind, layer, "not an outline")
-        elif entity.dxf.get("invisible", 0) or (style is not None and (style.is_off() or style.is_frozen())):
-            notes.ignore(kind, layer, "not shown")
-        elif not _is_cut(layer, side):
-            notes.ignore(kind, layer, "layer")
-        elif NOT_OUTLINE_LINETYPE.search(linetype):
-            notes.ignore(kind, layer, f"line type {linetype}")
-        else:
-            for flat in _flattened(entity, mm, layer, handle, notes):
-                (fills if kind in ("HATCH", "MPOLYGON") else pieces).append(flat)
-                points += len(flat.points)
-                if points > MAX_POINTS:
-                    raise notes.error("E_DXF_LIMIT", f"more than {MAX_POINTS} points once curves are flattened")
-    if pieces or not fills:
-        for fill in fills:
-            notes.ignore(fill.entity, fill.layer, "fill of what others outline")
-        return pieces
-    notes.warn("no lines: the outline is taken from the boundaries of the hatches")
-    return fills
+        reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
+        if reason is not None:
+            notes.ignored[kind, layer, reason] += 1
+            continue
+        for piece in _flattened(entity, mm, layer, handle, notes):
+            (fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
+            points += len(piece.points)
+            if points > MAX_POINTS:
+                raise notes.error("E_DXF_LIMIT", f"more than {MAX_POINTS} points once curves are flattened")
+    if fills and not lines:
+        notes.warnings.append("no lines: the outline is taken from the boundaries of the hatches")
+        return fills
+    for fill in fills:
+        notes.ignore(fill, "fills what lines outline")
+    return lines
 
 
-def _is_cut(layer: str, side: Side) -> bool:
-    """Whether the lines of a layer may be outlines: as the side file says, else by the layer's name."""
+def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | None:
+    """Why this entity is no outline; None where it may be one. What the side file says of a layer holds against its name and line type."""
+    if entity.dxftype() not in _FLATTEN:
+        return "not an outline"
+    if entity.dxf.get("invisible", 0) or (style is not None and (style.is_off() or style.is_frozen())):
+        return "not shown"
     said = side.layers[layer].outline if layer in side.layers else None
-    return not NOT_OUTLINE_LAYER.search(layer) if said is None else said
+    if said is not None:
+        return None if said else "side file"
+    if NOT_CUT_LAYER.search(layer):
+        return "not cut, by the layer's name"
+    linetype = entity.dxf.get("linetype", "BYLAYER")
+    if linetype.upper() in ("BYLAYER", "BYBLOCK"):
+        linetype = "CONTINUOUS" if style is None else style.dxf.get("linetype", "CONTINUOUS")
+    return f"not cut, by the line type {linetype}" if NOT_CUT_LINETYPE.search(linetype) else None
 
 
 def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, notes: _Notes) -> Iterator[tuple[DXFGraphic, str, str]]:
@@ -344,76 +337,72 @@ def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, no
             yield entity, own, source
             continue
         if not entity.dxf.xscale or not entity.dxf.yscale:
-            notes.ignore("INSERT", own, "scale is 0")
+            notes.ignored["INSERT", own, "its scale is 0"] += 1
+            continue
+        if entity.block() is None:
+            notes.ignored["INSERT", own, f"block {entity.dxf.name} is missing"] += 1
             continue
         if not entity.dxf.zscale:
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted
-        if entity.block() is None:
-            notes.ignore("INSERT", own, f"block {entity.dxf.name} is missing")
-            continue
         for single in entity.multi_insert() if entity.mcount > 1 else (entity,):
             notes.look_at_clock()
             yield from _expanded(single.virtual_entities(), own, source, notes)
 
 
-def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _Notes) -> Iterator[_Piece]:
-    """The pieces of one entity; tells of those that have no length."""
+def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _Notes) -> Iterator[Piece]:
+    """The pieces of one entity; tells of those that have no length or cannot be drawn."""
     kind = entity.dxftype()
     try:
         found = list(_FLATTEN[kind](entity, mm))
-    except (ValueError, TypeError, ArithmeticError, IndexError, AttributeError, ezdxf.lldxf.const.DXFError) as error:
-        notes.warn(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
-        notes.ignore(kind, layer, "cannot be drawn")
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
+        notes.warnings.append(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
+        notes.ignored[kind, layer, "cannot be drawn"] += 1
         return
-    for points, closed, curve in found:
-        if not np.isfinite(points).all() or (len(points) and np.abs(points).max() > MAX_COORDINATE * mm):
-            raise notes.error(
-                "E_DXF_COORD", f"{kind} {handle} on layer {layer} has a coordinate that is not finite or beyond {MAX_COORDINATE:g}"
-            )
-        keep = np.ones(len(points), dtype=bool)
-        keep[1:] = np.hypot(*np.diff(points, axis=0).T) > 1e-9
-        points = points[keep]
-        if not closed and len(points) > 2 and np.hypot(*(points[0] - points[-1])) <= GAPS_MM[0]:
+    for points, closed, circle in found:
+        if not np.isfinite(points).all() or np.abs(points).max(initial=0.0) > MAX_COORDINATE * mm:
+            text = f"{kind} {handle} on layer {layer} has a coordinate that is not finite or beyond {MAX_COORDINATE:g}"
+            raise notes.error("E_DXF_COORD", text)
+        moved = np.hypot(*np.diff(points, axis=0).T) > 1e-9
+        points = points[np.concatenate([[True], moved])]
+        if len(points) > 2 and np.hypot(*(points[0] - points[-1])) <= (1e-9 if closed else GAPS_MM[0]):
             closed, points = True, points[:-1]
-        if closed and len(points) > 1 and np.hypot(*(points[0] - points[-1])) <= 1e-9:
-            points = points[:-1]
+        piece = Piece(points, layer, handle, kind, closed, circle)
         if len(points) < 2 or np.hypot(*np.ptp(points, axis=0)) < GAPS_MM[1]:
-            notes.warn(f"{kind} {handle} on layer {layer} has no length and is left out")
+            reason = "no length"
+        elif closed and encloses_nothing(points):
+            reason = "encloses nothing"
+        else:
+            yield piece
             continue
-        if closed and (len(points) < 3 or abs(polygon.signed_area(points)) < 1e-9 * float(np.ptp(points, axis=0).max()) ** 2):
-            notes.warn(f"{kind} {handle} on layer {layer} encloses nothing and is left out")
-            continue
-        yield _Piece(points, layer, handle, kind, closed, curve)
+        notes.warnings.append(f"{piece.where} is left out: {reason}")
+        notes.ignore(piece, reason)
 
 
-# Each flattener yields (points in mm, closed, circle or None).
-_Flat = tuple[Points, bool, tuple[float, float, float] | None]
+# Each flattener yields (points in mm, closed, the circle it is or is part of).
+_Flat: TypeAlias = tuple[Points, bool, Circle | None]
+_BROKEN: _Flat = (np.full((2, 2), np.nan), False, None)
 
 
 def _xy(vertices: Iterable[Any], mm: float) -> Points:
     return np.array([(v[0], v[1]) for v in vertices], dtype=np.float64).reshape(-1, 2) * mm
 
 
-def _arc(x: float, y: float, radius: float, start: float, sweep: float) -> Points:
-    """Points along an arc in mm, ends included; the inner ones lie ⅔ of the sag outside, so that the chords are right on average."""
-    if not (math.isfinite(x + y + radius + start + sweep) and 0 <= radius <= 1e3 * MAX_COORDINATE):
-        return np.full((2, 2), np.nan)
-    sag = max(SAG_MM, 1e-7 * radius)
-    step = 2.0 * math.acos(max(1.0 - sag / radius, 0.0)) if radius > sag else 1.0
-    count = max(math.ceil(abs(sweep) / min(step, 0.5)), 2)
-    angle = start + np.linspace(0.0, sweep, count + 1)
-    out = np.full(count + 1, radius * (1.0 + (sweep / count) ** 2 / 12.0))
-    if abs(abs(sweep) - 2.0 * math.pi) > 1e-9:
-        out[[0, -1]] = radius
-    return np.column_stack([x + out * np.cos(angle), y + out * np.sin(angle)])
+def _broken(values: Iterable[float]) -> bool:
+    """Whether any of these numbers is none for a drawing (ezdxf takes NaN and 1e300, and may never end with them)."""
+    return not all(math.isfinite(v) and abs(v) <= MAX_COORDINATE for v in values)
 
 
-def _in_world(points: Points, entity: DXFGraphic, elevation: float, mm: float) -> Points:
-    """From the entity's own plane to the drawing's (an extrusion of −z mirrors)."""
+def _in_world(points: Points, circle: Circle | None, entity: DXFGraphic, z_mm: float = 0.0) -> tuple[Points, Circle | None]:
+    """From the entity's own plane to the drawing's; an extrusion of −z mirrors, and an oblique one makes circles ellipses."""
     extrusion = Vec3(entity.dxf.get("extrusion", (0, 0, 1)))
     if extrusion.isclose((0, 0, 1)):
-        return points
-    return _xy(OCS(extrusion).points_to_wcs([Vec3(x, y, elevation * mm) for x, y in points]), 1.0)
+        return points, circle
+    ocs = OCS(extrusion)
+    turned = _xy(ocs.points_to_wcs([Vec3(x, y, z_mm) for x, y in points]), 1.0)
+    if circle is None or abs(extrusion.normalize().z) < 1.0 - 1e-9:
+        return turned, None
+    centre = ocs.to_wcs((circle[0], circle[1], z_mm))
+    return turned, (centre.x, centre.y, circle[2])
 
 
 def _line(entity: Any, mm: float) -> Iterator[_Flat]:
@@ -421,112 +410,103 @@ def _line(entity: Any, mm: float) -> Iterator[_Flat]:
 
 
 def _circle(entity: Any, mm: float) -> Iterator[_Flat]:
-    centre, radius = Vec3(entity.dxf.center), abs(float(entity.dxf.radius)) * mm
-    if entity.dxftype() == "CIRCLE":
-        start, sweep = 0.0, 2.0 * math.pi
-    else:
+    centre, radius = Vec3(entity.dxf.center) * mm, abs(float(entity.dxf.radius)) * mm
+    start, sweep = 0.0, 2.0 * math.pi
+    if entity.dxftype() == "ARC":
+        if _broken((entity.dxf.start_angle, entity.dxf.end_angle)):
+            yield _BROKEN
+            return
         start = math.radians(entity.dxf.start_angle)
-        sweep = math.radians((entity.dxf.end_angle - entity.dxf.start_angle) % 360.0) or 2.0 * math.pi
-    points = _in_world(_arc(centre.x * mm, centre.y * mm, radius, start, sweep), entity, centre.z, mm)
-    flat = abs(abs(Vec3(entity.dxf.get("extrusion", (0, 0, 1))).normalize().z) - 1.0) < 1e-9
-    middle = _in_world(np.array([(centre.x * mm, centre.y * mm)]), entity, centre.z, mm)[0]
-    full = abs(sweep - 2.0 * math.pi) < 1e-9
-    yield points[:-1] if full else points, full, (float(middle[0]), float(middle[1]), radius) if flat else None
+        sweep = math.radians((entity.dxf.end_angle - entity.dxf.start_angle) % 360.0) or sweep
+    if _broken((*centre, radius)):
+        yield _BROKEN
+        return
+    points, circle = _in_world(arc(centre.x, centre.y, radius, start, sweep), (centre.x, centre.y, radius), entity, centre.z)
+    whole = abs(sweep - 2.0 * math.pi) < 1e-9
+    yield points[:-1] if whole else points, whole, circle
 
 
 def _ellipse(entity: Any, mm: float) -> Iterator[_Flat]:
-    sag = max(SAG_MM / 3.0 / mm, 1e-7 * Vec3(entity.dxf.major_axis).magnitude)
-    yield _xy(entity.flattening(sag), mm), False, None
+    major = Vec3(entity.dxf.major_axis)
+    if _broken((*Vec3(entity.dxf.center), *major, entity.dxf.ratio, entity.dxf.start_param, entity.dxf.end_param)):
+        yield _BROKEN
+        return
+    yield _xy(entity.flattening(sag_mm(major.magnitude * mm) / 3.0 / mm), mm), False, None
 
 
 def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
-    control = _xy(entity.control_points if len(entity.control_points) else entity.fit_points, mm)
-    if not np.isfinite(control).all() or np.abs(control).max(initial=0.0) > MAX_COORDINATE * mm:
-        yield np.full((2, 2), np.nan), False, None
+    control = _xy(entity.control_points if len(entity.control_points) else entity.fit_points, 1.0)
+    if _broken(control.ravel().tolist()) or _broken(entity.knots):
+        yield _BROKEN
         return
-    sag = max(SAG_MM / 3.0, 1e-7 * float(np.ptp(control, axis=0).max()))
-    yield _xy(entity.flattening(sag / mm), mm), False, None
+    if any(not w > 0.0 for w in entity.weights):
+        raise ValueError("a weight is not positive")
+    yield _of_bspline(entity.construction_tool(), mm), False, None
 
 
-def _bulged(vertices: Sequence[tuple[float, float, float]], closed: bool) -> tuple[Points, tuple[float, float, float] | None]:
-    """A polyline of (x, y, bulge) in mm, flattened; bulge = tan(¼ of the arc's sweep) to the next vertex.
-
-    Also its circle where it is one.
-    """
-    parts: list[Points] = []
-    circles: list[tuple[float, float, float]] = []
-    following = [*vertices[1:], vertices[0]] if closed else vertices[1:]
-    for (x0, y0, bulge), (x1, y1, _) in zip(vertices, following, strict=False):
-        chord = math.hypot(x1 - x0, y1 - y0)
-        if not bulge or not chord:
-            parts.append(np.array([(x0, y0)]))
-            circles.append((math.nan, math.nan, math.nan))
-            continue
-        to_centre = chord * (1.0 - bulge * bulge) / (4.0 * bulge)
-        x = 0.5 * (x0 + x1) - to_centre * (y1 - y0) / chord
-        y = 0.5 * (y0 + y1) + to_centre * (x1 - x0) / chord
-        radius = chord * (1.0 + bulge * bulge) / (4.0 * abs(bulge))
-        parts.append(_arc(x, y, radius, math.atan2(y0 - y, x0 - x), 4.0 * math.atan(bulge))[:-1])
-        circles.append((x, y, radius))
-    if not closed:
-        parts.append(np.array([vertices[-1][:2]]))
-    same = len(circles) > 0 and float(np.ptp(np.array(circles), axis=0).max()) < 1e-4
-    return np.concatenate(parts), circles[0] if same and closed else None
+def _of_bspline(spline: BSpline, mm: float) -> Points:
+    """A B-spline as points. One whose ends are not clamped is drawn over its domain alone, between knots p and n."""
+    sag = sag_mm(max(spline.control_points[0].distance(p) for p in spline.control_points) * mm) / 3.0 / mm
+    knots, degree = np.array(spline.knots()), spline.degree
+    if np.ptp(knots[: degree + 1]) == 0 and np.ptp(knots[-degree - 1 :]) == 0:
+        return _xy(spline.flattening(sag), mm)
+    return sampled(lambda at: _xy(spline.points(at.tolist()), 1.0), np.unique(knots[degree : len(knots) - degree]), sag) * mm
 
 
 def _polyline(entity: Any, mm: float) -> Iterator[_Flat]:
+    z = 0.0
     if entity.dxftype() == "LWPOLYLINE":
-        vertices = [(x * mm, y * mm, b) for x, y, b in entity.get_points("xyb")]
-        elevation = float(entity.dxf.get("elevation", 0.0))
+        vertices = [(float(x), float(y), float(b)) for x, y, b in entity.get_points("xyb")]
+        z = float(entity.dxf.get("elevation", 0.0))
     elif entity.is_poly_face_mesh or entity.is_polygon_mesh:
-        return
+        raise ValueError("a mesh")
     else:
         drawn = [v for v in entity.vertices if not v.dxf.get("flags", 0) & 16]  # 16: the frame of a fitted spline
-        vertices = [(v.dxf.location[0] * mm, v.dxf.location[1] * mm, float(v.dxf.get("bulge", 0.0))) for v in drawn]
-        elevation = float(drawn[0].dxf.location[2]) if drawn else 0.0
+        vertices = [(v.dxf.location[0], v.dxf.location[1], float(v.dxf.get("bulge", 0.0))) for v in drawn]
+        z = float(drawn[0].dxf.location[2]) if drawn else 0.0
     if len(vertices) < 2:
-        return
-    if not np.isfinite(np.array(vertices)).all():
-        yield np.full((2, 2), np.nan), False, None
+        raise ValueError("less than two vertices")
+    if _broken(number for vertex in vertices for number in vertex):
+        yield _BROKEN
         return
     closed = bool(entity.is_closed)
-    points, circle = _bulged(vertices, closed)
+    points, circle = bulged([(x * mm, y * mm, b) for x, y, b in vertices], closed)
     if entity.dxftype() == "LWPOLYLINE" or entity.is_2d_polyline:
-        points = _in_world(points, entity, elevation, mm)
-        if circle is not None:
-            x, y = _in_world(np.array([circle[:2]]), entity, elevation, mm)[0]
-            circle = (float(x), float(y), circle[2])
+        points, circle = _in_world(points, circle, entity, z * mm)
     yield points, closed, circle
 
 
 def _hatch(entity: Any, mm: float) -> Iterator[_Flat]:
-    elevation = Vec3(entity.dxf.get("elevation", (0, 0, 0))).z
+    z = Vec3(entity.dxf.get("elevation", (0, 0, 0))).z
     for path in entity.paths:
         if isinstance(path, PolylinePath):
-            points = _bulged([(x * mm, y * mm, b) for x, y, b in path.vertices], True)[0]
+            if _broken(number for vertex in path.vertices for number in vertex):
+                yield _BROKEN
+                continue
+            points = bulged([(x * mm, y * mm, b) for x, y, b in path.vertices], True)[0]
         elif isinstance(path, EdgePath) and path.edges:
-            points = np.concatenate([_edge(edge, mm)[:-1] for edge in path.edges])
+            points = np.concatenate([_hatch_edge(edge, mm)[:-1] for edge in path.edges])
         else:
             continue
-        yield _in_world(points, entity, elevation, mm), True, None
+        yield _in_world(points, None, entity, z * mm)[0], True, None
 
 
-def _edge(edge: Any, mm: float) -> Points:
+def _hatch_edge(edge: Any, mm: float) -> Points:
     """One edge of a hatch's boundary, in its running direction."""
     if isinstance(edge, LineEdge):
-        return np.array([edge.start, edge.end], dtype=np.float64)[:, :2] * mm
+        return _xy((edge.start, edge.end), mm)
+    if isinstance(edge, SplineEdge):
+        spline = BSpline(edge.control_points, order=edge.degree + 1, knots=edge.knot_values, weights=edge.weights or None)
+        return _of_bspline(spline, mm)
     if isinstance(edge, ArcEdge):
         start = math.radians(edge.start_angle)
         sweep = math.radians((edge.end_angle - edge.start_angle) % 360.0) or 2.0 * math.pi
-        points = _arc(edge.center.x * mm, edge.center.y * mm, edge.radius * mm, start, sweep)
-        return points if edge.ccw else points[::-1]
-    if isinstance(edge, EllipseEdge):
-        points = _xy((Vec3(v) for v in edge.construction_tool().flattening(SAG_MM / 3.0 / mm)), mm)
-        return points if edge.ccw else points[::-1]
-    if isinstance(edge, SplineEdge) and edge.control_points:
-        spline = BSpline(edge.control_points, order=edge.degree + 1, knots=edge.knot_values, weights=edge.weights or None)
-        return _xy(spline.flattening(SAG_MM / 3.0 / mm), mm)
-    raise ValueError("a hatch edge without control points")
+        points = arc(edge.center.x * mm, edge.center.y * mm, edge.radius * mm, start, sweep)
+    elif isinstance(edge, EllipseEdge):
+        points = _xy(edge.construction_tool().flattening(SAG_MM / 3.0 / mm), mm)
+    else:
+        raise TypeError(f"an edge of kind {type(edge).__name__}")
+    return points if edge.ccw else points[::-1]
 
 
 _FLATTEN = {
@@ -542,114 +522,115 @@ _FLATTEN = {
 }
 
 
-# --- contours ----------------------------------------------------------------------------------------------------------
+# --- loops -------------------------------------------------------------------------------------------------------------
 
 
-def _without_duplicates(pieces: Sequence[_Piece], notes: _Notes) -> list[_Piece]:
-    """The pieces without those that lie on an earlier one (same ends, same middle, same length)."""
-    seen: set[tuple[int, ...]] = set()
-    kept = []
+def _without_duplicates(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
+    """The pieces without those that lie on an earlier one."""
+    seen: dict[tuple[int, ...], Piece] = {}
     for piece in pieces:
-        ends = piece.points[[0, -1]] if not piece.closed else np.array([piece.points.min(axis=0), piece.points.max(axis=0)])
-        ends = ends[np.lexsort(ends.T)]
-        length = np.hypot(*np.diff(piece.points, axis=0).T).sum()
-        key = tuple(np.round(np.array([*ends.ravel(), *piece.points.mean(axis=0), length]) / 1e-3).astype(np.int64).tolist())
-        if key in seen:
-            notes.warn(f"{piece.entity} {piece.handle} on layer {piece.layer} lies on another and is left out")
-            notes.ignore(piece.entity, piece.layer, "duplicate")
-            continue
-        seen.add(key)
-        kept.append(piece)
-    return kept
+        first = seen.setdefault(signature(piece), piece)
+        if first is not piece:
+            notes.warnings.append(f"{piece.where} is left out: it lies on {first.entity} {first.handle}")
+            notes.ignore(piece, "duplicate")
+    return list(seen.values())
 
 
-def _loops(pieces: Sequence[_Piece], notes: _Notes) -> list[_Piece]:
+_Chain: TypeAlias = tuple[Piece, ...]
+
+
+def _loops(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
     """All closed loops: the closed pieces, and what chains of open ones make. Raises E_DXF_OPEN where an outline stays open."""
     loops = [p for p in pieces if p.closed]
-    rest: list[tuple[_Piece, ...]] = [(p,) for p in pieces if not p.closed]
-    for gap in GAPS_MM:
+    rest: list[_Chain] = [(p,) for p in pieces if not p.closed]
+    loose: list[_Chain] = []
+    for gap in (*GAPS_MM, GAPS_MM[-1]):  # the last once more, without what only hangs on the others
         rest, closed = _chained(rest, gap)
         notes.look_at_clock()
         for chain in closed:
             loop = _loop(chain)
-            if abs(polygon.signed_area(loop.points)) < 1e-9 * float(np.ptp(loop.points, axis=0).max()) ** 2:
-                notes.warn(f"{loop.entity} {loop.handle} on layer {loop.layer} runs there and back, encloses nothing and is left out")
+            if encloses_nothing(loop.points):
+                notes.warnings.append(f"{loop.where} is left out: it runs there and back")
+                notes.ignore(loop, "encloses nothing")
                 continue
-            if gap > 1e-3:
-                notes.warn(f"a gap of up to {gap:g} mm was closed at {loop.entity} {loop.handle} on layer {loop.layer}")
+            if gap > GAPS_MM[1]:
+                notes.warnings.append(f"a gap of up to {gap:g} mm was closed in the loop of {loop.where}")
             loops.append(loop)
-    if not loops and not rest:
-        seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:8])
-        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}")
-    outlines = [loop.points for loop in loops]
-    for chain in rest:
-        points = np.concatenate([p.points for p in chain])
-        open_mm = float(np.hypot(*(points[0] - points[-1])))
-        first = chain[0]
-        where = f"{first.entity} {first.handle} on layer {first.layer}"
-        if not loops or (len(points) > 2 and any(polygon.contains(points, outline[:1])[0] for outline in outlines)):
-            raise notes.error(
-                "E_DXF_OPEN", f"the outline that begins with {where} does not close: {open_mm:.3f} mm are missing at {_at(points[-1])}"
-            )
-        notes.warn(f"the line that begins with {where} does not close ({open_mm:.3f} mm) and is no outline")
-        for piece in chain:
-            notes.ignore(piece.entity, piece.layer, "open")
+        if gap == GAPS_MM[-1]:
+            rest, hanging = _pruned(rest, gap)
+            loose += hanging
+    _judge_open([*rest, *loose], loops, notes)
     return loops
 
 
-def _at(point: Points) -> str:
-    return f"({point[0]:.3f}, {point[1]:.3f}) mm"
-
-
-def _chained(chains: Sequence[tuple[_Piece, ...]], gap_mm: float) -> tuple[list[tuple[_Piece, ...]], list[tuple[_Piece, ...]]]:
+def _chained(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], list[_Chain]]:
     """Joins chains whose ends lie within the gap, as far as no end meets two others: (still open, closed)."""
+    still: list[_Chain] = []
+    closed: list[_Chain] = []
+    if not chains:
+        return still, closed
     edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in chains]
-    if not edges:
-        return [], []
-    still: list[tuple[_Piece, ...]] = []
-    closed: list[tuple[_Piece, ...]] = []
     for found in edgeminer.find_all_simple_chains(edgeminer.Deposit(edges, gap_tol=gap_mm)):
-        joined: list[_Piece] = []
+        joined: list[Piece] = []
         for edge in found:
-            part: tuple[_Piece, ...] = edge.payload
+            part: _Chain = edge.payload
             joined += [replace(p, points=p.points[::-1]) for p in reversed(part)] if edge.is_reverse else part
-        loop = edgeminer.is_loop(found, gap_tol=gap_mm) if len(found) > 1 else found[0].start.distance(found[0].end) <= gap_mm
-        (closed if loop else still).append(tuple(joined))
+        length = sum(p.length_mm for p in joined)
+        ends_meet = math.dist(joined[0].points[0], joined[-1].points[-1]) <= gap_mm
+        (closed if ends_meet and length > 4.0 * gap_mm else still).append(tuple(joined))
     return still, closed
 
 
-def _loop(chain: Sequence[_Piece]) -> _Piece:
-    """One closed piece out of a chain; its layer is that of the longest part, and a circle where all parts are of one."""
-    points = np.concatenate([p.points[:-1] for p in chain])
-    longest = max(chain, key=lambda p: float(np.hypot(*np.diff(p.points, axis=0).T).sum()))
-    curves = np.array([p.curve or (math.nan,) * 3 for p in chain])
-    curve = chain[0].curve if float(np.ptp(curves, axis=0).max()) < 1e-3 else None
-    return _Piece(points, longest.layer, longest.handle, longest.entity, True, curve)
+def _pruned(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], list[_Chain]]:
+    """Parts the chains that end nowhere but hang on others at their other end (a bend line that meets the outline) from the rest."""
+    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in chains]
+    if not edges:
+        return [], []
+    deposit = edgeminer.Deposit(edges, gap_tol=gap_mm)
+    kept: list[_Chain] = []
+    hanging: list[_Chain] = []
+    for edge in edges:
+        degrees = sorted((deposit.degree(edge.start), deposit.degree(edge.end)))
+        (hanging if degrees[0] == 1 and degrees[1] > 2 else kept).append(edge.payload)
+    return kept, hanging
 
 
-def _nest(loops: Sequence[_Piece]) -> tuple[tuple[Contour, ...], tuple[tuple[int, ...], ...]]:
-    """Contours named and turned by their nesting, and the parts: each outermost contour with all that lies in it."""
+def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes) -> None:
+    """Lists open lines that are no outline, and refuses the drawing where one is: where it goes around a part, or there is no part."""
+    if not loops and not chains:
+        seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
+        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}")
     around = polygon.enclosing([loop.points for loop in loops])
-    kinds = ["outer" if not a else "hole" if len(a) % 2 else "island" for a in around]
+    outers = [loop.points for loop, outside in zip(loops, around, strict=True) if not outside]
+    ends = np.array([p for c in chains for p in (c[0].points[0], c[-1].points[-1])])
+    errors: list[ConfigError] = []
+    for number, chain in enumerate(chains):
+        points = np.concatenate([p.points for p in chain])
+        end = points[-1]
+        away = np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T)
+        gap = f"from its end at ({end[0]:.3f}, {end[1]:.3f}) mm it is {away.min():.3f} mm to the next end"
+        if len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers):
+            errors.append(notes.error("E_DXF_OPEN", f"the outline that begins with {chain[0].where} does not close: {gap}"))
+        elif not loops:
+            errors.append(notes.error("E_DXF_OPEN", f"nothing closes; of the line that begins with {chain[0].where}: {gap}"))
+        else:
+            notes.warnings.append(f"the line that begins with {chain[0].where} is no outline: {gap}")
+            for piece in chain:
+                notes.ignore(piece, "open")
+    if errors:
+        raise ConfigErrors(errors[:10])
 
-    def place(i: int) -> tuple[Any, ...]:
-        low, high = loops[i].points.min(axis=0), loops[i].points.max(axis=0)
-        size = abs(polygon.signed_area(loops[i].points)) if kinds[i] == "outer" else 0.0
-        return ("outer", "hole", "island").index(kinds[i]), -size, -round(float(low[1] + high[1]), 3), float(low[0] + high[0])
 
-    order = sorted(range(len(loops)), key=place)
-    contours, numbers = [], Counter[str]()
-    for i in order:
-        kind = kinds[i]
-        numbers[kind] += 1
-        name = kind if kind == "outer" and numbers[kind] == 1 else f"{kind}-{numbers[kind]}"
-        points = loops[i].points
-        if (polygon.signed_area(points) > 0) == (kind == "hole"):
-            points = points[::-1]
-        points = np.ascontiguousarray(points)
-        points.setflags(write=False)
-        contours.append(Contour(name, kind, loops[i].layer, points, True, -0.1, 0.1, loops[i].curve))
-    parts = tuple(
-        tuple(n for n, i in enumerate(order) if i == root or (around[i] and around[i][0] == root)) for root in order if not around[root]
-    )
-    return tuple(contours), parts
+def _loop(chain: _Chain) -> Piece:
+    """One closed piece out of a chain; its layer is that of the longest part, and a circle where all parts are of one."""
+    longest = max(chain, key=lambda p: p.length_mm)
+    circles = [p.circle or (math.nan, math.nan, math.nan) for p in chain]
+    points = np.concatenate([p.points[:-1] for p in chain])
+    return Piece(points, longest.layer, longest.handle, longest.entity, True, circles[0] if same_circle(circles) else None)
+
+
+def _warn_of_crossings(loops: Sequence[Piece], notes: _Notes) -> None:
+    """Outlines that cross themselves or one another cannot be cut as drawn."""
+    for i, j, (x, y) in polygon.crossings([loop.points for loop in loops], depth=GAPS_MM[1], most=20):
+        other = "itself" if i == j else loops[j].where
+        notes.warnings.append(f"{loops[i].where} crosses {other} at ({x:.3f}, {y:.3f}) mm")

@@ -71,3 +71,71 @@ def nested(contours: Sequence[Points]) -> list[Points]:
     """The contours, each turned so that those at even depth run counter-clockwise (y up) and those at odd depth clockwise."""
     depths = [len(outside) for outside in enclosing(contours)]
     return [c if (signed_area(c) > 0) == (depth % 2 == 0) else c[::-1] for c, depth in zip(contours, depths, strict=True)]
+
+
+def crossings(contours: Sequence[Points], depth: float, most: int = 100) -> list[tuple[int, int, Points]]:
+    """Where lines cross, their own or one another's, deeper than `depth`: (contour, contour, point), the first so many.
+
+    Touching is no crossing.
+    """
+    found: list[tuple[int, int, Points]] = []
+    low = np.array([c.min(axis=0) for c in contours])
+    high = np.array([c.max(axis=0) for c in contours])
+    for i, one in enumerate(contours):
+        for j in range(i, len(contours)):
+            if (low[j] > high[i]).any() or (low[i] > high[j]).any():
+                continue
+            found += [(i, j, point) for point in _crossings(one, contours[j], depth, same=i == j)]
+            if len(found) >= most:
+                return found[:most]
+    return found
+
+
+def _crossings(one: Points, other: Points, depth: float, *, same: bool) -> list[Points]:
+    """The crossings of two closed lines, or of one with itself."""
+    a, b, number = one, np.roll(one, -1, axis=0), np.arange(len(one))
+    c, d, other_number = other, np.roll(other, -1, axis=0), np.arange(len(other))
+    if not same:  # only what lies where both are
+        low, high = np.maximum(one.min(axis=0), other.min(axis=0)), np.minimum(one.max(axis=0), other.max(axis=0))
+        near = ((np.maximum(a, b) >= low) & (np.minimum(a, b) <= high)).all(axis=1)
+        a, b, number = a[near], b[near], np.full(np.count_nonzero(near), -1)
+        near = ((np.maximum(c, d) >= low) & (np.minimum(c, d) <= high)).all(axis=1)
+        c, d, other_number = c[near], d[near], other_number[near]
+    found: list[Points] = []
+    # Along x, a segment meets only those that begin at most the widest one's width before it: the few long ones go by themselves.
+    width = np.abs(d[:, 0] - c[:, 0])
+    long = width > 8.0 * np.median(width) if len(width) else np.zeros(0, dtype=bool)
+    for group in (np.flatnonzero(~long), np.flatnonzero(long)):
+        if not len(group) or not len(a):
+            continue
+        left = np.minimum(c[group, 0], d[group, 0])
+        order = np.argsort(left)
+        group, left = group[order], left[order]
+        first = np.searchsorted(left, np.minimum(a[:, 0], b[:, 0]) - width[group].max())
+        last = np.searchsorted(left, np.maximum(a[:, 0], b[:, 0]), side="right")
+        for begin in range(0, len(a), 256):
+            chunk = np.arange(begin, min(begin + 256, len(a)))
+            count = last[chunk] - first[chunk]
+            i = np.repeat(chunk, count)
+            k = group[np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first[chunk], count)]
+            meets = np.minimum(a[i, 1], b[i, 1]) <= np.maximum(c[k, 1], d[k, 1])
+            meets &= (np.maximum(a[i, 1], b[i, 1]) >= np.minimum(c[k, 1], d[k, 1])) & (number[i] < other_number[k])
+            i, k = i[meets], k[meets]
+            found += list(_meetings(a[i], b[i], c[k], d[k], depth))
+    return found
+
+
+def _meetings(a: Points, b: Points, c: Points, d: Points, depth: float) -> Points:
+    """The points where segments a–b and c–d cross, pair by pair, of those whose ends all lie deeper than `depth` beyond the other."""
+    u, v = b - a, d - c
+    c_off, d_off = _across(u, c - a), _across(u, d - a)
+    a_off, b_off = _across(v, a - c), _across(v, b - c)
+    deep = np.minimum(np.minimum(np.abs(a_off), np.abs(b_off)), np.minimum(np.abs(c_off), np.abs(d_off))) > depth
+    crosses = deep & (c_off * d_off < 0) & (a_off * b_off < 0)
+    share = a_off[crosses] / (a_off[crosses] - b_off[crosses])
+    return np.asarray(a[crosses] + share[:, None] * u[crosses])
+
+
+def _across(along: Points, to: Points) -> Points:
+    """How far `to` lies to the left of the direction `along`."""
+    return np.asarray((along[:, 0] * to[:, 1] - along[:, 1] * to[:, 0]) / np.maximum(np.hypot(*along.T), 1e-30))
