@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def _plan(config: Config, recipe: str, errors: list[ConfigError]) -> tuple[Plan,
     checks: list[tuple[str, Check]] = []
     raster = False
     for name, kind in settings.checks.items():
-        with _gathered(errors, config, *loc, "checks", name):
+        with _gathered(errors, config, *loc, "checks", name, settings=kind.model_extra):
             module = plugin("checks", kind.kind)
             chosen = settings_of("checks", kind, module.Settings)
             if "threads" in type(chosen).model_fields and "threads" not in chosen.model_fields_set:
@@ -100,19 +100,23 @@ def _about(key: str, error: ConfigError) -> ConfigError:
 
 
 @contextmanager
-def _gathered(errors: list[ConfigError], config: Config, *loc: str) -> Iterator[None]:
-    """Keeps refusals for later, each with the line where `loc` stands. A key ".x" or "CHECK.x" is taken for the setting x there."""
+def _gathered(errors: list[ConfigError], config: Config, *loc: str, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Keeps refusals for later, each with the line where `loc` stands. A key ".x" or "CHECK.x" is taken for the setting x there, and so
+    is a file that one of the `settings` names.
+    """
     try:
         yield
     except ConfigError as error:
         for each in error.errors if isinstance(error, ConfigErrors) else (error,):
+            said = str(each).removeprefix(each.code).lstrip(": ")
             head, dot, rest = (each.key or "").partition(".")
+            naming = [key for key, value in (settings or {}).items() if each.file and Path(str(value)).name == Path(each.file).name]
             if each.file is not None and each.file == config.file:
                 errors.append(each)
             elif dot and head in ("", loc[-1]):
                 errors.append(config.error(each.code, each.text, *loc, *rest.split(".")))
             else:
-                errors.append(config.error(each.code, str(each).removeprefix(each.code).lstrip(": "), *loc))
+                errors.append(config.error(each.code, said, *loc, *naming[:1]))
 
 
 def _models(check: Any) -> tuple[tuple[str, str], ...]:

@@ -312,3 +312,20 @@ def test_reading_settings_loads_no_numpy() -> None:
     heavy = "numpy cv2 onnxruntime torch ezdxf"
     code = f"import sys, inspector.config; print([m for m in {heavy.split()!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_that_we_ship_are_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    config.read(path, kinds=True)
+
+
+def test_the_example_shows_every_key() -> None:
+    example = next(path for path in CONFIGS if path.name == "line.example.yaml").read_text()
+    sections: list[type[Strict]] = [config.Config, config.Gate, config.Events, config.Metrics, config.Journal, config.Archive]
+    sections += [config.Desk, config.Vision, config.Camera, config.Ring, config.RecipeSettings, config.PartTemplate]
+    missing = {key for section in sections for key in section.model_fields if f"{key}:" not in example}
+    assert not missing
