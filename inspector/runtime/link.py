@@ -131,6 +131,7 @@ _KINDS: tuple[type[ToGate | ToVision], ...] = (
     Reload,
     Drain,
 )
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _CODE = {kind: bytes([65 + i]) for i, kind in enumerate(_KINDS)}
 _KIND = {65 + i: kind for i, kind in enumerate(_KINDS)}
 
@@ -138,8 +139,8 @@ _KIND = {65 + i: kind for i, kind in enumerate(_KINDS)}
 def encode(message: ToGate | ToVision) -> bytes:
     """The bytes of one message."""
     if isinstance(message, Judged):
-        return _CODE[Judged] + json.dumps(message[:-1], separators=(",", ":")).encode() + b"\0" + message.body
-    return _CODE[type(message)] + json.dumps(tuple(message), separators=(",", ":")).encode()
+        return _CODE[Judged] + _ENCODER.encode(message[:-1]).encode() + b"\0" + message.body
+    return _CODE[type(message)] + _ENCODER.encode(message).encode()
 
 
 def decode(data: bytes) -> ToGate | ToVision:

@@ -30,6 +30,7 @@ Tell: TypeAlias = Callable[[ToGate], bool]
 LARGEST_GAP = 1_000
 SETTLING_FRAMES = 3
 MOST_FINDINGS, MOST_DEFECTS = 64, 32
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(slots=True)
@@ -200,7 +201,7 @@ def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: M
         "image_ref": image_ref,
         "part_uid": stamp.uid,
     }
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(body).encode()
 
 
 def _number(value: float | None) -> float | None:

@@ -1,0 +1,422 @@
+"""The parent process: holds the gate, starts vision again when it dies, and answers to systemd.
+
+    main ── gate (threads arbiter, journal, events, replay; never a picture)
+      └──── vision (a child process; may crash, hang, be killed)
+
+What main decides: when the line begins (vision ready), when vision has hung (killed and started again, after a wait that grows), whether
+this process is healthy (WATCHDOG=1 only while every thread moves), and the end: SIGTERM drains, a second one leaves at once, SIGHUP
+reads the recipe again. Signals only set flags.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspector import config
+from inspector.outputs import metrics
+from inspector.outputs.metrics import Family
+from inspector.records import ConfigError
+from inspector.runtime import link
+from inspector.runtime.gate import GateProcess
+from inspector.runtime.health import stale
+
+TURN_S = 0.05
+READY_WITHIN_S = 60.0
+FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.2, 10.0, 60.0
+DRAIN_S = 8.0
+STATUS_EVERY_S = 1.0
+COLLECT_EVERY_S = 10.0
+FROZEN_EXIT_S = 10.0
+REFUSED, BUG = 78, 70
+
+
+class Lock:
+    """The state folder belongs to one daemon; the lock's file names it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `ConfigError` E_STATE_PERM when the folder is not ours to write, E_LOCK when another daemon has it."""
+        path = folder / "lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise ConfigError(
+                "E_STATE_PERM", f"{error.strerror}; user {os.geteuid()} must be able to write there", file=str(path)
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._file, 32).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise ConfigError("E_LOCK", f"the state folder is in use by process {owner}", file=str(folder)) from None
+        os.ftruncate(self._file, 0)
+        os.write(self._file, f"{os.getpid()}\n".encode())
+
+    def release(self) -> None:
+        """Give the folder back; the kernel does it too when the process dies."""
+        os.close(self._file)
+
+
+class Systemd:
+    """sd_notify(3) over its socket; does nothing where there is none. `watchdog_s` is None when nobody watches this process."""
+
+    def __init__(self, environment: dict[str, str] | os._Environ[str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_s: float | None = None
+        self.warning = ""
+        limit, owner = environment.get("WATCHDOG_USEC"), environment.get("WATCHDOG_PID", "")
+        if limit:
+            try:
+                if owner and int(owner) != os.getpid():
+                    raise ValueError(f"WATCHDOG_PID is {owner}, we are {os.getpid()}")
+                self.watchdog_s = int(limit) / 1e6
+            except ValueError as error:
+                self.warning = f"watchdog off: {error}"
+
+    def say(self, *lines: str) -> None:
+        """Send the lines; a notify socket that does not listen is no reason to stop."""
+        if self._address:
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as end:
+                end.sendto("\n".join(lines).encode(), self._address)
+
+
+@dataclass(slots=True)
+class Vision:
+    """The child process from its start on; `ready` is what it said when it was."""
+
+    process: subprocess.Popen[bytes]
+    end: link.End
+    started_s: float
+    ready: link.Ready | None = None
+
+    @staticmethod
+    def start(path: Path, now_s: float) -> Vision:
+        """A new child that reads the configuration at `path`."""
+        ours, theirs = link.pair()
+        command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
+        environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
+        process = subprocess.Popen(
+            command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
+        )
+        theirs.close()
+        return Vision(process, ours, now_s)
+
+    def kill(self, *, show_stacks: bool = False) -> None:
+        """End it now, after a look at what its threads were doing."""
+        if show_stacks:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGCONT)
+                self.process.send_signal(signal.SIGUSR1)
+                time.sleep(0.1)
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class Asked:
+    """What signals have asked for; handlers set it, the main thread reads it."""
+
+    terminations: int = 0
+    reloads: int = 0
+    bell: threading.Event = field(default_factory=threading.Event)
+
+    def on_signal(self, number: int, _: Any) -> None:
+        """A handler for SIGTERM, SIGINT and SIGHUP."""
+        if number == signal.SIGHUP:
+            self.reloads += 1
+        else:
+            self.terminations += 1
+        self.bell.set()
+
+
+class Daemon:
+    """One line's daemon: made by `run`, which is its only user."""
+
+    def __init__(self, path: Path, settings: config.Config, asked: Asked, *, say: Callable[[str], None]) -> None:
+        self._path, self._settings, self._asked, self._say_line = path, settings, asked, say
+        self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
+        self._systemd = Systemd()
+        self._vision: Vision | None = None
+        self._wait_s, self._start_at_s = FIRST_WAIT_S, 0.0
+        self._restarts = 0
+        self._begin_ns: int | None = None
+        self._failed = self._frozen = ""
+        self._frozen_since_s: float | None = None
+        self._pinged_s = self._status_s = self._collected_s = 0.0
+        self._reloads = 0
+        self._trouble = "starting"
+        self._metrics_address = ""
+
+    # -- life
+
+    def run(self, for_s: float | None) -> int:
+        """Until the end; the exit code."""
+        with ExitStack() as stack:
+            threading.excepthook = self._on_dead_thread
+            stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
+            self._gate.start(stack)
+            server, _ = metrics.serve(self._settings.metrics.gate_bind, self.families)
+            self._metrics_address = f"{self._settings.metrics.gate_bind.rpartition(':')[0]}:{server.server_port}"
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            stack.callback(self._kill_vision)
+            if self._systemd.warning:
+                self._log(self._systemd.warning)
+            gc.collect()
+            gc.freeze()
+            gc.disable()  # a full collection stops every thread; the garbage of the gate is young and is collected in the turns
+            stack.callback(gc.enable)
+            until_s = None
+            while True:
+                now_s = time.monotonic()
+                code = self._turn(now_s)
+                if code is not None:
+                    return code
+                if until_s is None and self._begin_ns is not None and for_s is not None:
+                    until_s = now_s + for_s
+                if self._asked.terminations or (until_s is not None and now_s >= until_s) or self._finished:
+                    return self._drain()
+                self._asked.bell.wait(TURN_S)
+                self._asked.bell.clear()
+
+    def _turn(self, now_s: float) -> int | None:
+        """One look at everything; an exit code when it is over."""
+        if self._failed:
+            self._log(f"ends: {self._failed}")
+            self._systemd.say(f"STATUS={self._failed}")
+            return BUG
+        code = self._look_after_vision(now_s)
+        if code is not None:
+            return code
+        self._reload_if_asked()
+        return self._watch(now_s)
+
+    # -- vision
+
+    def _look_after_vision(self, now_s: float) -> int | None:
+        vision = self._vision
+        if vision is None:
+            if now_s >= self._start_at_s:
+                self._vision = Vision.start(self._path, now_s)
+            return None
+        exited = vision.process.poll()
+        if exited is not None:
+            if exited == REFUSED and self._begin_ns is None:
+                return REFUSED  # it has said what a person must change
+            self._lost_vision(f"vision ended with {exited}" if exited >= 0 else f"vision was killed by signal {-exited}", now_s)
+        elif vision.ready is None:
+            self._hear_ready(vision, now_s)
+        else:
+            hung = stale(self._gate.vision_ages_ms())
+            if hung:
+                self._log(f"vision hangs: {', '.join(hung)}")
+                vision.kill(show_stacks=True)
+                self._lost_vision(f"vision hung: {', '.join(hung)}", now_s)
+        return None
+
+    def _hear_ready(self, vision: Vision, now_s: float) -> None:
+        try:
+            message = vision.end.receive()
+        except EOFError:
+            return  # its exit is seen in the next turn
+        while message is not None and not isinstance(message, link.Ready):
+            message = vision.end.receive()  # cameras that are down already; said again with their next attempt
+        if message is None:
+            if now_s - vision.started_s > READY_WITHIN_S:
+                vision.kill(show_stacks=True)
+                self._lost_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s)
+            return
+        vision.ready = message
+        self._gate.attach(vision.end, message)
+        if self._begin_ns is None:
+            self._begin_ns = time.monotonic_ns()
+            self._gate.begin(self._begin_ns)
+        vision.end.send(link.Begin(self._begin_ns))
+        self._write_ready_file(message)
+        self._trouble = ""
+        self._systemd.say("READY=1", f"STATUS={self._status()}")
+        self._log(f"ready: {json.dumps(self.endpoints())}")
+
+    def _lost_vision(self, text: str, now_s: float) -> None:
+        """Every part is rejected from here on; start it again, later each time unless it had worked for long."""
+        vision, self._vision = self._vision, None
+        if vision is None:
+            return
+        self._log(text)
+        self._trouble = text
+        self._restarts += 1
+        if vision.ready is not None:
+            self._gate.detach(text)
+        vision.end.close()
+        if now_s - vision.started_s > HEALTHY_AFTER_S:
+            self._wait_s = FIRST_WAIT_S
+        self._start_at_s = now_s + self._wait_s
+        self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
+
+    def _kill_vision(self) -> None:
+        if self._vision is not None:
+            self._vision.kill()
+
+    @property
+    def _finished(self) -> bool:
+        return self._vision is not None and self._vision.ready is not None and self._gate.finished is not None
+
+    # -- reload
+
+    def _reload_if_asked(self) -> None:
+        if self._asked.reloads == self._reloads or self._vision is None or self._vision.ready is None:
+            return
+        if self._vision.end.send(link.Reload()):
+            self._reloads = self._asked.reloads
+            self._systemd.say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reading the recipe again")
+            self._systemd.say("READY=1")  # the line has never stopped running; what became of it stands in STATUS
+
+    # -- health
+
+    def _watch(self, now_s: float) -> int | None:
+        frozen = stale(self._gate.ages_ms())
+        if frozen:
+            if self._frozen_since_s is None:
+                self._frozen_since_s = now_s
+                self._log(f"frozen: {', '.join(frozen)}")
+                self._systemd.say(f"STATUS=frozen: {', '.join(frozen)}")
+                faulthandler.dump_traceback(all_threads=True)
+            if self._systemd.watchdog_s is None and now_s - self._frozen_since_s > FROZEN_EXIT_S:
+                self._log("ends: nobody watches, and a frozen thread does not come back")
+                sys.stderr.flush()
+                os._exit(BUG)
+            return None
+        self._frozen_since_s = None
+        if self._systemd.watchdog_s is not None and now_s - self._pinged_s > min(0.5, self._systemd.watchdog_s / 4):
+            self._pinged_s = now_s
+            self._systemd.say("WATCHDOG=1")
+        if now_s - self._status_s > STATUS_EVERY_S:
+            self._status_s = now_s
+            self._systemd.say(f"STATUS={self._status()}")
+        if now_s - self._collected_s > COLLECT_EVERY_S:
+            self._collected_s = now_s
+            gc.collect(1)
+        return None
+
+    def _status(self) -> str:
+        return " ".join(filter(None, [ledger_line(self._gate.counters()), self._trouble, self._systemd.warning]))
+
+    def _on_dead_thread(self, arguments: threading.ExceptHookArgs) -> None:
+        """A thread that nobody started through `Worker` died: the process must not go on half alive."""
+        name = arguments.thread.name if arguments.thread else "?"
+        traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback, file=sys.stderr)
+        self._failed = f"thread {name} died: {arguments.exc_type.__name__}: {arguments.exc_value}"
+        self._asked.bell.set()
+
+    # -- the end
+
+    def _drain(self) -> int:
+        """Stop the cameras, let what waits be judged, close every part, and say how it all went."""
+        self._systemd.say("STOPPING=1", "STATUS=draining")
+        terminations = self._asked.terminations
+        by_s = time.monotonic() + DRAIN_S
+        vision = self._vision
+        if vision is not None and vision.ready is not None:
+            with suppress(OSError):
+                vision.end.send(link.Drain())
+            while time.monotonic() < by_s and vision.process.poll() is None and self._gate.finished != link.Finished(True):
+                if self._asked.terminations > terminations + (0 if terminations else 1):
+                    return self._leave_at_once()
+                time.sleep(0.01)
+        self._gate.drain(max(0.5, by_s - time.monotonic()))
+        if vision is not None and vision.process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                vision.process.wait(max(0.5, by_s - time.monotonic()))
+        self._say_line(ledger_line(self._gate.counters()))
+        return BUG if self._failed else 0
+
+    def _leave_at_once(self) -> int:
+        self._log("second signal: leaving at once; what is open was never passed")
+        self._kill_vision()
+        self._say_line(ledger_line(self._gate.counters()))
+        sys.stdout.flush()
+        os._exit(0)
+
+    # -- telling
+
+    def _log(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def endpoints(self) -> dict[str, str]:
+        """Where everything can be reached, with the ports that were really taken."""
+        ready = self._vision.ready if self._vision else None
+        return {**self._gate.endpoints(), "metrics_gate": self._metrics_address, "metrics_vision": ready.metrics if ready else ""}
+
+    def _write_ready_file(self, ready: link.Ready) -> None:
+        path = self._settings.ready_file
+        if path is None:
+            return
+        content = {
+            "pid": os.getpid(),
+            "vision_pid": ready.pid,
+            "epoch": self._gate.epoch,
+            "begin_ns": self._begin_ns,
+            "endpoints": self.endpoints(),
+            "config": str(self._path.absolute()),
+        }
+        part = path.with_name(f"{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(content) + "\n")
+            part.replace(path)
+        except OSError as error:
+            self._log(f"ready file {path}: {error.strerror}")
+
+    def families(self) -> Iterable[Family]:
+        """What is shown at /metrics."""
+        yield from self._gate.metrics()
+        yield Family(
+            "vision_up", "gauge", "1 while vision judges.", [({}, float(self._vision is not None and self._vision.ready is not None))]
+        )
+        yield Family("vision_restarts", "counter", "Times vision ended and was started again.", [({}, self._restarts)])
+        ages = [({"worker": name}, age / 1e3) for name, age in self._gate.ages_ms().items()]
+        yield Family("worker_age_seconds", "gauge", "Since the last step of each thread.", ages)
+
+
+def ledger_line(counters: Any) -> str:
+    """The account of all parts in one line."""
+    names = ("triggers", "pass", "reject", "not_inspected", "pending", "unexplained")
+    return " ".join(f"{name}={counters[name]}" for name in names)
+
+
+def run(path: Path, *, for_s: float | None = None, allow_root: bool = False, say: Callable[[str], None] = print) -> int:
+    """The daemon from start to end; the exit code. Raises `ConfigError` for what a person must change before it can start.
+
+    `say` is given the last line, the ledger. Must be called from the main thread, which it keeps.
+    """
+    if os.geteuid() == 0 and not allow_root:
+        raise ConfigError("E_ROOT", "this daemon needs no rights of root; run it as its own user, or with --allow-root")
+    settings = config.read(path)
+    lock = Lock(settings.state_dir)
+    asked = Asked()
+    before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        return Daemon(path, settings, asked, say=say).run(for_s)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if settings.ready_file is not None:
+            settings.ready_file.unlink(missing_ok=True)
+        lock.release()
