@@ -1,0 +1,231 @@
+"""Numbers to coordinates: what the pages draw as SVG is worked out here, pure, in the chart's own pixels (y down)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from inspector.desk.state import MINUTE_NS, Measured, Minute, Part
+from inspector.desk.words import clock, number
+
+INDIVIDUALS_D2 = 1.128
+"""Mean of the range of two normal values, in standard deviations (Shewhart's d2 for n = 2)."""
+RUN_OF_ONE_SIDE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One minute: a stack of three, from below; `x`, `width` and the pieces' (y, height)."""
+
+    x: float
+    width: float
+    passed: tuple[float, float]
+    rejected: tuple[float, float]
+    not_inspected: tuple[float, float]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis: where, and what it says."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Parts per minute. The drawing area is `width` × `height`."""
+
+    width: float
+    height: float
+    bars: tuple[Bar, ...]
+    ticks: tuple[Tick, ...]
+    hours: tuple[Tick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One row of a Pareto: how often, its share, and the share of it and all before it."""
+
+    label: str
+    count: int
+    share_ratio: float
+    running_ratio: float
+    length_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One value of a control chart. `bad`: out of the drawing's limits. `odd`: beyond the process's own limits."""
+
+    x: float
+    y: float
+    bad: bool
+    odd: bool
+    label: str
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A level line of a control chart."""
+
+    y: float
+    kind: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A chart of single values: the process's mean and its limits (3σ by the mean moving range), and the drawing's limits.
+
+    `cp`, `cpk` (None where they cannot be said: an open limit, fewer than 25 values, no spread). `notes` say what is odd.
+    """
+
+    width: float
+    height: float
+    dots: tuple[Dot, ...]
+    path: str
+    lines: tuple[Line, ...]
+    ticks: tuple[Tick, ...]
+    mean: float
+    sigma: float
+    cp: float | None
+    cpk: float | None
+    notes: tuple[str, ...]
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers within [low, high], roughly `about` of them, steps of 1, 2 or 5 times a power of ten."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        return [low]
+    raw = (high - low) / max(1, about)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def bars(minutes: Sequence[tuple[int, Minute]], *, width: float = 900, height: float = 140) -> Bars:
+    """Stacked bars of parts per minute."""
+    tallest = max([m.passed + m.rejected + m.not_inspected for _, m in minutes] + [1])
+    marks = ticks(0, tallest, 3)
+    top = max(tallest, marks[-1])
+    step = width / max(1, len(minutes))
+    drawn = []
+    for i, (at, m) in enumerate(minutes):
+        y, pieces = height, []
+        for count in (m.passed, m.rejected, m.not_inspected):
+            tall = count / top * height
+            y -= tall
+            pieces.append((round(y, 2), round(tall, 2)))
+        when = clock(at * MINUTE_NS)[:5]
+        said = f"{when}: {m.passed} passed, {m.rejected} rejected, {m.not_inspected} not inspected"
+        drawn.append(Bar(round(i * step, 2), round(step * 0.8, 2), pieces[0], pieces[1], pieces[2], said))
+    return Bars(
+        width,
+        height,
+        tuple(drawn),
+        tuple(Tick(round(height - m / top * height, 2), number(m)) for m in marks),
+        tuple(Tick(round((i + 0.4) * step, 2), clock(at * MINUTE_NS)[:5]) for i, (at, _) in enumerate(minutes) if at % 10 == 0),
+    )
+
+
+def pareto(counts: Mapping[str, int], *, most: int = 12) -> tuple[Slice, ...]:
+    """The greatest first; what is beyond `most` rows is one row `other`."""
+    ranked = Counter({k: v for k, v in counts.items() if v > 0}).most_common()
+    if len(ranked) > most:
+        ranked = [*ranked[: most - 1], ("other", sum(v for _, v in ranked[most - 1 :]))]
+    total, greatest = sum(v for _, v in ranked), max([v for _, v in ranked], default=0)
+    rows, running = [], 0
+    for label, count in ranked:
+        running += count
+        rows.append(Slice(label, count, count / total, running / total, count / greatest))
+    return tuple(rows)
+
+
+def total(minutes: Sequence[tuple[int, Minute]]) -> Minute:
+    """The minutes as one."""
+    whole = Minute()
+    for _, m in minutes:
+        whole.passed += m.passed
+        whole.rejected += m.rejected
+        whole.not_inspected += m.not_inspected
+        whole.reasons.update(m.reasons)
+        whole.features.update(m.features)
+    return whole
+
+
+def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, height: float = 300) -> Control | None:
+    """The control chart of one dimension; None of fewer than two values.
+
+    Individuals chart: σ = mean moving range / 1.128; Cp = (high − low) / 6σ, Cpk = min(high − mean, mean − low) / 3σ
+    (Montgomery, Introduction to Statistical Quality Control, ch. 6 and 8). Odd: beyond 3σ, or eight in a row on one side of the mean.
+    """
+    values = [f.value for _, f in series if f.value is not None]
+    if len(values) < 2 or len(values) != len(series):
+        return None
+    low, high, unit = series[-1][1].low, series[-1][1].high, series[-1][1].unit
+    mean = math.fsum(values) / len(values)
+    sigma = math.fsum(abs(b - a) for a, b in itertools.pairwise(values)) / (len(values) - 1) / INDIVIDUALS_D2
+    upper, lower = mean + 3 * sigma, mean - 3 * sigma
+    shown = [*values, upper, lower, *(v for v in (low, high) if v is not None)]
+    bottom, top = min(shown), max(shown)
+    room = (top - bottom) * 0.06 or abs(top) * 0.1 or 1.0
+    bottom, top = bottom - room, top + room
+
+    def y_of(value: float) -> float:
+        return round(height - (value - bottom) / (top - bottom) * height, 2)
+
+    step = width / len(values)
+    dots = tuple(
+        Dot(
+            round((i + 0.5) * step, 2),
+            y_of(value),
+            not finding.ok,
+            not lower <= value <= upper,
+            f"part {part.part_seq}, {clock(part.at_utc_ns)}: {number(value)} {unit}",
+            part.epoch,
+            part.seq,
+        )
+        for i, ((part, finding), value) in enumerate(zip(series, values, strict=True))
+    )
+    lines = [Line(y_of(mean), "mean", f"mean {number(mean, 5)}")]
+    if sigma > 0:
+        lines += [Line(y_of(upper), "process", f"+3σ {number(upper, 5)}"), Line(y_of(lower), "process", f"−3σ {number(lower, 5)}")]
+    named = (("low", low), ("high", high)) if low != high else (("exactly", low),)
+    lines += [Line(y_of(v), "limit", f"{name} {number(v)}") for name, v in named if v is not None]
+    capable = len(values) >= 25 and sigma > 0
+    sides = [(mean - low) / (3 * sigma)] if capable and low is not None else []
+    sides += [(high - mean) / (3 * sigma)] if capable and high is not None else []
+    return Control(
+        width,
+        height,
+        dots,
+        "M" + "L".join(f"{d.x} {d.y}" for d in dots),
+        tuple(lines),
+        tuple(Tick(y_of(t), number(t)) for t in ticks(bottom, top, 5)),
+        mean,
+        sigma,
+        (high - low) / (6 * sigma) if capable and low is not None and high is not None else None,
+        min(sides) if sides else None,
+        _notes(dots, values, mean),
+    )
+
+
+def _notes(dots: Sequence[Dot], values: Sequence[float], mean: float) -> tuple[str, ...]:
+    """What an experienced eye would say of the chart."""
+    notes = []
+    if bad := sum(d.bad for d in dots):
+        notes.append(f"{bad} of the last {len(dots)} {'is' if bad == 1 else 'are'} out of the drawing's limits.")
+    if odd := sum(d.odd and not d.bad for d in dots):
+        notes.append(f"{odd} {'is' if odd == 1 else 'are'} within the drawing's limits, but unlike the others (beyond 3σ).")
+    tail = values[-RUN_OF_ONE_SIDE:]
+    if len(tail) == RUN_OF_ONE_SIDE and (min(tail) > mean or max(tail) < mean):
+        notes.append(f"Drift: the last {RUN_OF_ONE_SIDE} are all {'above' if tail[-1] > mean else 'below'} the mean.")
+    return tuple(notes)

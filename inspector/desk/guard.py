@@ -1,0 +1,133 @@
+"""What stands before every route: which hosts and origins may ask, how much and how often, and the headers of every answer.
+
+A page in a foreign tab cannot read ours (hosts by allow-list: no DNS rebinding) nor write to it (origin checked on every write). Answers
+that refuse are JSON, `{"error": {"code", "text"}}`, and never repeat what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inspector.interfaces import Clock
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+LARGEST_BODY_BYTES = 32 << 20
+LARGEST_QUERY_BYTES = 2048
+ASKED_PER_S = 200
+ASKED_AT_ONCE = 400
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class Refused(HTTPException):
+    """A refusal with a stable code; the text is for a person."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(status, text)
+        self.code = code
+
+
+def answer(status: int, code: str, text: str) -> JSONResponse:
+    """The one shape of every refusal."""
+    return JSONResponse({"error": {"code": code, "text": text}}, status)
+
+
+def host_of(authority: str) -> str:
+    """The host in a Host header, without port, in lower case: `[::1]:8080` → `[::1]`."""
+    host = authority.strip().lower()
+    end = host.rfind(":")
+    return host if end < 0 or end < host.rfind("]") else host[:end]
+
+
+class Guard:
+    """ASGI middleware: refuses, limits, and dresses every answer. `hosts` are the names under which the page may be called."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], clock: Clock) -> None:
+        self._app, self._hosts, self._clock = app, frozenset(hosts), clock
+        self._tokens, self._filled_ns = float(ASKED_AT_ONCE), clock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        dressed = _dressed(send)
+        refused = self._refused(scope)
+        if refused is not None:
+            await answer(refused.status_code, refused.code, refused.detail)(scope, receive, dressed)
+            return
+        await self._app(scope, _limited(receive), dressed)
+
+    def _refused(self, scope: Scope) -> Refused | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if len(headers.getlist("host")) != 1 or host_of(host) not in self._hosts:
+            return Refused(400, "E_HTTP_HOST", "this page is not served under that host name")
+        if not self._token():
+            return Refused(429, "E_HTTP_RATE", "too many requests; wait a moment")
+        if len(scope.get("query_string", b"")) > LARGEST_QUERY_BYTES:
+            return Refused(414, "E_HTTP_QUERY", f"the query has more than {LARGEST_QUERY_BYTES} bytes")
+        if scope["method"] in WRITES:
+            origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+            ours = origin in (None, f"http://{host}") and site in (None, "same-origin")
+            if not ours or origin is site is None:
+                return Refused(403, "E_HTTP_ORIGIN", "this page takes what is sent from itself only")
+            length = headers.get("content-length", "0")
+            if not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
+                return Refused(413, "E_HTTP_SIZE", f"at most {LARGEST_BODY_BYTES >> 20} MiB")
+        return None
+
+    def _token(self) -> bool:
+        """A bucket of `ASKED_AT_ONCE` tokens that fills with `ASKED_PER_S`."""
+        now = self._clock()
+        self._tokens = min(ASKED_AT_ONCE, self._tokens + (now - self._filled_ns) / 1e9 * ASKED_PER_S)
+        self._filled_ns = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def _limited(receive: Receive) -> Receive:
+    """The body, which must not grow beyond its limit whatever its header said."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > LARGEST_BODY_BYTES:
+            raise Refused(413, "E_HTTP_SIZE", f"at most {LARGEST_BODY_BYTES >> 20} MiB")
+        return message
+
+    return limited
+
+
+def _dressed(send: Send) -> Send:
+    """Every answer carries the headers; what says nothing about storing is not stored."""
+
+    async def dressed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return dressed

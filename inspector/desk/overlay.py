@@ -1,0 +1,159 @@
+"""The drawing laid over a part's picture: outlines, findings and defects in the picture's own pixels, ready for an SVG of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inspector.desk.state import Part
+from inspector.geometry import raster
+from inspector.records import Contour, Pose
+
+if TYPE_CHECKING:
+    from inspector.records import Floats
+
+LEAST_STEP_PX = 0.7
+CLOSE_UP_PX = 120.0
+MOST_CLOSE_UPS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One contour as an SVG path; `bad`: one of its findings is out of limits."""
+
+    name: str
+    kind: str
+    path: str
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Where finding number `index` of the table is."""
+
+    index: int
+    x: float
+    y: float
+    ok: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A defect's box."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUp:
+    """A piece of the picture to show large: the SVG view box, and what is there."""
+
+    view_box: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """All that is drawn over a picture of `width` × `height` pixels; `line` is a line width that suits its size."""
+
+    width: int
+    height: int
+    line: float
+    outlines: tuple[Outline, ...]
+    markers: tuple[Marker, ...]
+    boxes: tuple[Box, ...]
+    close_ups: tuple[CloseUp, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A camera's drawing in mm (y turned down) with the places where its parts failed: (x, y, what)."""
+
+    camera: str
+    view_box: str
+    line: float
+    outlines: tuple[Outline, ...]
+    dots: tuple[tuple[float, float, str], ...]
+    parts: int
+
+
+def places(camera: str, contours: Sequence[Contour], parts: Sequence[Part]) -> Places | None:
+    """Where the rejects of one camera failed, on its drawing; None when none of them says where."""
+    mine = [p for p in parts if any(e.camera == camera for e in p.exposures)]
+    dots = tuple((round(f.at_mm[0], 3), round(-f.at_mm[1], 3), f"part {p.part_seq}, {f.name}") for p in mine for f in p.failed if f.at_mm)
+    if not dots or not contours:
+        return None
+    points = np.concatenate([c.points_mm for c in contours])
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    side = max(x1 - x0, y1 - y0)
+    room = 0.06 * side
+    box = f"{x0 - room:.4g} {-y1 - room:.4g} {x1 - x0 + 2 * room:.4g} {y1 - y0 + 2 * room:.4g}"
+    outlines = tuple(Outline(c.name, c.kind, path_of(c.points_mm * (1, -1), least_step=side / 400), False) for c in contours)
+    return Places(camera, box, float(f"{side / 220:.3g}"), outlines, dots, len(mine))
+
+
+def pose_of(said: Mapping[str, Any] | None) -> Pose | None:
+    """The pose in an event, or None where there is none to be used."""
+    if said is None:
+        return None
+    try:
+        x, y, angle, scale = (float(said[k]) for k in ("x_px", "y_px", "angle_rad", "scale_px_per_mm"))
+        homography = None if said.get("homography") is None else tuple(float(v) for v in said["homography"])
+        pose = Pose(x, y, angle, scale, score_ratio=0.0, residual_mm=0.0, homography=homography)
+    except (KeyError, TypeError, ValueError):
+        return None
+    numbers = pose.homography or (pose.x_px, pose.y_px, pose.angle_rad, pose.scale_px_per_mm)
+    return pose if np.isfinite(numbers).all() and len(numbers) in (4, 9) else None
+
+
+def path_of(points: Floats, *, least_step: float, closed: bool = True) -> str:
+    """An SVG path through the points (N, 2) without those that lie closer to the last than `least_step`."""
+    kept: list[tuple[float, float]] = []
+    for x, y in points:
+        if not kept or abs(x - kept[-1][0]) + abs(y - kept[-1][1]) >= least_step:
+            kept.append((float(x), float(y)))
+    digits = 1 if least_step > 0.3 else 4
+    return "M" + "L".join(f"{x:.{digits}f} {y:.{digits}f}" for x, y in kept) + ("Z" if closed else "")
+
+
+def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour]) -> Overlay:
+    """What is drawn over the part's picture of `size` (width, height) px; without a usable pose only the defects' boxes."""
+    width, height = size
+    pose = pose_of(part.pose)
+    line = max(1.0, max(width, height) / 640)
+    bad = {f.feature for f in part.failed}
+    outlines: tuple[Outline, ...] = ()
+    markers: tuple[Marker, ...] = ()
+    if pose is not None:
+        outlines = tuple(
+            Outline(c.name, c.kind, path_of(raster.to_picture(c.points_mm, pose), least_step=LEAST_STEP_PX * line), c.name in bad)
+            for c in contours
+        )
+        markers = tuple(Marker(i, *_point(f.at_mm, pose), f.ok, f.name) for i, f in enumerate(part.findings, 1) if f.at_mm is not None)
+    boxes = tuple(
+        Box(d.bbox_px[0], d.bbox_px[1], d.bbox_px[2], d.bbox_px[3], d.class_name if d.score is None else f"{d.class_name} {d.score:.2f}")
+        for d in part.defects
+        if d.bbox_px is not None
+    )
+    return Overlay(width, height, round(line, 2), outlines, markers, boxes, tuple(_close_ups(markers, boxes, line)))
+
+
+def _point(at_mm: tuple[float, float] | None, pose: Pose) -> tuple[float, float]:
+    ((x, y),) = raster.to_picture([at_mm or (0.0, 0.0)], pose)
+    return round(float(x), 1), round(float(y), 1)
+
+
+def _close_ups(markers: Sequence[Marker], boxes: Sequence[Box], line: float) -> list[CloseUp]:
+    """The places that made the part a reject, a few of them, each large enough to see."""
+    side = CLOSE_UP_PX * line / 1.5
+    found = [(m.x, m.y, side, f"{m.index}: {m.label}") for m in markers if not m.ok]
+    found += [(b.x + b.width / 2, b.y + b.height / 2, max(side, 1.25 * max(b.width, b.height)), b.label) for b in boxes]
+    return [CloseUp(f"{x - wide / 2:.1f} {y - wide / 2:.1f} {wide:.1f} {wide:.1f}", label) for x, y, wide, label in found[:MOST_CLOSE_UPS]]

@@ -1,0 +1,549 @@
+"""What the page knows of the line: fed with the daemon's messages, asked for the state of things at a moment.
+
+`Board` keeps a bounded window of everything and is safe to use from several threads. It believes nothing that is old: without a heartbeat
+for 1.5 s (INSP/1) the whole line is stale. What a message lacks stays None; a message that is none of ours is counted and left out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from inspector.desk.words import hold_name, reason_name
+
+STALE_AFTER_NS = 1_500_000_000
+RATE_WINDOW_NS = 30_000_000_000
+MINUTE_NS = 60_000_000_000
+KEPT_PARTS = 2_000
+KEPT_REJECTS = 1_000
+KEPT_ALARMS = 200
+KEPT_MINUTES = 24 * 60
+KEPT_VALUES = 400
+MOST_SERIES = 512
+MOST_LABELS_PER_MINUTE = 64
+LATENCY_WINDOW = 500
+
+PASS = "PASS"
+NOT_INSPECTED = "REJECT_NOT_INSPECTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One finding as the event tells it. `low` and `high` are inclusive, None is open; `at_mm` is the place in the drawing."""
+
+    check: str
+    feature: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    ok: bool
+    at_mm: tuple[float, float] | None
+
+    @property
+    def name(self) -> str:
+        """How a person calls it: `outline: hole-3`."""
+        return f"{self.check}: {self.feature}" if self.feature else self.check
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One defect's place in the picture: `bbox_px` is (x, y, w, h)."""
+
+    class_name: str
+    score: float | None
+    threshold: float | None
+    bbox_px: tuple[float, ...] | None
+    area_mm2: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One camera's share in a part."""
+
+    camera: str
+    frame_id: int | None
+    complete: bool
+    quality_ratio: float | None
+    exposure_us: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One verdict. (`epoch`, `seq`) names it.
+
+    `total_ms` runs from the trigger to the verdict, `margin_ms` is what was left to the deadline when the verdict was sent.
+    """
+
+    epoch: str
+    seq: int
+    part_seq: int
+    uid: str | None
+    lane: int
+    verdict: str
+    reason: int
+    reason_text: str
+    at_utc_ns: int
+    total_ms: float | None
+    margin_ms: float | None
+    stages_ms: tuple[tuple[str, float], ...]
+    findings: tuple[Measured, ...]
+    defects: tuple[Defect, ...]
+    exposures: tuple[Exposure, ...]
+    pose: Mapping[str, Any] | None
+    image_ref: str | None
+    recipe: str
+    models: tuple[str, ...]
+    late: bool
+
+    @property
+    def passed(self) -> bool:
+        """Anything but PASS is a reject."""
+        return self.verdict == PASS
+
+    @property
+    def inspected(self) -> bool:
+        """Somebody looked at it; a part that is rejected unseen says something about the line, not about the part."""
+        return self.verdict != NOT_INSPECTED
+
+    @property
+    def failed(self) -> tuple[Measured, ...]:
+        """The findings that are not within their limits."""
+        return tuple(f for f in self.findings if not f.ok)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that a person should know: `severity` is critical, warning or info; a change of the line's state is "state"."""
+
+    at_utc_ns: int
+    code: str
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The ledger of this epoch; every trigger has exactly one outcome, so `unexplained` is 0 or something is broken."""
+
+    triggers: int = 0
+    passed: int = 0
+    rejected: int = 0
+    not_inspected: int = 0
+    pending: int = 0
+
+    @property
+    def unexplained(self) -> int:
+        """Triggers without an outcome."""
+        return self.triggers - self.passed - self.rejected - self.not_inspected - self.pending
+
+
+@dataclass(slots=True)
+class Minute:
+    """What happened in one minute of UTC; `reasons` and `features` count why parts were rejected and which of their features failed."""
+
+    passed: int = 0
+    rejected: int = 0
+    not_inspected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    features: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median, 99th percentile, least and greatest of some numbers."""
+
+    median: float
+    p99: float
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """The line at one moment. `stale`: nothing here is known to be true now."""
+
+    stale: bool
+    heard_s: float | None
+    state: str
+    permit: bool
+    why: tuple[str, ...]
+    counters: Counters
+    rate_per_min: float
+    latency_ms: Spread | None
+    margin_ms: Spread | None
+    gateways: tuple[str, ...]
+    oldest_pending_ms: float | None
+    stages_ms: tuple[tuple[str, float], ...]
+    epoch: str
+    misread: int
+    lost: int
+
+    @property
+    def running(self) -> bool:
+        """Parts are judged and may pass."""
+        return not self.stale and self.permit and self.state == "RUN"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraHealth:
+    """How one camera does, from the parts of its lane that the page has seen."""
+
+    camera: str
+    lane: int
+    up: bool | None
+    said: str
+    last_utc_ns: int | None
+    rate_per_min: float
+    seen: int
+    incomplete: int
+    not_inspected: int
+    quality_ratio: float | None
+    total_ms: Spread | None
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Nearest-rank percentiles; None of nothing."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    last = len(ordered) - 1
+    return Spread(ordered[last // 2], ordered[-(-99 * last // 100)], ordered[0], ordered[-1])
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
+        return None
+    numbers = tuple(_number(v) for v in value)
+    return None if None in numbers else tuple(n for n in numbers if n is not None)
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _measured(found: Mapping[str, Any]) -> Measured:
+    at = _numbers(found.get("at_mm"), 2)
+    return Measured(
+        _text(found.get("check")),
+        _text(found.get("feature")),
+        _number(found.get("value")),
+        _number(found.get("low")),
+        _number(found.get("high")),
+        _text(found.get("unit")),
+        found.get("ok") is True,
+        None if at is None else (at[0], at[1]),
+    )
+
+
+def _exposure(camera: Mapping[str, Any]) -> Exposure:
+    frame = camera.get("frame_id")
+    return Exposure(
+        _text(camera.get("cam_id")),
+        int(frame) if isinstance(frame, int | str) and str(frame).isdigit() else None,
+        camera.get("complete") is not False,
+        _number(camera.get("quality")),
+        _number(camera.get("exposure_us")),
+    )
+
+
+def part_of(event: Mapping[str, Any]) -> Part:
+    """The part that an `insp.verdict` event tells of; `ValueError` when its identity or verdict cannot be read."""
+    timing, eject, trigger = _mapping(event.get("timing_ms")), _mapping(event.get("eject")), _mapping(event.get("trigger"))
+    total, ttl = _number(timing.get("trigger_to_verdict", timing.get("total"))), _number(eject.get("ttl_us"))
+    models = _mappings(event.get("models")) or [_mapping(event.get("model"))]
+    if not isinstance(event.get("verdict"), str):
+        raise ValueError("an event without verdict")
+    try:
+        return Part(
+            epoch=str(event["epoch"]),
+            seq=int(event["seq"]),
+            part_seq=int(event["part_seq"]),
+            uid=event["part_uid"] if isinstance(event.get("part_uid"), str) else None,
+            lane=int(event["lane"]),
+            verdict=event["verdict"],
+            reason=int(event.get("reason") or 0),
+            reason_text=_text(event.get("reason_text")),
+            at_utc_ns=int(trigger.get("t_trigger_utc_ns") or 0),
+            total_ms=total,
+            margin_ms=None if ttl is None else ttl / 1e3,
+            stages_ms=tuple((str(k), n) for k, v in _mapping(timing.get("stages")).items() if (n := _number(v)) is not None),
+            findings=tuple(_measured(f) for f in _mappings(event.get("findings"))),
+            defects=tuple(
+                Defect(
+                    _text(d.get("class")),
+                    _number(d.get("score")),
+                    _number(d.get("threshold")),
+                    _numbers(d.get("bbox_px"), 4),
+                    _number(d.get("area_mm2")),
+                )
+                for d in _mappings(event.get("defects"))
+            ),
+            exposures=tuple(_exposure(c) for c in _mappings(event.get("cameras"))),
+            pose=event["pose"] if isinstance(event.get("pose"), Mapping) else None,
+            image_ref=event["image_ref"] if isinstance(event.get("image_ref"), str) else None,
+            recipe=_text(event.get("config_sha256")),
+            models=tuple(_text(m.get("name")) for m in models if m.get("name")),
+            late=event.get("late") is True,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a verdict event: {error!r}") from error
+
+
+def _holds_of(said: Any) -> dict[str, str]:
+    """What holds the permit back: name → text (empty where only the name is told)."""
+    if isinstance(said, Mapping):
+        return {str(name)[:64]: _text(text)[:200] for name, text in said.items()}
+    return {_text(name)[:64]: "" for name in said} if isinstance(said, list | tuple) else {}
+
+
+def _counters_of(said: Mapping[str, Any]) -> Counters:
+    def number(name: str) -> int:
+        return int(said.get(name) or 0)
+
+    return Counters(number("triggers"), number("pass"), number("reject"), number("not_inspected"), number("pending"))
+
+
+class Board:
+    """Everything that the page shows. Messages go in by `verdict`, `alarm`, `state`, `beat`; `at_ns` is monotonic."""
+
+    def __init__(self, cameras: Sequence[tuple[str, int]], *, utc: Callable[[], int]) -> None:
+        """`cameras` are (name, lane); `utc` gives UTC nanoseconds."""
+        self._cameras = tuple(cameras)
+        self._utc = utc
+        self._lock = threading.Lock()
+        self._parts: OrderedDict[tuple[str, int], Part] = OrderedDict()
+        self._rejects: OrderedDict[tuple[str, int], Part] = OrderedDict()
+        self._received: deque[tuple[int, int]] = deque(maxlen=20_000)
+        self._alarms: deque[Alarm] = deque(maxlen=KEPT_ALARMS)
+        self._minutes: OrderedDict[int, Minute] = OrderedDict()
+        self._series: OrderedDict[tuple[int, str, str], deque[tuple[Part, Measured]]] = OrderedDict()
+        self._holds: dict[str, str] = {}
+        self._hold_texts: dict[str, str] = {}
+        self._camera_counts: dict[int, list[int]] = {}
+        self._beat_ns: int | None = None
+        self._beat: Mapping[str, Any] = {}
+        self._counters = Counters()
+        self._epoch = ""
+        self._misread = self._lost = 0
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """Grows with every message: who has shown this number already need not look again."""
+        return self._changes
+
+    def verdict(self, event: Mapping[str, Any], at_ns: int, *, historical: bool = False) -> None:
+        """A verdict event. One that comes twice (a replay after a gap) counts once; `historical` ones leave counters and rate alone."""
+        try:
+            part = part_of(event)
+            counters = _counters_of(_mapping(event.get("counters")))
+        except (ValueError, TypeError):
+            self.misread()
+            return
+        with self._lock:
+            self._changes += 1
+            if not historical:
+                if part.epoch != self._epoch or counters.triggers >= self._counters.triggers:
+                    self._counters = counters
+                self._epoch = part.epoch
+                self._received.append((at_ns, part.lane))
+            key = (part.epoch, part.seq)
+            if key in self._parts or key in self._rejects:
+                return
+            _keep(self._parts, key, part, KEPT_PARTS)
+            if not part.passed:
+                _keep(self._rejects, key, part, KEPT_REJECTS)
+            self._count(part)
+            self._measure(part)
+
+    def _count(self, part: Part) -> None:
+        minute = self._minutes.get(part.at_utc_ns // MINUTE_NS)
+        if minute is None:
+            minute = _keep(self._minutes, part.at_utc_ns // MINUTE_NS, Minute(), KEPT_MINUTES)
+        seen = self._camera_counts.setdefault(part.lane, [0, 0, 0])
+        seen[0] += 1
+        seen[1] += any(not e.complete for e in part.exposures)
+        seen[2] += not part.inspected
+        if part.passed:
+            minute.passed += 1
+            return
+        if part.inspected:
+            minute.rejected += 1
+        else:
+            minute.not_inspected += 1
+        _tally(minute.reasons, reason_name(part.reason, part.reason_text))
+        for name in dict.fromkeys(f.name for f in part.failed):
+            _tally(minute.features, name)
+        if not part.failed:
+            for name in dict.fromkeys(d.class_name for d in part.defects):
+                _tally(minute.features, name)
+
+    def _measure(self, part: Part) -> None:
+        for finding in part.findings:
+            if finding.value is None:
+                continue
+            key = (part.lane, finding.check, finding.feature)
+            series = self._series.get(key)
+            if series is None:
+                series = _keep(self._series, key, deque(maxlen=KEPT_VALUES), MOST_SERIES)
+            series.append((part, finding))
+
+    def alarm(self, event: Mapping[str, Any]) -> None:
+        """An `insp.alarm` event."""
+        self._tell(event, _text(event.get("code")) or "ALARM", _text(event.get("severity")) or "critical", _text(event.get("text")))
+
+    def state(self, event: Mapping[str, Any]) -> None:
+        """An `insp.state` event: the line's state has changed, or what holds the permit back."""
+        holds = _holds_of(event.get("holds"))
+        self._tell(event, _text(event.get("state")) or "STATE", "state", "; ".join(hold_name(*hold) for hold in holds.items()))
+        with self._lock:
+            self._hold_texts = {name: text for name, text in holds.items() if text}
+
+    def _tell(self, event: Mapping[str, Any], code: str, severity: str, text: str) -> None:
+        at = event.get("t_event_utc_ns")
+        at_utc_ns = int(at) if isinstance(at, str | int) and str(at).isdecimal() else self._utc()
+        with self._lock:
+            self._changes += 1
+            self._alarms.append(Alarm(at_utc_ns, code[:64], severity, text[:400]))
+
+    def beat(self, heartbeat: Mapping[str, Any], at_ns: int) -> None:
+        """A heartbeat, received at `at_ns`."""
+        with self._lock:
+            self._changes += 1
+            self._beat_ns, self._beat = at_ns, heartbeat
+            self._holds = _holds_of(heartbeat.get("holds"))
+            if isinstance(heartbeat.get("epoch"), str):
+                self._epoch = heartbeat["epoch"]
+            if isinstance(heartbeat.get("counters"), Mapping):
+                with suppress(ValueError, TypeError):
+                    self._counters = _counters_of(heartbeat["counters"])
+
+    def misread(self) -> None:
+        """A message came that could not be read."""
+        with self._lock:
+            self._misread += 1
+
+    def hole(self, count: int) -> None:
+        """So many events are lost for good (below the journal's retention)."""
+        with self._lock:
+            self._lost += count
+
+    def glance(self, now_ns: int) -> Glance:
+        """The line now."""
+        with self._lock:
+            heard = None if self._beat_ns is None else (now_ns - self._beat_ns) / 1e9
+            beat, recent = self._beat, [p for p in list(self._parts.values())[-LATENCY_WINDOW:] if p.inspected]
+            return Glance(
+                stale=self._beat_ns is None or now_ns - self._beat_ns > STALE_AFTER_NS,
+                heard_s=heard,
+                state=_text(beat.get("state")) or "unknown",
+                permit=beat.get("permit") in (1, True),
+                why=tuple(hold_name(name, text or self._hold_texts.get(name, "")) for name, text in self._holds.items()),
+                counters=self._counters,
+                rate_per_min=self._rate(now_ns, None),
+                latency_ms=spread(p.total_ms for p in recent if p.total_ms is not None),
+                margin_ms=spread(p.margin_ms for p in recent if p.margin_ms is not None),
+                gateways=tuple(_text(name)[:64] for name in sessions) if isinstance(sessions := beat.get("sessions"), list) else (),
+                oldest_pending_ms=_number(beat.get("oldest_pending_ms")),
+                stages_ms=tuple((str(k), n) for k, v in sorted(_mapping(beat.get("stages")).items()) if (n := _number(v)) is not None),
+                epoch=self._epoch,
+                misread=self._misread,
+                lost=self._lost,
+            )
+
+    def _rate(self, now_ns: int, lane: int | None) -> float:
+        since = [at for at, of in self._received if at > now_ns - RATE_WINDOW_NS and (lane is None or of == lane)]
+        return len(since) * MINUTE_NS / RATE_WINDOW_NS
+
+    def parts(self, *, lane: int | None = None, rejects_only: bool = False, pictured: bool = False, most: int = 50) -> tuple[Part, ...]:
+        """The newest parts, newest first; `pictured`: only those whose picture is kept."""
+        with self._lock:
+            pool = self._rejects if rejects_only else self._parts
+            chosen = (p for p in reversed(pool.values()) if (lane is None or p.lane == lane) and not (pictured and p.image_ref is None))
+            return tuple(part for part, _ in zip(chosen, range(most), strict=False))
+
+    def part(self, epoch: str, seq: int) -> Part | None:
+        """One part, while it is in the window."""
+        with self._lock:
+            return self._parts.get((epoch, seq)) or self._rejects.get((epoch, seq))
+
+    def alarms(self, most: int = 20) -> tuple[Alarm, ...]:
+        """The newest alarms and changes of state, newest first."""
+        with self._lock:
+            return tuple(reversed(self._alarms))[:most]
+
+    def minutes(self, count: int) -> tuple[tuple[int, Minute], ...]:
+        """The last `count` minutes up to now, oldest first, silent ones included: (UTC minute number, a copy)."""
+        now = self._utc() // MINUTE_NS
+        with self._lock:
+            return tuple(
+                (m, Minute(k.passed, k.rejected, k.not_inspected, Counter(k.reasons), Counter(k.features)))
+                for m in range(now - count + 1, now + 1)
+                for k in (self._minutes.get(m) or Minute(),)
+            )
+
+    def dimensions(self) -> tuple[tuple[int, str, str], ...]:
+        """(lane, check, feature) of everything measured at least twice: by lane, lengths before counts and scores."""
+        with self._lock:
+            known = [(key, values[-1][1].unit) for key, values in self._series.items() if len(values) > 1]
+        return tuple(key for key, _ in sorted(known, key=lambda k: (k[0][0], k[1] != "mm", k[0])))
+
+    def series(self, lane: int, check: str, feature: str) -> tuple[tuple[Part, Measured], ...]:
+        """The newest values of one dimension, oldest first."""
+        with self._lock:
+            return tuple(self._series.get((lane, check, feature), ()))
+
+    def cameras(self, now_ns: int) -> tuple[CameraHealth, ...]:
+        """How each camera of the configuration does."""
+        with self._lock:
+            newest = list(self._parts.values())[-LATENCY_WINDOW * max(1, len(self._cameras)) :]
+            return tuple(self._health(name, lane, [p for p in newest if p.lane == lane], now_ns) for name, lane in self._cameras)
+
+    def _health(self, name: str, lane: int, parts: Sequence[Part], now_ns: int) -> CameraHealth:
+        shown = [(p, e) for p in parts for e in p.exposures if e.camera == name]
+        hold = next((h for h in (f"camera:{name}", f"blind:{name}") if h in self._holds), None)
+        heard = self._beat_ns is not None and now_ns - self._beat_ns <= STALE_AFTER_NS
+        seen, incomplete, not_inspected = self._camera_counts.get(lane, (0, 0, 0))
+        return CameraHealth(
+            name,
+            lane,
+            hold is None if heard else None,
+            hold_name(hold, self._holds[hold] or self._hold_texts.get(hold, "")) if hold else "",
+            shown[-1][0].at_utc_ns if shown else None,
+            self._rate(now_ns, lane),
+            seen,
+            incomplete,
+            not_inspected,
+            shown[-1][1].quality_ratio if shown else None,
+            spread(p.total_ms for p, _ in shown if p.total_ms is not None),
+        )
+
+
+def _keep(into: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
+    """Put, and let the oldest go."""
+    into[key] = value
+    while len(into) > most:
+        into.popitem(last=False)
+    return value
+
+
+def _tally(counter: Counter[str], label: str) -> None:
+    """Count; what would make a minute remember too many labels is counted as `other`."""
+    counter[label if label in counter or len(counter) < MOST_LABELS_PER_MINUTE else "other"] += 1

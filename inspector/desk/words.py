@@ -1,0 +1,125 @@
+"""What codes mean, in the words of the person who stands at the line, and what to do about them."""
+
+from __future__ import annotations
+
+import datetime
+
+from inspector.records import FIRST_CLASS_REASON, LAST_CLASS_REASON, Reason
+
+REASONS: dict[int, tuple[str, str]] = {
+    Reason.FRAME_LOST: ("picture lost", "Look at the camera's cable, switch and network card; parts are rejected unseen."),
+    Reason.FRAME_INCOMPLETE: ("picture incomplete", "Packets were lost: look at the network card's buffers and the packet size."),
+    Reason.CAMERA_DOWN: ("camera down", "Look at the camera's power and cable; it comes back by itself."),
+    Reason.INFER_TIMEOUT: ("judged too slowly", "The PC is overloaded, or one picture is unusually hard."),
+    Reason.INFER_ERROR: ("judging failed", "See the reason's text; if it stays, call the integrator."),
+    Reason.QUEUE_OVERFLOW: ("too many parts at once", "Pictures come faster than they are judged: slow the line down."),
+    Reason.MODEL_NOT_READY: ("model not ready", "Wait for the start to end; if it stays, look at the daemon's log."),
+    Reason.DEADLINE: ("too late for the ejector", "The PC is overloaded: slow the line down, or look at what else runs there."),
+    Reason.STAGE_DEAD: ("judging restarted", "The vision process died and is started again; parts are rejected meanwhile."),
+    Reason.TRIGGER_MISMATCH: ("part and picture do not match", "Look at the part sensor and the encoder."),
+    Reason.IMAGE_QUALITY: ("picture is no good", "Look at the light and the lens: dark, bright, blurred or frozen."),
+    Reason.DRAINING: ("the daemon was stopping", "Nothing to do."),
+    Reason.CONFIG_SWAP: ("the recipe was changing", "Nothing to do."),
+    Reason.CLOCK_FAULT: ("clock fault", "Look at the time service of the PC."),
+    Reason.NON_FINITE: ("a measurement is no number", "A model or a gauge failed; call the integrator if it stays."),
+    Reason.STARTUP: ("the daemon was starting", "Nothing to do."),
+    Reason.GREY_BAND: ("neither good nor bad", "Look at the part; the limits may need an engineer."),
+    Reason.OUT_OF_DISTRIBUTION: ("unlike anything known", "Look at the part; is it the right recipe?"),
+    Reason.CAMERAS_DISAGREE: ("cameras disagree", "Look at the part."),
+    Reason.CHALLENGE: ("test part", "This part was meant to be rejected."),
+    Reason.PURGE: ("rejected by order", "The gateway or a person rejected these parts."),
+}
+
+STATES = {
+    "BOOT": "Starting",
+    "SELFTEST": "Testing itself",
+    "READY": "Ready, not running",
+    "RUN": "Running",
+    "DRAINING": "Stopping",
+    "STOPPED": "Stopped",
+    "ERROR": "Error",
+}
+
+HOLDS = {
+    "state": "the daemon does not run",
+    "camera": "camera {} is down",
+    "blind": "camera {} shows nothing that can be judged",
+    "journal": "the journal is not durable",
+    "ledger": "parts without an outcome",
+    "speed": "the belt is too fast",
+    "encoder": "the encoder cannot be trusted",
+    "challenge_due": "a test part is due",
+    "gateway": "lane {} has no gateway",
+    "vision": "judging is down",
+}
+
+VERDICTS = {
+    "PASS": "pass",
+    "REJECT_DEFECT": "reject",
+    "REJECT_NOT_INSPECTED": "not inspected",
+    "REJECT_UNDECIDABLE": "undecidable",
+    "REJECT_COMMANDED": "commanded",
+}
+
+
+def reason_name(reason: int, text: str) -> str:
+    """A short name to count by: a class of the recipe goes by the check that stands first in the text, a code by its words."""
+    if FIRST_CLASS_REASON <= reason <= LAST_CLASS_REASON:
+        return text.split(":")[0].split(" ")[0] or f"class {reason - FIRST_CLASS_REASON}"
+    return REASONS[reason][0] if reason in REASONS else f"reason {reason}"
+
+
+def reason_help(reason: int) -> str:
+    """What to do about it; empty for a defect of the part itself."""
+    return REASONS.get(reason, ("", ""))[1]
+
+
+def hold_name(name: str, text: str) -> str:
+    """What holds the permit back, in words: `camera:gasket` is a camera that is down."""
+    kind, _, which = name.partition(":")
+    said = HOLDS[kind].format(which) if kind in HOLDS else name
+    return f"{said}: {text}" if text and kind != "state" else said
+
+
+def state_name(state: str) -> str:
+    """The daemon's state in words."""
+    return STATES.get(state, state.capitalize())
+
+
+def verdict_name(verdict: str) -> str:
+    """The verdict in words; what is unknown is a reject."""
+    return VERDICTS.get(verdict, "reject")
+
+
+def clock(at_utc_ns: int | None) -> str:
+    """The time of day here, to the tenth of a second: 14:03:07.2."""
+    if not at_utc_ns:
+        return "–"
+    local = datetime.datetime.fromtimestamp(at_utc_ns / 1e9, datetime.UTC).astimezone()
+    return f"{local:%H:%M:%S}.{local.microsecond // 100_000}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number of so many significant digits, with a real minus sign; a dash for None."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+    return text.replace("-", "−")
+
+
+def limits(low: float | None, high: float | None) -> str:
+    """What is allowed: `−0.2 … 0.2`, `≤ 0.5`, `≥ 0.6`."""
+    if low is not None and high is not None:
+        return f"{number(low)} … {number(high)}"
+    if high is not None:
+        return f"≤ {number(high)}"
+    return f"≥ {number(low)}" if low is not None else "any"
+
+
+def age(seconds: float | None) -> str:
+    """How long ago, coarsely."""
+    if seconds is None:
+        return "never"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"

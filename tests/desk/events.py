@@ -1,0 +1,84 @@
+"""Events as the daemon publishes them, for the tests of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from inspector.desk.state import Board
+from inspector.records import Contour
+
+EPOCH = "01935c1e-0000-7000-8000-000000000001"
+MINUTE_NS = 60_000_000_000
+NOW_UTC_NS = 1_790_000_000_000_000_000 // MINUTE_NS * MINUTE_NS + 30_000_000_000
+POSE = {
+    "x_px": 100.0,
+    "y_px": 300.0,
+    "angle_rad": 0.0,
+    "scale_px_per_mm": 5.0,
+    "score_ratio": 0.95,
+    "residual_mm": 0.01,
+    "homography": None,
+}
+
+
+def finding(value: float | None, *, ok: bool = True, feature: str = "hole-1", check: str = "outline", unit: str = "mm") -> dict[str, Any]:
+    return {"check": check, "feature": feature, "value": value, "low": -0.1, "high": 0.1, "unit": unit, "ok": ok, "at_mm": [12.0, 30.0]}
+
+
+def verdict(seq: int, name: str = "PASS", **changes: Any) -> dict[str, Any]:
+    """One `insp.verdict` of lane 0, camera cam0; `changes` replace whole fields."""
+    event: dict[str, Any] = {
+        "schema": "insp.verdict",
+        "ver": "1.0",
+        "epoch": EPOCH,
+        "stream": "q",
+        "seq": str(seq),
+        "station": "station1",
+        "lane": 0,
+        "part_seq": str(seq),
+        "part_uid": None,
+        "trigger": {"source": "frames", "encoder_count": None, "t_trigger_utc_ns": str(NOW_UTC_NS), "clock_state": "ok"},
+        "eject": {"ttl_us": 480_000},
+        "verdict": name,
+        "reason": {"PASS": 0, "REJECT_DEFECT": 101}.get(name, 208),
+        "reason_text": "outline hole-1: 0.2 mm, allowed -0.1 to 0.1" if name == "REJECT_DEFECT" else "",
+        "findings": [finding(0.2, ok=False) if name == "REJECT_DEFECT" else finding(0.01)],
+        "defects": [],
+        "cameras": [{"cam_id": "cam0", "frame_id": seq, "t_exposure_utc_ns": str(NOW_UTC_NS), "complete": True, "quality": 0.9}],
+        "model": [{"name": "surface", "sha256": "0" * 64}],
+        "config_sha256": "ab" * 32,
+        "timing_ms": {"acq": 1.0, "queue": 2.0, "infer": 20.0, "decide": 0.1, "total": 25.0, "stages": {"locate": 9.0}},
+        "counters": {"triggers": seq, "pass": seq, "reject": 0, "not_inspected": 0, "pending": 0},
+        "pose": POSE,
+        "image_ref": None,
+        "late": False,
+    }
+    return event | changes
+
+
+def heartbeat(**changes: Any) -> dict[str, Any]:
+    return {"mono_ns": 1, "state": "RUN", "permit": 1, "pending": 0, "oldest_pending_ms": 0, "holds": [], "sessions": ["plc"]} | changes
+
+
+def board(*cameras: tuple[str, int]) -> Board:
+    return Board(cameras or (("cam0", 0),), utc=lambda: NOW_UTC_NS)
+
+
+def png(height: int = 400, width: int = 600) -> bytes:
+    image = np.full((height, width), 60, np.uint8)
+    cv2.rectangle(image, (100, 100), (400, 300), 170, -1)
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def contours() -> tuple[Contour, ...]:
+    """A plate of 60 × 40 mm with one hole."""
+    turn = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    hole = np.stack([12 + 4 * np.cos(turn), 30 - 4 * np.sin(turn)], axis=1)
+    plate = np.array([[0.0, 0.0], [60.0, 0.0], [60.0, 40.0], [0.0, 40.0]])
+    return (
+        Contour("outer", "outer", "0", plate, True, -0.1, 0.1),
+        Contour("hole-1", "hole", "0", hole, True, -0.1, 0.1, (12.0, 30.0, 4.0)),
+    )
