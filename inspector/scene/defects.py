@@ -147,27 +147,25 @@ def _hole(
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
     """A hole that is missing, or one that is too small; None for a part without a hole to spoil."""
     holes = [i for i, c in enumerate(contours) if c.kind == "hole" and not any(_within(o, c) for o in contours if o.kind == "island")]
-    if not holes:
-        return None
-    i = int(rng.choice(holes))
-    contour = contours[i]
-    points = contour.points_mm
-    x, y = points[:, 0], points[:, 1]
-    across = x * np.roll(y, -1) - np.roll(x, -1) * y
-    area = float(across.sum()) / 2
-    centre = np.array([((x + np.roll(x, -1)) * across).sum(), ((y + np.roll(y, -1)) * across).sum()]) / (6 * area)
-    radius_mm = math.sqrt(abs(area) / math.pi)
-    if kind == "missing_hole":
-        defect = Defect(kind, (float(centre[0]), float(centre[1])), (2 * radius_mm, 0.0), contour.name)
-        return (*contours[:i], *contours[i + 1 :]), defect, points
-    less_mm = max(
-        contour.outward_mm * rng.uniform(*look.beyond_tolerance_ratio), look.least_edge_px / 2 * mm_per_px * rng.uniform(1.0, 1.5)
-    )
-    if less_mm > 0.6 * radius_mm:
-        return None
-    smaller = centre + (points - centre) * (1 - less_mm / radius_mm)
-    defect = Defect(kind, (float(centre[0]), float(centre[1])), (2 * radius_mm, 2 * (radius_mm - less_mm)), contour.name)
-    return (*contours[:i], replace(contour, points_mm=smaller, circle=None), *contours[i + 1 :]), defect, points
+    for i in rng.permutation(holes):
+        contour = contours[int(i)]
+        points = contour.points_mm
+        x, y = points[:, 0], points[:, 1]
+        across = x * np.roll(y, -1) - np.roll(x, -1) * y
+        area = float(across.sum()) / 2
+        centre = np.array([((x + np.roll(x, -1)) * across).sum(), ((y + np.roll(y, -1)) * across).sum()]) / (6 * area)
+        at_mm = (float(centre[0]), float(centre[1]))
+        radius_mm = math.sqrt(abs(area) / math.pi)
+        if kind == "missing_hole":
+            return (*contours[:i], *contours[i + 1 :]), Defect(kind, at_mm, (2 * radius_mm, 0.0), contour.name), points
+        least_mm = look.least_edge_px / 2 * mm_per_px * rng.uniform(1.0, 1.5)
+        less_mm = max(contour.outward_mm * rng.uniform(*look.beyond_tolerance_ratio), least_mm)
+        if less_mm > 0.6 * radius_mm:
+            continue
+        smaller = replace(contour, points_mm=centre + (points - centre) * (1 - less_mm / radius_mm), circle=None)
+        defect = Defect(kind, at_mm, (2 * radius_mm, 2 * (radius_mm - less_mm)), contour.name)
+        return (*contours[:i], smaller, *contours[i + 1 :]), defect, points
+    return None
 
 
 def _within(inner: Contour, outer: Contour) -> bool:

@@ -52,16 +52,14 @@ def main() -> int:
     try:
         part = template.build(dxf.read(Path(task.drawing)))
         mm_per_px = task.mm_per_px or fitting_mm_per_px(part.contours, task.size_px, look)
-        with mmap.mmap(task.memory_fd, task.slots * width * height) as memory:
-            pictures = np.frombuffer(memory, np.uint8).reshape(task.slots, height, width)
-            for line in sys.stdin:
-                index, slot = (int(word) for word in line.split())
-                if index == task.ahead:
-                    os.nice(LOW_PRIORITY)
-                drawn = draw(part, seed=(*task.seed, index), size_px=task.size_px, mm_per_px=mm_per_px, look=look)
-                pictures[slot] = drawn.image
-                print(json.dumps({"index": index, "slot": slot, "truth": truth_of(drawn)}), flush=True)
-            del pictures
+        pictures = np.frombuffer(mmap.mmap(task.memory_fd, task.slots * width * height), np.uint8).reshape(task.slots, height, width)
+        for line in sys.stdin:
+            index, slot = (int(word) for word in line.split())
+            if index == task.ahead:
+                os.nice(LOW_PRIORITY)
+            drawn = draw(part, seed=(*task.seed, index), size_px=task.size_px, mm_per_px=mm_per_px, look=look)
+            pictures[slot] = drawn.image
+            print(json.dumps({"index": index, "slot": slot, "truth": truth_of(drawn)}), flush=True)
     except ConfigError as error:
         print(json.dumps({"error": [error.code, error.text, error.file]}), flush=True)
         return 78

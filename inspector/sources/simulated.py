@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 POLL_S = 0.005
 """How often the belt is asked when it cannot say when its next part comes."""
 
-FIRST_PICTURE_S = 60.0
+DRAWN_S = 60.0
 END_S = 2.0
 
 
@@ -174,13 +174,13 @@ class Painted:
         self._drawing.discard(slot)
         self._fresh.append(slot)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until there is a picture to show; `DeviceError` when there is none in time."""
+    def wait(self, pictures: int, timeout_s: float) -> None:
+        """Until there are so many new pictures to show; `DeviceError` when they do not come in time."""
         until_s = time.monotonic() + timeout_s
-        while not self._fresh and not self._shown:
+        while len(self._fresh) < pictures:
             left_s = until_s - time.monotonic()
             if left_s <= 0:
-                raise DeviceError(f"no picture was drawn within {timeout_s:g} s")
+                raise DeviceError(f"only {len(self._fresh)} pictures were drawn within {timeout_s:g} s")
             self._hear(left_s)
 
     def take(self) -> int:
@@ -188,12 +188,9 @@ class Painted:
         self._hear(0.0)
         if self._fresh:
             slot = self._fresh.popleft()
-        elif self._shown:
+        else:
             slot = self._shown.popleft()
             self.again += 1
-        else:
-            self.wait(FIRST_PICTURE_S)
-            return self.take()
         if len(self._shown) > self._kept and len(self._drawing) < 2:
             old = self._shown.popleft()
             self._drawing.add(old)
@@ -242,7 +239,7 @@ class Simulated:
         self._last_slot: int | None = None
         self._painted = Painted(settings, (self._seed, settings.lane))
         try:
-            self._painted.wait(FIRST_PICTURE_S)
+            self._painted.wait(settings.ahead, DRAWN_S)
             self._truth = None if settings.truth is None else _opened(settings.truth)
         except BaseException:
             self._painted.close()
@@ -352,5 +349,5 @@ def _opened(path: Path) -> IO[str]:
 
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Simulated:
-    """A camera whose first picture is drawn; raises what is wrong with the drawing as `ConfigError`."""
+    """A camera whose first pictures are drawn; raises what is wrong with the drawing as `ConfigError`."""
     return Simulated(settings, name, clock, conveyor)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inspector.conveyor import simulated as belts
+from inspector.records import ConfigError, Stamp
+from inspector.sources import simulated
+from inspector.sources.simulated import Settings
+
+DRAWINGS = Path(__file__).parents[2] / "dxf_templates"
+pytestmark = pytest.mark.real
+
+
+def settings(**given: Any) -> Settings:
+    small = {"drawing": str(DRAWINGS / "plate.dxf"), "width_px": 320, "height_px": 256, "ahead": 6, "transfer_ms": 1.0}
+    return Settings.model_validate_json(json.dumps(small | given))
+
+
+def shown(given: Settings, parts: int, rate_parts_per_s: float = 40.0, lanes: tuple[int, ...] = (0, 1)) -> list[tuple[Stamp, bytes]]:
+    """What the camera shows until so many parts of its lane have passed, and half a second longer."""
+    belt = belts.build(belts.Settings(rate_parts_per_s=rate_parts_per_s, lanes=lanes, counts_per_s=1000.0, seed=4), "belt")
+    camera = simulated.build(given, "cam", time.monotonic_ns, belt)
+    belt.start(time.monotonic_ns())
+    into = np.zeros(camera.max_bytes + 7, np.uint8)
+    found: list[tuple[Stamp, bytes]] = []
+    until_s = time.monotonic() + parts * len(lanes) / rate_parts_per_s + 0.5
+    try:
+        while time.monotonic() < until_s:
+            stamp = camera.read(into, 0.05)
+            if stamp is not None and stamp.seq <= parts:
+                found.append((stamp, into[: camera.max_bytes].tobytes()))
+    finally:
+        camera.close()
+    assert not into[camera.max_bytes :].any()
+    return found
+
+
+def test_exposures_are_the_lanes_triggers(tmp_path: Path) -> None:
+    truth = tmp_path / "new" / "truth.jsonl"
+    found = shown(settings(lane=1, truth=str(truth), buffers=64), parts=20)
+    belt = belts.build(belts.Settings(rate_parts_per_s=40.0, lanes=(0, 1), counts_per_s=1000.0, seed=4), "belt")
+    belt.start(0)
+    expected = [t for t in belt.triggers(0, 5 * belts.NS) if t.lane == 1][:20]
+    assert [s.seq for s, _ in found] == [t.part_seq for t in expected]
+    assert [s.at_counts for s, _ in found] == [t.at_counts for t in expected]
+    assert all(s.complete and s.shape == (256, 320) and s.camera == "cam" for s, _ in found)
+    steps = np.diff([s.at_ns for s, _ in found])
+    assert steps.tolist() == [50_000_000] * 19
+    lines = [json.loads(line) for line in truth.read_text().splitlines()]
+    assert [line["part_seq"] for line in lines][:20] == list(range(1, 21))
+    assert {line["lane"] for line in lines} == {1}
+    for line, (_, picture) in zip(lines, found, strict=False):  # one scene, one picture
+        assert [p == picture for (_, p), other in zip(found, lines, strict=False) if other["scene"] == line["scene"]].count(False) == 0
+
+
+def test_pictures_depend_on_the_seed_only() -> None:
+    """Two runs, at different speeds, show the same first pictures."""
+    slow = shown(settings(buffers=64), parts=4, rate_parts_per_s=20.0)
+    fast = shown(settings(buffers=64), parts=4, rate_parts_per_s=100.0)
+    assert [p for _, p in slow] == [p for _, p in fast]
+    assert len({p for _, p in slow}) == 4
+    other = shown(settings(buffers=64, seed=99), parts=1)
+    assert other[0][1] != slow[0][1]
+
+
+def test_a_belt_too_fast_for_the_painter_sees_parts_again(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    found = shown(settings(truth=str(truth), buffers=1000, width_px=1280, height_px=1024), parts=400, rate_parts_per_s=800.0, lanes=(0,))
+    lines = [json.loads(line) for line in truth.read_text().splitlines()]
+    assert [s.seq for s, _ in found] == list(range(1, len(found) + 1))
+    assert any(line["again"] for line in lines)
+    assert all(line["again"] == (line["scene"] in {o["scene"] for o in lines[:i]}) for i, line in enumerate(lines))
+
+
+@pytest.mark.parametrize("fault", ["lost", "duplicate", "frozen", "black", "incomplete", "late"])
+def test_faults_are_what_they_are_called_and_stand_in_the_truth(fault: str, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    given = settings(truth=str(truth), buffers=64, faults={f"{fault}_ratio": 0.4, "late_ms": 120.0})
+    found = shown(given, parts=24, rate_parts_per_s=80.0, lanes=(0,))
+    lines = {line["seq"]: line for line in map(json.loads, truth.read_text().splitlines())}
+    struck = {seq for seq, line in lines.items() if line["fault"] == fault and seq <= 24}
+    assert 2 <= len(struck) <= 22
+    seqs = [s.seq for s, _ in found]
+    pictures = {s.seq: p for s, p in found}
+    if fault == "lost":
+        assert sorted(set(range(1, 25)) - set(seqs)) == sorted(struck)
+    else:
+        assert sorted(set(seqs)) == list(range(1, 25))
+    assert {seq for seq in seqs if seqs.count(seq) == 2} == (struck if fault == "duplicate" else set())
+    assert {s.seq for s, _ in found if not s.complete} == (struck if fault == "incomplete" else set())
+    assert {seq for seq, p in pictures.items() if not any(p)} == (struck if fault == "black" else set())
+    if fault == "frozen":
+        assert all(pictures[seq] == pictures[seq - 1] for seq in struck if seq > 1)
+
+
+def test_it_exposes_by_its_own_clock_where_there_is_no_part_sensor() -> None:
+    class Still:
+        def start(self, at_ns: int) -> None: ...
+        def counts(self, at_ns: int) -> int:
+            return 0
+
+        def triggers(self, after_ns: int, until_ns: int) -> tuple[()]:
+            return ()
+
+    camera = simulated.build(settings(rate_hz=100.0), "cam", time.monotonic_ns, Still())
+    into = np.zeros(camera.max_bytes, np.uint8)
+    stamps = [s for s in (camera.read(into, 0.2) for _ in range(5)) if s is not None]
+    camera.close()
+    assert len(stamps) == 5
+    assert all(s.at_counts is None for s in stamps)
+    assert np.unique(np.diff([s.at_ns for s in stamps])).tolist() == [10_000_000]
+
+
+def test_what_is_wrong_with_the_drawing_is_said_and_no_process_stays(tmp_path: Path) -> None:
+    belt = belts.build(belts.Settings(), "belt")
+    with pytest.raises(ConfigError, match="E_DXF"):
+        simulated.build(settings(drawing=str(tmp_path / "none.dxf")), "cam", time.monotonic_ns, belt)
+    with pytest.raises(ConfigError, match="E_SCENE_SIZE"):
+        simulated.build(settings(mm_per_px=0.01), "cam", time.monotonic_ns, belt)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="E_SOURCE_TRUTH"):
+        simulated.build(settings(truth=str(tmp_path / "file" / "truth")), "cam", time.monotonic_ns, belt)
