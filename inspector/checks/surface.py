@@ -1,0 +1,215 @@
+"""Defects of the surface: a network marks them on the template's raster, inside the drawing's zones, and their area is measured.
+
+The picture is cut into tiles where zones are, each tile goes through the network, the answers are stitched, and what touches is one
+defect. A defect counts when its highest score reaches its class's threshold and its area `least_mm2`. A second network, the classifier,
+may look at each defect once more: it names the class, or says that it is none.
+
+Findings: for each class one with the whole area of its defects (0.0 on a clean part), and the largest of them as evidence; then one for
+each further defect, all against the class's limit.
+
+    surface:
+      kind: surface
+      model: models/surface.onnx
+      classifier: models/defects.onnx
+      limits_mm2: {scratch: 0.3, dent: 0.5, stain: 1.0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from inspector.config import Strict
+from inspector.geometry import raster
+from inspector.neural import model as networks
+from inspector.neural import tiles
+from inspector.neural.pictures import as_channels
+from inspector.records import ConfigError, Evidence, Finding, Image, View
+
+if TYPE_CHECKING:
+    from inspector.records import Plan
+
+NEEDS_RASTER = True
+GOOD = "good"
+MOST_DEFECTS = 8
+"""Further defects of a class that get findings of their own; the area counts all."""
+
+
+class Settings(Strict):
+    """`limits_mm2` by class (a class that is not named: `limit_mm2`). So near a contour as `edge_mm` nothing is judged (None: 3 px).
+
+    `threshold` overrides the card's thresholds. `mm_per_px` is needed where there is neither template nor calibration.
+    """
+
+    model: Path
+    classifier: Path | None = None
+    limits_mm2: dict[str, float] = Field(default_factory=dict)
+    limit_mm2: float = Field(default=0.0, ge=0)
+    least_mm2: float = Field(default=0.0, ge=0)
+    edge_mm: float | None = Field(default=None, ge=0)
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    classifier_least_score: float = Field(default=0.5, ge=0, le=1)
+    mm_per_px: float | None = Field(default=None, gt=0)
+    threads: int = Field(default=1, ge=1, le=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What touches, on the raster: its class, highest score, pixels and box (x, y, w, h); `at_px` (x, y) is where the score is highest."""
+
+    class_name: str
+    score: float
+    area_px: int
+    box_px: tuple[int, int, int, int]
+    at_px: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """The check: settings, networks, and the tiles of the template laid out once."""
+
+    name: str
+    settings: Settings
+    model: networks.Model
+    classifier: networks.Model | None
+    judged: NDArray[np.bool_] | None
+    grid: tiles.Grid | None
+    mm_per_px: float
+
+    @property
+    def models(self) -> tuple[tuple[str, str], ...]:
+        """(name, sha256) of each network, for the recipe."""
+        return tuple(m.name_and_hash for m in (self.model, self.classifier) if m is not None)
+
+    def __call__(self, views: Sequence[View]) -> list[tuple[Finding, ...]]:
+        """The findings of each view, in order."""
+        return [self._judge(view) for view in views]
+
+    def _judge(self, view: View) -> tuple[Finding, ...]:
+        image = np.ascontiguousarray(as_channels(view.image, self.model.card.input.channels))
+        judged = np.ones(image.shape[:2], np.bool_) if self.judged is None else self.judged
+        grid = grid_of(judged, self.model.card) if self.grid is None else self.grid
+        class_map, score_map = run(image, self.model, grid)
+        class_map[~judged] = 0
+        found = defects(class_map, score_map, self.model.card.classes)
+        found = [d for d in found if d.score >= self._threshold(d.class_name) and d.area_px * self.mm_per_px**2 >= self.settings.least_mm2]
+        if self.classifier is not None:
+            found = [named for d in found if (named := self._name(d, view.image, self.classifier)) is not None]
+        return tuple(
+            finding for name in self._classes() for finding in self._findings(name, [d for d in found if d.class_name == name], view)
+        )
+
+    def _threshold(self, class_name: str) -> float:
+        return self.model.card.threshold(class_name) if self.settings.threshold is None else self.settings.threshold
+
+    def _classes(self) -> list[str]:
+        """The classes of the model, then those that only the classifier knows."""
+        more = (
+            [] if self.classifier is None else [c for c in self.classifier.card.classes if c != GOOD and c not in self.model.card.classes]
+        )
+        return self.model.card.classes + more
+
+    def _name(self, defect: Defect, image: Image, classifier: networks.Model) -> Defect | None:
+        """The defect as the classifier calls it; None where that says good. Unsure, it leaves the first network's name."""
+        card = classifier.card
+        patch = tiles.crop(
+            as_channels(image, card.input.channels), (defect.at_px[1], defect.at_px[0]), (card.input.height, card.input.width)
+        )
+        scores = classifier.run(np.ascontiguousarray(patch).reshape(1, card.input.height, card.input.width, card.input.channels))[0][0]
+        best = int(scores.argmax())
+        if not np.isfinite(scores).all() or scores[best] < self.settings.classifier_least_score:
+            return defect
+        if card.classes[best] == GOOD:
+            return None
+        return Defect(card.classes[best], defect.score, defect.area_px, defect.box_px, defect.at_px)
+
+    def _findings(self, class_name: str, found: list[Defect], view: View) -> list[Finding]:
+        """The findings of one class: the whole area, then the further defects, largest first."""
+        limit = self.settings.limits_mm2.get(class_name, self.settings.limit_mm2)
+        if not found:
+            return [Finding(self.name, class_name, 0.0, None, limit, "mm2")]
+        found = sorted(found, key=lambda d: (-d.area_px, d.box_px))
+        whole = sum(d.area_px for d in found) * self.mm_per_px**2
+        findings = []
+        for number, defect in enumerate(found[: 1 + MOST_DEFECTS]):
+            area = defect.area_px * self.mm_per_px**2
+            evidence, at_mm = self._evidence(defect, area, view)
+            feature = class_name if number == 0 else f"{class_name}-{number + 1}"
+            findings.append(Finding(self.name, feature, whole if number == 0 else area, None, limit, "mm2", at_mm, evidence))
+        return findings
+
+    def _evidence(self, defect: Defect, area_mm2: float, view: View) -> tuple[Evidence, tuple[float, float] | None]:
+        """The defect's box in the camera's picture, and its place in the drawing."""
+        x, y, w, h = defect.box_px
+        box = (float(x), float(y), float(w), float(h))
+        at_mm = None
+        if view.template is not None and view.pose is not None:
+            corners = np.array([[x, y], [x + w - 1, y], [x, y + h - 1], [x + w - 1, y + h - 1], defect.at_px], np.float64)
+            points_mm = raster.apply(raster.grid_matrix(view.template), corners)
+            seen = raster.to_picture(points_mm[:4], view.pose)
+            (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
+            box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
+            at_mm = (float(points_mm[4, 0]), float(points_mm[4, 1]))
+        return Evidence(defect.class_name, defect.score, self._threshold(defect.class_name), box, area_mm2), at_mm
+
+
+def build(settings: Settings, name: str, plan: Plan) -> Surface:
+    """Load the networks and lay the tiles out. Raises `ConfigError`: E_MODEL_*, E_CFG_CLASS for a limit on no class, E_CFG_SCALE."""
+    network = networks.load(settings.model, threads=settings.threads, task="segmentation")
+    classifier = (
+        None if settings.classifier is None else networks.load(settings.classifier, threads=settings.threads, task="classification")
+    )
+    judged = None if plan.template is None else zone_of(plan.template, settings.edge_mm)
+    if judged is not None and not judged.any():
+        raise ConfigError("E_CFG_ZONE", "nothing of the drawing's zones is left to judge", key=name)
+    scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
+    if not scale:
+        raise ConfigError("E_CFG_SCALE", "without template or calibration mm_per_px must be given", key=name)
+    check = Surface(name, settings, network, classifier, judged, None if judged is None else grid_of(judged, network.card), float(scale))
+    unknown = sorted(set(settings.limits_mm2) - set(check._classes()))  # noqa: SLF001
+    if unknown:
+        raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; the model knows {check._classes()}", key=f"{name}.limits_mm2")  # noqa: SLF001
+    return check
+
+
+def zone_of(template: Any, edge_mm: float | None) -> NDArray[np.bool_]:
+    """Where the surface is judged: zones of the template, farther than `edge_mm` (None: 3 px) inside the material."""
+    edge = 3.0 * template.mm_per_px if edge_mm is None else edge_mm
+    return np.asarray((template.zone > 0) & (template.sdf_mm <= -edge), np.bool_)
+
+
+def grid_of(judged: NDArray[np.bool_], card: networks.Card) -> tiles.Grid:
+    """The tiles of the model's size that cover what is judged."""
+    return tiles.plan(judged, (card.input.height, card.input.width), card.margin_px)
+
+
+def run(image: Image, network: networks.Model, grid: tiles.Grid) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]). Tile by tile: on a CPU a batch gains nothing and leaves the cache."""
+    cut = tiles.cut(image, grid)
+    answers = [network.run(cut[i : i + 1]) for i in range(len(cut))]
+    h, w = grid.size
+    stacked = [np.concatenate([a[k] for a in answers]) if answers else np.zeros((0, h, w), np.uint8) for k in (0, 1)]
+    return tiles.stitch(stacked[0], grid), tiles.stitch(stacked[1], grid)
+
+
+def defects(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], classes: Sequence[str]) -> list[Defect]:
+    """What touches (8 neighbours) in a map (H, W) of classes 1…K: its class is the one that most of its score says."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((class_map > 0).astype(np.uint8), connectivity=8)
+    found = []
+    for label in range(1, count):
+        x, y, w, h, area = (int(v) for v in stats[label])
+        mine = labels[y : y + h, x : x + w] == label
+        scores = np.where(mine, score_map[y : y + h, x : x + w], 0).astype(np.int64)
+        votes = np.bincount(class_map[y : y + h, x : x + w][mine], weights=scores[mine] + 1, minlength=len(classes) + 1)
+        row, column = np.unravel_index(int(scores.argmax()), scores.shape)
+        found.append(
+            Defect(classes[int(votes[1:].argmax())], float(scores.max()) / 255.0, area, (x, y, w, h), (x + int(column), y + int(row)))
+        )
+    return found

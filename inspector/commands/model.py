@@ -1,0 +1,187 @@
+"""`inspector train`, `evaluate`, `predict` and `inspector model …`: from data to a network that the line can trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inspector.records import ConfigError
+
+if TYPE_CHECKING:
+    from inspector.neural.model import Model
+
+Trainable = Literal["segmentation", "classification"]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(train)
+    app.command()(evaluate)
+    group = typer.Typer(help="Models: verify and list them.", no_args_is_help=True)
+    group.command()(verify)
+    group.command("list")(list_models)
+    app.add_typer(group, name="model")
+
+
+def train(
+    task: Annotated[Trainable, typer.Argument(help="What the network is to do.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder with the data set (plain folders, see README).")],
+    out: Annotated[Path, typer.Option(help="The model's file, x.onnx; its card and pictures lie beside it.")],
+    arch: Annotated[str | None, typer.Option(help="unet (default) or deeplabv3plus-resnet101; cnn.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.05, help="How long; the schedule is laid out to fit.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Exactly so many steps: with the same seed the same bytes.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Split, weights and order of the pictures.")] = 0,
+    test: Annotated[Path | None, typer.Option(help="Another set of the same kind; its figures go on the card.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Published weights of ResNet-101 for deeplabv3plus-resnet101.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, max=2048, help="Side of the network's input in pixels, a multiple of 16.")] = None,
+    width: Annotated[int | None, typer.Option(min=8, max=256, help="Channels of the first stage, a multiple of 8.")] = None,
+    licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",
+    about: Annotated[str, typer.Option(help="What the card says of the data; the folder's name when not given.")] = "",
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the training.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card at the end.")] = False,
+) -> None:
+    """Train a network on a folder of data and write it as a model with its card. What was stopped goes on when called again.
+
+    Example: inspector train segmentation pictures/raster --out models/surface.onnx --minutes 10
+    """
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("--minutes and --steps: one of them", param_hint="--steps")
+    if out.suffix != ".onnx":
+        raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
+    workshop = _workshop("train")
+    from inspector.workshop.fit import Schedule
+
+    order = workshop.Order(data, out, Schedule(seed, steps, minutes), arch, test, weights, size, width, licence, about, threads)
+    model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
+    _say(model, as_json)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model, x.onnx.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set of the model's kind that it has not seen.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with every figure.")] = False,
+) -> None:
+    """Measure a model on a data set: figures with 95 % intervals, and the time of a picture on one thread.
+
+    Example: inspector evaluate models/surface.onnx test/raster --json
+    """
+    import json
+
+    from inspector.neural import model as models
+    from inspector.workshop import datasets
+    from inspector.workshop import evaluate as workshop
+
+    loaded = models.load(model)
+    classes = tuple(loaded.card.classes)
+    figures: dict[str, Any]
+    if loaded.card.task == "segmentation":
+        segmented = datasets.segmentation(data)
+        _same(segmented.classes, classes, data)
+        figures = workshop.segmentation(loaded, segmented)
+    elif loaded.card.task == "classification":
+        if (data / "images").is_dir() and (data / "masks").is_dir():
+            classified = datasets.crops(datasets.segmentation(data), loaded.card.input.width, 0)
+        else:
+            classified = datasets.classification(data)
+        _same(classified.classes, classes, data)
+        figures = workshop.classification(loaded, classified)
+    else:
+        raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {loaded.card.task}", file=str(model))
+    if as_json:
+        typer.echo(json.dumps({"model": str(model), "data": str(data), "task": loaded.card.task, **figures}))
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
+        else:
+            typer.echo(f"{name:24} {value}")
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Models, x.onnx.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each model.")] = False,
+) -> None:
+    """Load models as the line does: structure, hash, contract and proof pictures on this machine. Says every error, not the first only.
+
+    Example: inspector model verify models/*.onnx
+    """
+    import json
+
+    from inspector.neural import model as models
+
+    refused = []
+    for path in files:
+        try:
+            loaded = models.load(path)
+        except ConfigError as error:
+            refused.append(error)
+            if as_json:
+                typer.echo(json.dumps({"model": str(path), "ok": False, "code": error.code, "error": str(error)}))
+            else:
+                typer.echo(str(error), err=True)
+            continue
+        if as_json:
+            typer.echo(json.dumps({"model": str(path), "ok": True, "task": loaded.card.task, "sha256": loaded.card.sha256}))
+        else:
+            typer.echo(f"{path}: {loaded.card.task} of {', '.join(loaded.card.classes)}; {len(loaded.card.proof)} proofs given")
+    if refused:
+        raise typer.Exit(78)
+
+
+def list_models(
+    folder: Annotated[Path, typer.Argument(help="Where models lie.")] = Path("models"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each model.")] = False,
+) -> None:
+    """List the models of a folder by their cards, without loading them.
+
+    Example: inspector model list models
+    """
+    import json
+
+    from inspector.neural import model as models
+
+    if not folder.is_dir():
+        raise ConfigError("E_MODEL_OPEN", "no such folder", file=str(folder))
+    for path in sorted(folder.glob("*.onnx")):
+        card = models.read_card(path.with_suffix(".yaml"))
+        if as_json:
+            typer.echo(json.dumps({"model": str(path), **json.loads(card.model_dump_json(exclude={"proof"}))}))
+        else:
+            size = f"{card.input.width} × {card.input.height} × {card.input.channels}"
+            typer.echo(f"{path}: {card.task}, {size}, {', '.join(card.classes)}; {path.stat().st_size / 1e6:.2f} MB; {card.licence}")
+
+
+def _workshop(name: str) -> Any:
+    """The workshop's module of that name; E_EXTRA_MISSING where PyTorch is not installed."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"inspector.workshop.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "onnx"):
+            raise
+        raise ConfigError("E_EXTRA_MISSING", f"{error.name} is not installed; pip install 'inspector[train]'") from error
+
+
+def _same(found: tuple[str, ...], known: tuple[str, ...], data: Path) -> None:
+    if found != known:
+        raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(data))
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _say(model: Model, as_json: bool) -> None:
+    """The model's card as JSON, or its figures as a line."""
+    import json
+
+    card = model.card
+    if as_json:
+        typer.echo(json.dumps({"model": str(model.path), **json.loads(card.model_dump_json(exclude={"proof"}))}))
+        return
+    held = card.metrics.get("held_out", {})
+    shown = ", ".join(f"{name} {value}" for name, value in held.items() if isinstance(value, (int, float)))
+    typer.echo(f"{model.path}: {card.task} of {', '.join(card.classes)}; held out: {shown}")

@@ -1,0 +1,115 @@
+"""Pictures from files, looked at before they are decoded: a small file can unpack to gigabytes.
+
+The header of PNG, JPEG, BMP and TIFF is read by hand, sizes are checked, and only then OpenCV decodes. No picture is turned by its
+EXIF mark; a picture that is cut short, animated, of 16 bits or of another format is refused, never repaired in silence.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from inspector.records import ConfigError, Image
+
+LARGEST_PX = 64_000_000
+LARGEST_SIDE_PX = 32_766
+LARGEST_FILE_BYTES = 512 << 20
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def read(path: Path, channels: int | None = None) -> Image:
+    """The picture in the file as uint8 (H, W) for `channels` 1, (H, W, 3) BGR for 3, as it is stored for None.
+
+    Raises `ConfigError`: E_IMG_OPEN, E_IMG_FORMAT, E_IMG_SIZE, E_IMG_PIXELS (more than 64 Mpx), E_IMG_TRUNC, E_IMG_MODE (not 8 bits).
+    """
+    where = str(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise ConfigError("E_IMG_SIZE", f"the file has more than {LARGEST_FILE_BYTES >> 20} MiB", file=where)
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=where) from error
+    width, height = _size(data, where)
+    if width < 1 or height < 1 or max(width, height) > LARGEST_SIDE_PX:
+        raise ConfigError("E_IMG_SIZE", f"{width} × {height} px; each side is 1 to {LARGEST_SIDE_PX} px", file=where)
+    if width * height > LARGEST_PX:
+        raise ConfigError("E_IMG_PIXELS", f"{width} × {height} px is more than {LARGEST_PX // 1_000_000} Mpx", file=where)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ConfigError("E_IMG_TRUNC", "the picture does not decode", file=where) from error
+    if image is None or image.shape[:2] != (height, width):
+        raise ConfigError("E_IMG_TRUNC", "the picture does not decode", file=where)
+    if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+        raise ConfigError(
+            "E_IMG_MODE",
+            f"{image.dtype} with {1 if image.ndim == 2 else image.shape[2]} channels; 8-bit grey or colour without alpha",
+            file=where,
+        )
+    return as_channels(image.astype(np.uint8, copy=False), channels)
+
+
+def as_channels(image: Image, channels: int | None) -> Image:
+    """The picture (H, W[, 3]) in grey (1), in BGR (3) or as it is (None)."""
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if channels == 1 and image.ndim == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+    if channels == 3 and image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+    return image
+
+
+def _size(data: bytes, where: str) -> tuple[int, int]:
+    """(width, height) by the header; E_IMG_FORMAT for what is no known picture, E_IMG_TRUNC where the end of the file is missing."""
+    try:
+        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+            width, height = struct.unpack_from(">II", data, 16)
+            if b"acTL" in data[:4096]:
+                raise ConfigError("E_IMG_FORMAT", "an animated picture", file=where)
+            if b"IEND" not in data[-64:]:
+                raise ConfigError("E_IMG_TRUNC", "the PNG has no end", file=where)
+            return width, height
+        if data[:2] == b"\xff\xd8":
+            size = _jpeg_size(data)
+            if b"\xff\xd9" not in data[-4096:]:
+                raise ConfigError("E_IMG_TRUNC", "the JPEG has no end", file=where)
+            return size
+        if data[:2] == b"BM":
+            width, height = struct.unpack_from("<ii", data, 18)
+            if struct.unpack_from("<I", data, 2)[0] > len(data):
+                raise ConfigError("E_IMG_TRUNC", "the BMP is shorter than it says", file=where)
+            return width, abs(height)
+        if data[:4] in (b"II*\x00", b"MM\x00*"):
+            return _tiff_size(data)
+    except (struct.error, IndexError) as error:
+        raise ConfigError("E_IMG_TRUNC", "the header is cut short", file=where) from error
+    raise ConfigError("E_IMG_FORMAT", "not PNG, JPEG, BMP or TIFF", file=where)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in the frame header (SOF0…SOF15 without DHT, JPG and DAC) of a JPEG."""
+    at = 2
+    while True:
+        while data[at] == 0xFF and data[at + 1] == 0xFF:
+            at += 1
+        marker, length = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 2 + length
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """(width, height) in the first directory of a TIFF."""
+    order = "<" if data[:2] == b"II" else ">"
+    at = struct.unpack_from(order + "I", data, 4)[0]
+    found = {256: 0, 257: 0}
+    for entry in range(struct.unpack_from(order + "H", data, at)[0]):
+        tag, kind, _, short = struct.unpack_from(order + "HHIH", data, at + 2 + 12 * entry)
+        if tag in found:
+            found[tag] = short if kind == 3 else struct.unpack_from(order + "I", data, at + 10 + 12 * entry)[0]
+    return found[256], found[257]

@@ -1,0 +1,241 @@
+"""Data sets as plain folders, read whole into memory and refused with the file's name where something does not fit.
+
+segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, or 0 and 255. Names of the classes: `classes.txt`
+                 (one a line, class 1 first), or the categories of a COCO file in the folder, or "defect" for a single one
+classification   a folder for each class
+pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
+good             good/ with pictures of good parts, and nothing else is needed
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.neural import pictures
+from inspector.records import ConfigError, Image
+
+MOST_PICTURES = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """Pictures uint8 (H, W) or (H, W, 3), all of one kind, and their masks uint8 (H, W) with 0…len(classes)."""
+
+    names: tuple[str, ...]
+    images: tuple[Image, ...]
+    masks: tuple[Image, ...]
+    classes: tuple[str, ...]
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """Pictures uint8 (H, W) or (H, W, 3), all of one kind, and the index of each one's class."""
+
+    names: tuple[str, ...]
+    images: tuple[Image, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Pictures under test and their references uint8 (H, W), with boxes int64 (n, 5): x1 y1 x2 y2 and the class 1…K."""
+
+    names: tuple[str, ...]
+    images: tuple[Image, ...]
+    references: tuple[Image, ...]
+    boxes: tuple[NDArray[np.int64], ...]
+    classes: tuple[str, ...]
+
+
+def segmentation(folder: Path) -> Segmented:
+    """The segmentation set in the folder, sorted by name. Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_MASK, E_IMG_*, E_LABELS."""
+    images = {path.stem: path for path in _pictures(folder / "images")}
+    masks = {path.stem: path for path in _pictures(folder / "masks")}
+    if set(images) != set(masks):
+        alone = sorted(set(images) ^ set(masks))
+        raise ConfigError("E_DATA_PAIR", f"{alone[:3]} stand only in one of images/ and masks/ ({len(alone)} in all)", file=str(folder))
+    names = tuple(sorted(images))
+    seen, channels = _of_one_kind([pictures.read(images[name]) for name in names])
+    maps = []
+    for name, image in zip(names, seen, strict=True):
+        mask = pictures.read(masks[name], 1)
+        if mask.shape != image.shape[:2]:
+            raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(masks[name]))
+        maps.append(mask)
+    values = sorted({int(v) for mask in maps for v in np.unique(mask)} - {0})
+    if not values:
+        raise ConfigError("E_DATA_MASK", "every mask is empty; there is nothing to learn", file=str(folder / "masks"))
+    if values == [255]:
+        maps = [np.asarray(mask > 0, np.uint8) for mask in maps]
+        values = [1]
+    classes = _class_names(folder, values[-1])[: values[-1]]
+    if values[-1] > len(classes):
+        raise ConfigError("E_DATA_MASK", f"masks hold {values[-1]}, but there are {len(classes)} classes {classes}", file=str(folder))
+    return Segmented(names, seen, tuple(maps), classes, channels)
+
+
+def classification(folder: Path, *, most_side_px: int = 1024) -> Classified:
+    """The classification set in the folder (pictures larger than `most_side_px` are made smaller).
+
+    Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_CLASS, E_IMG_*.
+    """
+    _exists(folder)
+    classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    if len(classes) < 2:
+        raise ConfigError("E_DATA_CLASS", f"{len(classes)} folders; at least two classes are needed, a folder each", file=str(folder))
+    paths = [(path, k) for k, name in enumerate(classes) for path in _pictures(folder / name)]
+    images, channels = _of_one_kind([_at_most(pictures.read(path), most_side_px) for path, _ in paths])
+    names = tuple(f"{classes[k]}/{path.name}" for path, k in paths)
+    return Classified(names, images, np.array([k for _, k in paths], np.int64), classes, channels)
+
+
+def pairs(folder: Path) -> Paired:
+    """The set of pairs in the folder, sorted by name. Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_BOX, E_IMG_*, E_LABELS."""
+    place = folder / "images" if (folder / "images").is_dir() else folder
+    found = {path.stem: path for path in _pictures(place)}
+    names = tuple(sorted(stem.removesuffix("_test") for stem in found if stem.endswith("_test")))
+    missing = [name for name in names if f"{name}_temp" not in found]
+    if missing or not names:
+        raise ConfigError("E_DATA_PAIR", f"no <id>_temp for {missing[:3]}" if missing else "no <id>_test.* here", file=str(place))
+    boxes = tuple(_boxes(folder / "annotations" / f"{name}.txt") for name in names)
+    highest = max((int(b[:, 4].max()) for b in boxes if len(b)), default=0)
+    classes = _class_names(folder, highest)[: max(highest, 1)]
+    if highest > len(classes):
+        raise ConfigError(
+            "E_DATA_BOX", f"class {highest}, but there are {len(classes)} classes {classes}", file=str(folder / "annotations")
+        )
+    images = tuple(pictures.read(found[f"{name}_test"], 1) for name in names)
+    references = tuple(pictures.read(found[f"{name}_temp"], 1) for name in names)
+    for name, image, reference in zip(names, images, references, strict=True):
+        if image.shape != reference.shape:
+            raise ConfigError("E_DATA_PAIR", f"{image.shape[::-1]} px against {reference.shape[::-1]} px", file=str(found[f"{name}_test"]))
+    return Paired(names, images, references, boxes, classes)
+
+
+def good(folder: Path) -> tuple[tuple[str, ...], tuple[Image, ...], int]:
+    """(names, pictures, channels) of good parts in `good/` of the folder, or in the folder. Raises E_DATA_OPEN, _EMPTY, E_IMG_*."""
+    paths = _pictures(folder / "good" if (folder / "good").is_dir() else folder)
+    images, channels = _of_one_kind([pictures.read(path) for path in paths])
+    return tuple(path.stem for path in paths), images, channels
+
+
+def crops(data: Segmented, size: int, seed: int, *, most_per_defect: int = 2) -> Classified:
+    """A classification set cut from a segmentation set: windows of `size` px on each defect, and "good" ones.
+
+    The window lies as a check lays it: around one pixel of the defect, at the picture's own scale.
+    """
+    random = np.random.default_rng(seed)
+    windows: list[tuple[str, Image, int]] = []
+    half = size // 2
+    for name, image, mask in zip(data.names, data.images, data.masks, strict=True):
+        padded = cv2.copyMakeBorder(image, half, size - half, half, size - half, cv2.BORDER_REPLICATE)
+        for number, (row, column, label) in enumerate(_places(mask, half, random, most_per_defect)):
+            windows.append((f"{name}-{number}", np.asarray(padded[row : row + size, column : column + size], np.uint8).copy(), label))
+    names, images, labels = zip(*windows, strict=True)
+    return Classified(names, images, np.array(labels, np.int64), ("good", *data.classes), data.channels)
+
+
+def _places(mask: Image, half: int, random: np.random.Generator, most: int) -> Iterator[tuple[int, int, int]]:
+    """(row, column, class) of window centres: on each defect, and where no defect is within `half`."""
+    count, labels = cv2.connectedComponents((mask > 0).astype(np.uint8))
+    for label in range(1, count):
+        rows, columns = np.nonzero(labels == label)
+        for pick in random.integers(len(rows), size=most):
+            yield int(rows[pick]), int(columns[pick]), int(mask[rows[pick], columns[pick]])
+    near = cv2.dilate((mask > 0).astype(np.uint8), np.ones((2 * half + 1, 2 * half + 1), np.uint8))
+    rows, columns = np.nonzero(near == 0)
+    for pick in random.integers(len(rows), size=most + 1) if len(rows) else ():
+        yield int(rows[pick]), int(columns[pick]), 0
+
+
+def split(
+    count: int, share: float, seed: int, labels: Sequence[int] | NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(indices kept for training, indices held out): `share` of each label, at least one of each held out where there are two or more."""
+    random = np.random.default_rng(seed)
+    kept, out = [], []
+    of = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
+    for label in np.unique(of):
+        mine = random.permutation(np.nonzero(of == label)[0])
+        held = min(len(mine) - 1, max(1, round(share * len(mine))))
+        out.append(mine[:held])
+        kept.append(mine[held:])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(out))
+
+
+def _exists(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError("E_DATA_OPEN", "no such folder", file=str(folder))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The picture files of the folder, sorted. Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_SIZE."""
+    _exists(folder)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in pictures.SUFFIXES)
+    if not found:
+        raise ConfigError("E_DATA_EMPTY", f"no pictures ({', '.join(pictures.SUFFIXES)})", file=str(folder))
+    if len(found) > MOST_PICTURES:
+        raise ConfigError("E_DATA_SIZE", f"{len(found)} pictures; at most {MOST_PICTURES}", file=str(folder))
+    return found
+
+
+def _of_one_kind(images: Sequence[Image]) -> tuple[tuple[Image, ...], int]:
+    """The pictures all grey when every one is grey in truth, else all in colour; and the number of channels."""
+    grey = all(image.ndim == 2 or bool((np.ptp(image, axis=2) == 0).all()) for image in images)
+    channels = 1 if grey else 3
+    return tuple(
+        np.ascontiguousarray(image[:, :, 0]) if grey and image.ndim == 3 else pictures.as_channels(image, channels) for image in images
+    ), channels
+
+
+def _at_most(image: Image, side_px: int) -> Image:
+    """The picture, made smaller where its longer side has more than `side_px`."""
+    ratio = side_px / max(image.shape[:2])
+    return image if ratio >= 1 else np.asarray(cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
+    """The names of the classes 1…K: classes.txt, else COCO categories, else made up."""
+    text = folder / "classes.txt"
+    if text.is_file():
+        names = [line.strip() for line in text.read_text("utf-8", "replace").splitlines() if line.strip()]
+        if len(set(names)) != len(names) or any(not re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", name) for name in names):
+            raise ConfigError("E_LABELS", "names of 1 to 64 printable characters, none twice", file=str(text))
+        return tuple(names)
+    for path in sorted(folder.glob("*coco*.json")) + sorted(folder.glob("annotations*.json")):
+        try:
+            categories = {int(c["id"]): str(c["name"]) for c in json.loads(path.read_text("utf-8"))["categories"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError("E_DATA_COCO", f"not a COCO file: {type(error).__name__}", file=str(path)) from error
+        return tuple(categories.get(k, f"class-{k}") for k in range(1, highest + 1))
+    return ("defect",) if highest <= 1 else tuple(f"class-{k}" for k in range(1, highest + 1))
+
+
+def _boxes(path: Path) -> NDArray[np.int64]:
+    """The boxes (n, 5) in the file, separated by spaces or commas; empty where there is no file. Raises E_DATA_BOX with the line."""
+    if not path.is_file():
+        return np.zeros((0, 5), np.int64)
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        fields = line.replace(",", " ").split()
+        if not fields:
+            continue
+        try:
+            x1, y1, x2, y2, label = (int(field) for field in fields)
+        except ValueError as error:
+            raise ConfigError("E_DATA_BOX", f"{line[:60]!r}; five whole numbers x1 y1 x2 y2 class", file=str(path), line=number) from error
+        if x1 >= x2 or y1 >= y2 or label < 1:
+            raise ConfigError("E_DATA_BOX", f"{line[:60]!r}; x1 < x2, y1 < y2 and class ≥ 1", file=str(path), line=number)
+        rows.append((x1, y1, x2, y2, label))
+    return np.array(rows, np.int64).reshape(-1, 5)

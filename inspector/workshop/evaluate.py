@@ -1,0 +1,228 @@
+"""How good a model is on data it has not seen, with intervals: figures come from counts per picture, so that pictures can be drawn again.
+
+Intervals are 95 %: Wilson's for ratios of independent pictures, the bootstrap over pictures (1,000 draws, seed 0) for everything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.checks import surface
+from inspector.checks.classify import fit
+from inspector.neural import model as models
+from inspector.neural.pictures import as_channels
+from inspector.records import Image
+from inspector.workshop.datasets import Classified, Segmented
+
+DRAWS = 1000
+LEAST_PX = 4
+"""A group of fewer pixels is neither a true defect nor a false one."""
+
+Floats2D = NDArray[np.float64]
+
+
+def confusion(truth: NDArray[Any], found: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """(size, size) counts, truth down, found across."""
+    return np.bincount(truth.ravel().astype(np.int64) * size + found.ravel(), minlength=size * size).reshape(size, size)
+
+
+def ious(counts: NDArray[Any]) -> Floats2D:
+    """Intersection over union (size,) of each class by a confusion matrix (…, size, size); NaN where a class is nowhere."""
+    both = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
+    either = counts.sum(axis=-1) + counts.sum(axis=-2) - both
+    ratio: Floats2D = np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+    return ratio
+
+
+def predict_maps(model: models.Model, image: Image) -> tuple[Image, Image]:
+    """(class_map, score_map) uint8 (H, W) of a whole picture, as the check `surface` makes them."""
+    image = np.ascontiguousarray(as_channels(image, model.card.input.channels))
+    return surface.run(image, model, surface.grid_of(np.ones(image.shape[:2], np.bool_), model.card))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What pictures gave, one row each: confusion (n, K+1, K+1); score histograms of good and bad pixels (n, 256); per true region,
+    histograms as shares, summed (n, 256), and how many (n,); found and all true defects by class (n, K); false detections (n,).
+    """
+
+    confusion: NDArray[np.int64]
+    good: NDArray[np.int64]
+    bad: NDArray[np.int64]
+    regions: Floats2D
+    region_count: NDArray[np.int64]
+    found: NDArray[np.int64]
+    defects: NDArray[np.int64]
+    false: NDArray[np.int64]
+
+
+def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True) -> dict[str, Any]:
+    """IoU of each class, mIoU, pixel AUROC, AP, PRO (to 30 % false positives), recall by class, false detections and ms a picture."""
+    begun = time.thread_time()
+    maps = [predict_maps(model, image) for image in data.images]
+    spent_ms = (time.thread_time() - begun) * 1e3 / len(maps)
+    counts = _count(model, data, maps)
+
+    def figures(weight: Floats2D) -> Floats2D:
+        """(7 + 2K,) figures for pictures weighted (n,)."""
+        matrix = np.tensordot(weight, counts.confusion, 1)
+        each = ious(matrix)[1:]
+        good, bad = weight @ counts.good, weight @ counts.bad
+        recall = np.divide(
+            weight @ counts.found, weight @ counts.defects, out=np.full(len(each), np.nan), where=weight @ counts.defects > 0
+        )
+        all_recall = (weight @ counts.found).sum() / max((weight @ counts.defects).sum(), 1e-9)
+        pro = _pro(weight @ counts.regions, float(weight @ counts.region_count), good)
+        mean = float(np.nanmean(each)) if np.isfinite(each).any() else np.nan
+        return np.array(
+            [mean, auroc(good, bad), average_precision(good, bad), pro, all_recall, weight @ counts.false / weight.sum(), *each, *recall]
+        )
+
+    names = ["miou", "pixel_auroc", "pixel_ap", "pro30", "defect_recall", "false_per_picture"]
+    names += [f"iou_{c}" for c in data.classes] + [f"recall_{c}" for c in data.classes]
+    return {
+        "pictures": len(maps),
+        "defects": int(counts.defects.sum()),
+        **_with_intervals(names, figures, len(maps), intervals),
+        "ms_per_picture": round(spent_ms, 3),
+    }
+
+
+def classification(model: models.Model, data: Classified, *, intervals: bool = True) -> dict[str, Any]:
+    """Accuracy (Wilson), balanced accuracy, macro F1, F1 of each class, the confusion matrix, ms a picture."""
+    begun = time.thread_time()
+    answers = scores(model, data)
+    spent_ms = (time.thread_time() - begun) * 1e3 / len(answers)
+    said, size = answers.argmax(axis=1), len(data.classes)
+
+    def figures(weight: Floats2D) -> Floats2D:
+        matrix = np.bincount(data.labels * size + said, weights=weight, minlength=size * size).reshape(size, size)
+        right, truth, found = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+        f1 = np.divide(2 * right, truth + found, out=np.full(size, np.nan), where=truth + found > 0)
+        recall = np.divide(right, truth, out=np.full(size, np.nan), where=truth > 0)
+        return np.array([right.sum() / max(matrix.sum(), 1e-9), np.nanmean(recall), np.nanmean(f1), *f1])
+
+    names = ["accuracy", "balanced_accuracy", "macro_f1"] + [f"f1_{c}" for c in data.classes]
+    result = {"pictures": len(answers), **_with_intervals(names, figures, len(answers), intervals)}
+    if intervals:
+        result["accuracy"]["interval"] = [round(x, 4) for x in wilson(int((said == data.labels).sum()), len(said))]
+    return {**result, "confusion": confusion(data.labels, said, size).tolist(), "ms_per_picture": round(spent_ms, 4)}
+
+
+def scores(model: models.Model, data: Classified) -> NDArray[np.float32]:
+    """(n, K) of a classification model, one picture at a time, as the check `classify` sees them."""
+    return np.concatenate([model.run(fit(image, model.card)[None])[0] for image in data.images])
+
+
+def calibrate(model: models.Model, data: Segmented, *, false_per_picture: float = 0.02) -> dict[str, float]:
+    """For each class the lowest of 0.3, 0.35 … 0.95 at which at most so many false detections a picture are left on these pictures."""
+    peaks: dict[str, list[float]] = {name: [] for name in data.classes}
+    for image, mask in zip(data.images, data.masks, strict=True):
+        class_map, score_map = predict_maps(model, image)
+        near = np.asarray(cv2.dilate((mask > 0).astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
+        for defect in surface.defects(class_map, score_map, data.classes):
+            if defect.area_px >= LEAST_PX and not _touches(defect, class_map, near):
+                peaks[defect.class_name].append(defect.score)
+    levels = np.arange(0.5, 0.96, 0.05)
+    allowed = false_per_picture * len(data.images) / len(data.classes)
+    return {
+        name: round(float(next((t for t in levels if sum(p >= t for p in found) <= allowed), levels[-1])), 2)
+        for name, found in peaks.items()
+    }
+
+
+def auroc(good: Floats2D, bad: Floats2D) -> float:
+    """Area under the ROC of two histograms of scores (256,), ties counted by half."""
+    below = np.cumsum(good) - good / 2
+    return float((bad * below).sum() / max(good.sum() * bad.sum(), 1e-9)) if bad.sum() and good.sum() else float("nan")
+
+
+def average_precision(good: Floats2D, bad: Floats2D) -> float:
+    """Mean precision over recall, from the highest score down."""
+    hits, misses = np.cumsum(bad[::-1]), np.cumsum(good[::-1])
+    if not hits[-1]:
+        return float("nan")
+    precision = hits / np.maximum(hits + misses, 1e-9)
+    return float((precision * bad[::-1]).sum() / hits[-1])
+
+
+def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's 95 % interval of a ratio."""
+    p, n = right / count, count
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))
+
+
+def _pro(regions: Floats2D, count: float, good: Floats2D, most: float = 0.3) -> float:
+    """Mean overlap of the true regions over the false positive rate from 0 to `most`, as a ratio (Bergmann et al., 2021)."""
+    if not count or not good.sum():
+        return float("nan")
+    overlap = np.concatenate([[0.0], np.cumsum(regions[::-1]) / count])
+    rate = np.concatenate([[0.0], np.cumsum(good[::-1]) / good.sum()])
+    grid = np.linspace(0, most, 301)
+    return float(np.trapezoid(np.interp(grid, rate, overlap), grid) / most)
+
+
+def _touches(defect: surface.Defect, class_map: Image, near: Image) -> bool:
+    """Whether the found defect lies on a true one (dilated by 4 px)."""
+    x, y, w, h = defect.box_px
+    return bool((near[y : y + h, x : x + w] & (class_map[y : y + h, x : x + w] > 0)).any())
+
+
+def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Image]]) -> Counts:
+    """One row for each picture; a defect is found when a detection of at least its class's threshold touches it."""
+    size = len(data.classes)
+    rows: list[tuple[Any, ...]] = []
+    for mask, (class_map, score_map) in zip(data.masks, maps, strict=True):
+        bad = mask > 0
+        region_sum, region_count = np.zeros(256), 0
+        found, defects = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        kept = [
+            d
+            for d in surface.defects(class_map, score_map, data.classes)
+            if d.score >= model.card.threshold(d.class_name) and d.area_px >= LEAST_PX
+        ]
+        seen = np.zeros(mask.shape, np.uint8)
+        for d in kept:
+            x, y, w, h = d.box_px
+            seen[y : y + h, x : x + w] |= (class_map[y : y + h, x : x + w] > 0).astype(np.uint8)
+        wide = cv2.dilate(seen, np.ones((9, 9), np.uint8))
+        count, labels = cv2.connectedComponents(bad.astype(np.uint8))
+        for label in range(1, count):
+            mine = labels == label
+            pixels = int(mine.sum())
+            if pixels < LEAST_PX:
+                continue
+            k = int(np.bincount(mask[mine], minlength=size + 1)[1:].argmax())
+            defects[k] += 1
+            found[k] += bool(wide[mine].any())
+            region_sum += np.bincount(score_map[mine], minlength=256) / pixels
+            region_count += 1
+        near = np.asarray(cv2.dilate(bad.astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
+        false = sum(not _touches(d, class_map, near) for d in kept)
+        good_hist, bad_hist = (np.bincount(score_map[part], minlength=256) for part in (~bad, bad))
+        rows.append((confusion(mask, class_map, size + 1), good_hist, bad_hist, region_sum, region_count, found, defects, false))
+    return Counts(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _with_intervals(names: Sequence[str], figures: Callable[[Floats2D], Floats2D], count: int, intervals: bool) -> dict[str, Any]:
+    """{name: value}, or {name: {"value", "interval"}} by drawing the pictures again."""
+    values = figures(np.ones(count))
+    if not intervals:
+        return {name: None if not np.isfinite(v) else round(float(v), 4) for name, v in zip(names, values, strict=True)}
+    random = np.random.default_rng(0)
+    draws = np.array([figures(random.multinomial(count, np.full(count, 1 / count)).astype(np.float64)) for _ in range(DRAWS)])
+    out: dict[str, Any] = {}
+    for k, name in enumerate(names):
+        column = draws[:, k][np.isfinite(draws[:, k])]
+        low, high = np.quantile(column, [0.025, 0.975]) if len(column) else (np.nan, np.nan)
+        shown = [None if not np.isfinite(v) else round(float(v), 4) for v in (values[k], low, high)]
+        out[name] = {"value": shown[0], "interval": shown[1:]}
+    return out

@@ -1,0 +1,113 @@
+"""From a trained network to a model of the contract: one ONNX file with everything inside, its card, and proof pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inspector.neural import model as models
+from inspector.neural import onnxfile
+from inspector.records import Image
+
+OPSET = 17
+GREY_MEAN, GREY_DEVIATION = 128.0, 64.0
+IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""In the order red, green, blue; pictures here are blue, green, red."""
+
+
+class Segmentation(nn.Module):
+    """The contract of segmentation around a network that scores 1 + K classes at 1/`down` of the input's size."""
+
+    def __init__(self, network: nn.Module, down: int, *, imagenet: bool = False) -> None:
+        super().__init__()
+        self.network, self.down, self.imagenet = network, down, imagenet
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, C) to class_map, score_map uint8 (N, H, W)."""
+        scores = self.network(normalise(seen.permute(0, 3, 1, 2), imagenet=self.imagenet))
+        background = torch.softmax(scores, dim=1)[:, 0]
+        return self._enlarge(scores.argmax(dim=1).to(torch.uint8)), self._enlarge((255.0 * (1.0 - background) + 0.5).to(torch.uint8))
+
+    def _enlarge(self, small: Tensor) -> Tensor:
+        """Every pixel `down` × `down` times."""
+        n, h, w = small.shape
+        return small.reshape(n, h, 1, w, 1).expand(n, h, self.down, w, self.down).reshape(n, h * self.down, w * self.down)
+
+
+class Classification(nn.Module):
+    """The contract of classification around a network that scores K classes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """uint8 (N, H, W, C) to float32 (N, K)."""
+        return torch.softmax(self.network(normalise(seen.permute(0, 3, 1, 2))), dim=1)
+
+
+def normalise(pictures: Tensor, *, imagenet: bool = False) -> Tensor:
+    """Grey values (N, C, H, W) about zero; with ImageNet's statistics for networks that began with its weights."""
+    seen = pictures.float()
+    if not imagenet:
+        return (seen - GREY_MEAN) * (1.0 / GREY_DEVIATION)
+    if seen.shape[1] == 1:
+        return (seen - float(np.mean(IMAGENET_MEAN))) * (1.0 / float(np.mean(IMAGENET_DEVIATION)))
+    seen = seen.flip(1)
+    return (seen - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) * (1.0 / torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1))
+
+
+def to_onnx(contract: nn.Module, size: models.Input, task: models.Task) -> bytes:
+    """The ONNX file's bytes; N is free. The tracing exporter needs no further package and gives the same bytes each time."""
+    names = [name for name, _, _ in models.OUTPUTS[task]]
+    example = torch.zeros(1, size.height, size.width, size.channels, dtype=torch.uint8)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            contract.eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+            (example,),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["pictures"],
+            output_names=names,
+            dynamic_axes={name: {0: "n"} for name in ["pictures", *names]},
+        )
+    return file.getvalue()
+
+
+def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any]) -> models.Model:
+    """Write model, card and proof pictures (uint8 (h, w[, C])), and load the model as the line will. `card` lacks sha256 and proof only.
+
+    Two-channel proofs (compare) are stored as one picture above the other. Old proof pictures of the same model are removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f"{path.stem}.proof-*.png"):
+        old.unlink()
+    onnxfile.inspect(data, str(path))
+    session = models.session_of(data, str(path))
+    size, task = models.Input.model_validate(card["input"]), card["task"]
+    draft = models.Card.model_validate(
+        {**card, "sha256": hashlib.sha256(data).hexdigest(), "proof": [{"picture": "none", "answer": [0.0]}]}
+    )
+    found = []
+    for number, image in enumerate(proofs):
+        name = f"{path.stem}.proof-{number}.png"
+        batch = np.ascontiguousarray(image).reshape(1, size.height, size.width, size.channels)
+        outputs = tuple(session.run([n for n, _, _ in models.OUTPUTS[task]], {"pictures": batch}))
+        found.append(models.Proof(picture=name, answer=[round(x, 5) for x in models.answer(draft, outputs)]))
+        shown = np.vstack([batch[0, :, :, 0], batch[0, :, :, 1]]) if size.channels == 2 else batch[0]
+        cv2.imwrite(str(path.parent / name), shown)
+    path.write_bytes(data)
+    models.write_card(path.with_suffix(".yaml"), draft.model_copy(update={"proof": found}))
+    return models.load(path)

@@ -1,0 +1,373 @@
+"""From a folder of data to a model of the contract, with defaults that need no tuning: the tasks, each as a `fit.Task`, and the way out.
+
+Beside MODEL.onnx and MODEL.yaml stay MODEL.curves.png and MODEL.samples.png; while it trains, MODEL.training.pt keeps the state from
+which it resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inspector.neural import model as models
+from inspector.neural import tiles
+from inspector.records import ConfigError, Image
+from inspector.workshop import augment, datasets, evaluate, export, networks, plots
+from inspector.workshop.fit import History, Schedule, Task, fit
+
+HELD_OUT = 0.2
+TILE_PX, TILE_MARGIN_PX = 160, 8
+DEFECT_WEIGHT = 4.0
+"""A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
+SEGMENTERS = ("unet", "deeplabv3plus-resnet101")
+CLASSIFIERS = ("cnn",)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a person asked for. `weights`: a state dict for the ResNet body, named as published; `size_px`, `width` None: the defaults."""
+
+    data: Path
+    out: Path
+    schedule: Schedule
+    arch: str | None = None
+    test: Path | None = None
+    weights: Path | None = None
+    size_px: int | None = None
+    width: int | None = None
+    licence: str = "unknown"
+    about: str = ""
+    threads: int = 2
+
+
+def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
+    """Train on a segmentation set. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
+    arch = _known(order.arch or "unet", SEGMENTERS)
+    data = datasets.segmentation(order.data)
+    test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
+    kept, held = _split(len(data.names), order.schedule.seed)
+    deep = arch != "unet"
+    size = order.size_px or (256 if deep else TILE_PX)
+    if size % 16:
+        raise ConfigError("E_TRAIN_SIZE", f"{size}; a multiple of 16", key="--size")
+    torch.manual_seed(order.schedule.seed)
+    network: nn.Module = (
+        networks.DeepLabV3Plus(data.channels, len(data.classes))
+        if deep
+        else networks.UNet(data.channels, len(data.classes), order.width or 24)
+    )
+    if deep and order.weights is not None:
+        _load_body(network, order.weights)
+    pixels = [[np.argwhere(mask == k) for k in range(1, len(data.classes) + 1)] for mask in data.masks]
+    rich = [[i for i in kept if len(pixels[i][k])] for k in range(len(data.classes))]
+    rich = [indices for indices in rich if indices]
+    if not rich:
+        raise ConfigError("E_DATA_MASK", "no defect is left to train on after the split; more pictures are needed", file=str(order.data))
+    looked = _look_tiles(data, held, size, order.schedule.seed)
+    down = int(network.DOWN)  # type: ignore[arg-type]
+    margin = 0 if deep else TILE_MARGIN_PX
+    weight = torch.tensor([1.0] + [DEFECT_WEIGHT] * len(data.classes))
+
+    def batch(random: np.random.Generator) -> tuple[Tensor, ...]:
+        images, masks = [], []
+        for _ in range(4 if deep else 16):
+            if random.random() < 0.65:  # on a defect, each class as often as the others
+                at = rich[int(random.integers(len(rich)))]
+                i = at[int(random.integers(len(at)))]
+                of = [p for p in pixels[i] if len(p)]
+                spots = of[int(random.integers(len(of)))]
+                y, x = spots[int(random.integers(len(spots)))] + random.uniform(-size / 3, size / 3, 2)
+            else:
+                i = kept[int(random.integers(len(kept)))]
+                y, x = random.uniform(0, 1, 2) * data.masks[i].shape
+            image, mask = augment.window(random, [data.images[i], data.masks[i]], (float(x), float(y)), size)
+            images.append(augment.light(random, image))
+            masks.append(mask)
+        return _batch(images), torch.from_numpy(np.stack([_reduce(mask, down) for mask in masks]).astype(np.int64))
+
+    def loss(net: nn.Module, sample: tuple[Tensor, ...]) -> Tensor:
+        scores = net(export.normalise(sample[0], imagenet=deep)).float()
+        return (
+            functional.cross_entropy(scores, sample[1], weight=weight)
+            + functional.cross_entropy(scores, sample[1])
+            + _dice(scores, sample[1])
+        )
+
+    @torch.no_grad()
+    def score(net: nn.Module) -> dict[str, float]:
+        contract = export.Segmentation(net, down, imagenet=deep).eval()
+        confusion = np.zeros((len(data.classes) + 1,) * 2, np.int64)
+        for start in range(0, len(looked[0]), 32):
+            class_map = contract(torch.from_numpy(looked[0][start : start + 32]))[0].numpy()
+            confusion += evaluate.confusion(looked[1][start : start + 32], class_map, len(data.classes) + 1)
+        ious = evaluate.ious(confusion)
+        return {
+            "score": float(np.nanmean(ious[1:])),
+            **{name: float(v) for name, v in zip(data.classes, ious[1:], strict=True) if np.isfinite(v)},
+        }
+
+    task = Task(network, batch, loss, score, rate=1e-4 if deep else 6e-3, decay=1e-4, default_steps=3000)
+    history = _train(task, order, arch, say)
+    contract = export.Segmentation(network, down, imagenet=deep)
+    proofs = _proof_tiles(looked)
+    card = _card(order, "segmentation", list(data.classes), models.Input(height=size, width=size, channels=data.channels), arch, history)
+    card["margin_px"] = margin
+    bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation")
+    model = export.save(order.out, bytes_of, proofs, card)
+    thresholds = evaluate.calibrate(model, _subset(data, held))
+    card["thresholds"] = thresholds
+    model = export.save(order.out, bytes_of, proofs, card)
+    card["metrics"] = {"held_out": evaluate.segmentation(model, _subset(data, held), intervals=False)}
+    if test is not None:
+        card["metrics"]["test"] = evaluate.segmentation(model, test)
+    model = export.save(order.out, bytes_of, proofs, card)
+    _samples(order.out, model, _subset(data, held))
+    _finish(order, history)
+    return model
+
+
+def classification(order: Order, say: Callable[[str], None]) -> models.Model:
+    """Train on a classification set, or on the windows cut from a segmentation set (then "good" is a class).
+
+    Raises E_DATA_*, E_IMG_*, E_TRAIN_*.
+    """
+    arch = _known(order.arch or "cnn", CLASSIFIERS)
+    data, test = _classified(order.data, order), None if order.test is None else _classified(order.test, order)
+    if test is not None and (test.classes, test.channels) != (data.classes, data.channels):
+        raise ConfigError(
+            "E_DATA_CLASS",
+            f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}",
+            file=str(order.test),
+        )
+    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed, data.labels)
+    trained = classifier(data, kept, held, order, arch, say)
+    card = _card(order, "classification", list(data.classes), trained.size, arch, trained.history)
+    out = datasets.Classified(
+        tuple(data.names[i] for i in held), tuple(data.images[i] for i in held), data.labels[held], data.classes, data.channels
+    )
+    proofs = [fit_to(out.images[int(np.nonzero(out.labels == k)[0][0])], trained.size) for k in np.unique(out.labels)][:8]
+    bytes_of = export.to_onnx(export.Classification(trained.network), trained.size, "classification")
+    model = export.save(order.out, bytes_of, proofs, card)
+    card["metrics"] = {"held_out": evaluate.classification(model, out, intervals=False)}
+    if test is not None:
+        card["metrics"]["test"] = evaluate.classification(model, test)
+    model = export.save(order.out, bytes_of, proofs, card)
+    scores = evaluate.scores(model, out)
+    worst = np.argsort(scores[np.arange(len(out.labels)), out.labels])[:30]
+    captions = [f"{out.classes[out.labels[i]][:14]} < {out.classes[int(scores[i].argmax())][:14]}" for i in worst]
+    plots.sheet(order.out.with_suffix(".samples.png"), [out.images[i] for i in worst], captions)
+    _finish(order, trained.history)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A classifier before its export."""
+
+    network: nn.Module
+    size: models.Input
+    history: History
+
+
+def classifier(
+    data: datasets.Classified, kept: NDArray[np.int64], held: NDArray[np.int64], order: Order, arch: str, say: Callable[[str], None]
+) -> Trained:
+    """Train the CNN on the pictures `kept`, looking at those `held` out. Each class is drawn by the square root of its share."""
+    side = order.size_px or int(np.clip(np.median([max(image.shape[:2]) for image in data.images]) // 16 * 16, 32, 128))
+    if side % 16:
+        raise ConfigError("E_TRAIN_SIZE", f"{side}; a multiple of 16", key="--size")
+    size = models.Input(height=side, width=side, channels=data.channels)
+    crops_only = data.classes[0] == "good" and side == data.images[0].shape[0]
+    images = np.stack([fit_to(image, size) for image in data.images])
+    torch.manual_seed(order.schedule.seed)
+    network = networks.CNN(data.channels, len(data.classes), order.width or (16 if side <= 64 else 32), 1)
+    of = data.labels[kept]
+    weight = 1.0 / np.sqrt(np.bincount(of, minlength=len(data.classes)).clip(1))[of]
+    share = (weight / weight.sum()).astype(np.float64)
+    eye = np.eye(len(data.classes), dtype=np.float32)
+    scores_before = torch.from_numpy(images[held])
+
+    def batch(random: np.random.Generator) -> tuple[Tensor, ...]:
+        picks = kept[random.choice(len(kept), 64, p=share)]
+        seen = []
+        for i in picks:
+            image = images[i] if data.channels == 3 else images[i][:, :, 0]
+            centre = ((side - 1) / 2 + random.uniform(-side / 12, side / 12), (side - 1) / 2 + random.uniform(-side / 12, side / 12))
+            turn = np.pi if crops_only else 0.15
+            (image,) = augment.window(random, [image], centre, side, turn_rad=turn, zoom=1.2)
+            if not crops_only and random.random() < 0.5:
+                image = image[::-1]
+            seen.append(augment.erase(random, augment.light(random, image)))
+        mixed, targets = augment.mix(random, np.stack(seen).astype(np.float32), eye[data.labels[picks]])
+        return torch.from_numpy(mixed.reshape(len(picks), side, side, data.channels)).permute(0, 3, 1, 2), torch.from_numpy(targets)
+
+    def loss(net: nn.Module, sample: tuple[Tensor, ...]) -> Tensor:
+        return functional.cross_entropy(net(export.normalise(sample[0])).float(), sample[1], label_smoothing=0.05)
+
+    @torch.no_grad()
+    def score(net: nn.Module) -> dict[str, float]:
+        contract = export.Classification(net).eval()
+        scores = torch.cat([contract(scores_before[start : start + 64]) for start in range(0, len(held), 64)]).numpy()
+        right = scores.argmax(axis=1) == data.labels[held]
+        each = [right[data.labels[held] == k].mean() for k in np.unique(data.labels[held])]
+        nats = float(-np.log(scores[np.arange(len(held)), data.labels[held]].clip(1e-6)).mean())
+        return {"score": float(right.mean()) - 0.01 * nats, "accuracy": float(right.mean()), "balanced": float(np.mean(each))}
+
+    task = Task(network, batch, loss, score, rate=3e-3, decay=5e-2, default_steps=2500)
+    return Trained(network, size, _train(task, order, arch, say))
+
+
+def fit_to(image: Image, size: models.Input) -> Image:
+    """The picture in the network's size: uint8 (h, w, C), as the check `classify` does it."""
+    if image.shape[:2] != (size.height, size.width):
+        smaller = image.shape[0] > size.height or image.shape[1] > size.width
+        image = np.asarray(
+            cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR), np.uint8
+        )
+    return np.ascontiguousarray(image).reshape(size.height, size.width, size.channels)
+
+
+def _classified(folder: Path, order: Order) -> datasets.Classified:
+    """The classification set in the folder; a segmentation set is cut into windows."""
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        return datasets.crops(datasets.segmentation(folder), order.size_px or 64, order.schedule.seed)
+    return datasets.classification(folder)
+
+
+def _known(arch: str, known: Sequence[str]) -> str:
+    if arch not in known:
+        raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(known)}", key="--arch")
+    return arch
+
+
+def _split(count: int, seed: int) -> tuple[list[int], list[int]]:
+    if count < 2:
+        raise ConfigError("E_DATA_EMPTY", "one picture; at least two are needed, one is held out")
+    kept, held = datasets.split(count, HELD_OUT, seed)
+    return [int(i) for i in kept], [int(i) for i in held]
+
+
+def _subset(data: datasets.Segmented, indices: Sequence[int]) -> datasets.Segmented:
+    return datasets.Segmented(
+        tuple(data.names[i] for i in indices),
+        tuple(data.images[i] for i in indices),
+        tuple(data.masks[i] for i in indices),
+        data.classes,
+        data.channels,
+    )
+
+
+def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path) -> datasets.Segmented:
+    found = f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}"
+    if test.classes != data.classes[: len(test.classes)] or test.channels != data.channels:
+        raise ConfigError("E_DATA_CLASS", found, file=str(folder))
+    return replace(test, classes=data.classes)
+
+
+def _train(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:
+    """Run the loop with a checkpoint that belongs to this data, these settings and this seed."""
+    schedule = order.schedule
+    listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
+    parts = [arch, str(schedule), str(order.size_px), str(order.width), *listing]
+    identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    order.out.parent.mkdir(parents=True, exist_ok=True)
+    return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)
+
+
+def _finish(order: Order, history: History) -> None:
+    plots.curves(order.out.with_suffix(".curves.png"), history, order.out.stem)
+    order.out.with_suffix(".training.pt").unlink(missing_ok=True)
+
+
+def _card(order: Order, task: models.Task, classes: list[str], size: models.Input, arch: str, history: History) -> dict[str, Any]:
+    """All of the card but its hash, thresholds, metrics and proofs."""
+    return {
+        "task": task,
+        "classes": classes,
+        "input": {"height": size.height, "width": size.width, "channels": size.channels},
+        "licence": order.licence,
+        "data": order.about or order.data.name,
+        "training": {
+            "arch": arch,
+            "seed": order.schedule.seed,
+            "steps": history.total_steps,
+            "best_step": history.best_step,
+            "minutes": round(history.spent_s / 60, 2),
+            "threads": order.threads,
+        },
+    }
+
+
+def _batch(images: Sequence[Image]) -> Tensor:
+    """Pictures uint8 (h, w[, C]) to a float tensor (N, C, h, w) of grey values."""
+    stacked = np.stack(images)
+    return torch.from_numpy(stacked.reshape(*stacked.shape[:3], -1)).permute(0, 3, 1, 2).float()
+
+
+def _reduce(mask: Image, down: int) -> Image:
+    """The mask at 1/`down`: the largest class in each cell, so that thin defects stay."""
+    h, w = mask.shape[0] // down, mask.shape[1] // down
+    return np.asarray(mask.reshape(h, down, w, down).max(axis=(1, 3)), np.uint8)
+
+
+def _dice(scores: Tensor, labels: Tensor) -> Tensor:
+    """1 − the mean over the classes in the batch of the soft Dice ratio."""
+    shares = torch.softmax(scores, dim=1)
+    losses = []
+    for k in range(1, scores.shape[1]):
+        truth = (labels == k).float()
+        if bool(truth.any()):
+            losses.append(1 - (2 * (shares[:, k] * truth).sum() + 1) / (shares[:, k].sum() + truth.sum() + 1))
+    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+
+
+def _look_tiles(data: datasets.Segmented, held: Sequence[int], size: int, seed: int) -> tuple[Image, Image]:
+    """Up to 192 tiles of the pictures held out, and their masks: those with defects first, then others."""
+    images, masks = [], []
+    for i in held:
+        grid = tiles.plan(np.ones(data.masks[i].shape, np.bool_), (size, size))
+        images.append(tiles.cut(data.images[i], grid))
+        masks.append(tiles.cut(data.masks[i], grid)[..., 0])
+    every_image, every_mask = np.concatenate(images), np.concatenate(masks)
+    order = np.random.default_rng(seed).permutation(len(every_image))
+    full = [int(i) for i in order if every_mask[i].any()][:144]
+    empty = [int(i) for i in order if not every_mask[i].any()][: 192 - len(full)]
+    return every_image[full + empty], every_mask[full + empty]
+
+
+def _proof_tiles(looked: tuple[Image, Image]) -> list[Image]:
+    """The first tile of each class (where its class has most pixels among the first tiles), and one without any."""
+    picks = [int(np.argmax((looked[1] == k).sum(axis=(1, 2)))) for k in np.unique(looked[1]) if k > 0]
+    empty = [i for i in range(len(looked[1])) if not looked[1][i].any()][:1]
+    return [looked[0][i] for i in dict.fromkeys(picks + empty)][:8]
+
+
+def _load_body(network: nn.Module, path: Path) -> None:
+    """Published ResNet-101 weights (a state dict) into the body; the classifier's last layer is left out."""
+    try:
+        state = torch.load(path, weights_only=True)
+        found = network.body.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")}, strict=False)  # type: ignore[union-attr]
+    except Exception as error:  # whatever the unpickler finds, the file is at fault
+        raise ConfigError("E_TRAIN_WEIGHTS", f"no weights of ResNet-101: {str(error).splitlines()[0][:200]}", file=str(path)) from error
+    if found.missing_keys:
+        raise ConfigError("E_TRAIN_WEIGHTS", f"no weights of ResNet-101: {len(found.missing_keys)} are missing", file=str(path))
+
+
+def _samples(out: Path, model: models.Model, data: datasets.Segmented) -> None:
+    """A sheet of the pictures held out, with the model's outlines and the truth's beside it."""
+    shown, captions = [], []
+    for name, image, mask in list(zip(data.names, data.images, data.masks, strict=True))[:15]:
+        class_map, _ = evaluate.predict_maps(model, image)
+        shown += [plots.overlay(image, class_map, data.classes), plots.overlay(image, mask, data.classes)]
+        captions += [name, "truth"]
+    plots.sheet(out.with_suffix(".samples.png"), shown, captions)

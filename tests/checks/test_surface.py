@@ -1,0 +1,140 @@
+"""The surface check on a network whose answers can be foreseen: areas, classes, places, and nothing found where nothing is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inspector.checks import surface
+from inspector.records import ConfigError, Contour, Frame, Plan, Pose, Stamp, Template, View
+from tests.neural import nets
+
+MM_PER_PX = 0.5
+
+
+def template() -> Template:
+    """A plate of 50 × 40 mm on a raster with a border of 5 mm; the origin of the drawing is its lower left corner."""
+    sdf = np.full((100, 120), 5.0, np.float32)
+    sdf[10:90, 10:110] = -5.0
+    zone = (sdf < 0).astype(np.uint8)
+    corners = np.array([[0, 0], [50, 0], [50, 40], [0, 40]], np.float64)
+    outer = Contour("outer", "outer", "0", corners, True, -0.1, 0.1)
+    return Template("plate", "0" * 64, MM_PER_PX, (-5.0, 45.0), (outer,), sdf, zone)
+
+
+def view(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], part: Template | None = None) -> View:
+    """The raster's picture, seen by a camera at 2 px/mm, upright, with the drawing's origin at (200, 300)."""
+    pose = None if part is None else Pose(200.0, 300.0, 0.0, 2.0, 1.0, 0.0)
+    return View(Frame(Stamp("top", 1, 0, None, image.shape), image), pose, part, image)
+
+
+def plan(part: Template | None = None) -> Plan:
+    return Plan("top", part, None, None, (), True)
+
+
+def grey() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.full((100, 120), 128, np.uint8)
+
+
+def test_a_clean_part_has_a_finding_for_each_class(tmp_path: Path) -> None:
+    part = template()
+    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=4), limits_mm2={"scratch": 1.0})
+    check = surface.build(settings, "surface", plan(part))
+    (findings,) = check([view(grey(), part)])
+    assert [(f.check, f.feature, f.value, f.low, f.high, f.unit, f.ok) for f in findings] == [
+        ("surface", "scratch", 0.0, None, 1.0, "mm2", True),
+        ("surface", "stain", 0.0, None, 0.0, "mm2", True),
+    ]
+
+
+def test_area_class_and_place_of_a_defect(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[40:44, 60:70] = 250  # 40 px of 0.25 mm²; the upper left is the drawing's (25, 25) mm
+    image[5, 5] = 250  # outside the part
+    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=4), limits_mm2={"scratch": 9.9, "stain": 1.0})
+    check = surface.build(settings, "surface", plan(part))
+    scratch, stain = check([view(image, part)])[0]
+    assert (scratch.value, scratch.ok, stain.value, stain.ok) == (10.0, False, 0.0, True)
+    assert scratch.at_mm == (25.0, 25.0)
+    evidence = scratch.evidence
+    assert evidence is not None
+    assert evidence.bbox_px == (250.0, 250.0, 10.0, 4.0)
+    assert (evidence.class_name, evidence.area_mm2, evidence.threshold) == ("scratch", 10.0, 0.5)
+    assert math.isclose(evidence.score, 245 / 255)
+    assert check([view(image, part), view(grey(), part)])[1][0].ok
+
+
+def test_several_defects_of_a_class_are_summed_and_told_one_by_one(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    for column in (20, 40, 60):
+        image[50:52, column : column + 4] = 5  # 8 px = 2 mm² each
+    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=4), limits_mm2={"stain": 5.0})
+    findings = surface.build(settings, "surface", plan(part))([view(image, part)])[0]
+    assert [(f.feature, f.value, f.ok) for f in findings] == [
+        ("scratch", 0.0, True),
+        ("stain", 6.0, False),
+        ("stain-2", 2.0, True),
+        ("stain-3", 2.0, True),
+    ]
+
+
+def test_small_and_weak_things_are_none(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[50, 50] = 250  # 0.25 mm²
+    image[60:64, 60:64] = 200  # score 145/255 = 0.57
+    settings = surface.Settings(model=nets.segmenter(tmp_path), least_mm2=0.3, threshold=0.6)
+    assert all(f.ok for f in surface.build(settings, "surface", plan(part))([view(image, part)])[0])
+
+
+def test_so_near_an_edge_nothing_is_judged(tmp_path: Path) -> None:
+    part = template()
+    settings = surface.Settings(model=nets.segmenter(tmp_path), edge_mm=6.0)
+    with pytest.raises(ConfigError, match="E_CFG_ZONE"):
+        surface.build(settings, "surface", plan(part))
+
+
+def test_the_classifier_has_the_last_word(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[40:60, 40:60] = 250
+    model = nets.segmenter(tmp_path)
+    for classes, expected in (
+        (("good", "burn"), {"scratch": 0.0, "stain": 0.0, "burn": 100.0}),
+        (("burn", "good"), {"scratch": 0.0, "stain": 0.0, "burn": 0.0}),
+    ):
+        settings = surface.Settings(model=model, classifier=nets.classifier(tmp_path, classes))
+        findings = surface.build(settings, "surface", plan(part))([view(image, part)])[0]
+        assert {f.feature: f.value for f in findings} == expected
+
+
+def test_without_a_template_the_whole_picture_is_judged(tmp_path: Path) -> None:
+    settings = surface.Settings(model=nets.segmenter(tmp_path), mm_per_px=0.1)
+    check = surface.build(settings, "surface", plan())
+    image = np.full((77, 50), 128, np.uint8)
+    image[70:75, 0:10] = 250
+    scratch = check([view(image)])[0][0]
+    assert math.isclose(scratch.value, 0.5)
+    assert scratch.evidence is not None
+    assert scratch.evidence.bbox_px == (0.0, 70.0, 10.0, 5.0)
+    with pytest.raises(ConfigError, match="E_CFG_SCALE"):
+        surface.build(surface.Settings(model=nets.segmenter(tmp_path)), "surface", plan())
+
+
+def test_a_limit_on_no_class_is_refused(tmp_path: Path) -> None:
+    settings = surface.Settings(model=nets.segmenter(tmp_path), limits_mm2={"scrach": 1.0})
+    with pytest.raises(ConfigError, match="scrach"):
+        surface.build(settings, "surface", plan(template()))
+
+
+def test_colour_pictures_are_seen_in_grey(tmp_path: Path) -> None:
+    part = template()
+    image = np.dstack([grey()] * 3)
+    image[40:44, 60:70] = 250
+    settings = surface.Settings(model=nets.segmenter(tmp_path), limit_mm2=1.0)
+    assert surface.build(settings, "surface", plan(part))([view(image, part)])[0][0].value == 10.0

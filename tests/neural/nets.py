@@ -1,0 +1,108 @@
+"""Networks made by hand, with answers that a person can foresee, and the files of a model around them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from inspector.neural import model as models
+from inspector.records import Image
+
+
+def _model(
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], size: tuple[int, int, int], outputs: dict[str, tuple[int, list[Any]]]
+) -> bytes:
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", *size])
+    results = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()]
+    graph = helper.make_graph(list(nodes), "by_hand", [pictures], results, initializers)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def bright_and_dark(size: int = 32) -> bytes:
+    """Segmentation: grey 200 and more is class 1, grey 20 and less class 2; the score is the distance from mid-grey, doubled."""
+    nodes = [
+        helper.make_node("Squeeze", ["pictures", "last"], ["grey"]),
+        helper.make_node("Cast", ["grey"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("GreaterOrEqual", ["seen", "bright"], ["is_bright"]),
+        helper.make_node("LessOrEqual", ["seen", "dark"], ["is_dark"]),
+        helper.make_node("Where", ["is_dark", "two", "zero"], ["map_dark"]),
+        helper.make_node("Where", ["is_bright", "one", "map_dark"], ["class_map"]),
+        helper.make_node("Sub", ["seen", "middle"], ["apart"]),
+        helper.make_node("Abs", ["apart"], ["distance"]),
+        helper.make_node("Add", ["distance", "distance"], ["doubled"]),
+        helper.make_node("Clip", ["doubled", "low", "high"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["score_map"], to=TensorProto.UINT8),
+    ]
+    constants = {
+        "last": np.array([3], np.int64),
+        "bright": np.float32(200),
+        "dark": np.float32(20),
+        "middle": np.float32(127.5),
+        "low": np.float32(0),
+        "high": np.float32(255),
+    } | {name: np.uint8(value) for name, value in (("zero", 0), ("one", 1), ("two", 2))}
+    maps = (TensorProto.UINT8, ["n", size, size])
+    return _model(nodes, constants, (size, size, 1), {"class_map": maps, "score_map": maps})
+
+
+def brightness(size: int = 16, *, scores: int = 2, kind: int = TensorProto.FLOAT) -> bytes:
+    """Classification: (1 − mean / 255, mean / 255)."""
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["seen"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Reshape", ["mean", "flat"], ["column"]),
+        helper.make_node("Mul", ["column", "ratio"], ["bright"]),
+        helper.make_node("Sub", ["one", "bright"], ["dark"]),
+        helper.make_node("Concat", ["dark", *["bright"] * (scores - 1)], ["joined"], axis=1),
+        helper.make_node("Cast", ["joined"], ["scores"], to=kind),
+    ]
+    constants = {"flat": np.array([-1, 1], np.int64), "ratio": np.float32(1 / 255), "one": np.float32(1)}
+    return _model(nodes, constants, (size, size, 1), {"scores": (kind, ["n", scores])})
+
+
+def card(task: str, classes: Sequence[str], size: int, data: bytes, **more: Any) -> dict[str, Any]:
+    """What a card says, without proof."""
+    return {
+        "task": task,
+        "classes": list(classes),
+        "input": {"height": size, "width": size, "channels": 1},
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": "Apache-2.0",
+        "data": "made by hand",
+        **more,
+    }
+
+
+def write(path: Path, data: bytes, said: dict[str, Any], picture: Image, answer: Sequence[float]) -> Path:
+    """Model, card and one proof picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    cv2.imwrite(str(path.with_suffix(".proof-0.png")), picture)
+    proof = [{"picture": f"{path.stem}.proof-0.png", "answer": list(answer)}]
+    models.write_card(path.with_suffix(".yaml"), models.Card.model_validate({**said, "proof": proof}))
+    return path
+
+
+def segmenter(folder: Path, size: int = 32, **more: Any) -> Path:
+    """`bright_and_dark` as a model: classes scratch (bright) and stain (dark)."""
+    data = bright_and_dark(size)
+    picture = np.full((size, size), 128, np.uint8)
+    picture[: size // 2] = 255
+    said = card("segmentation", ["scratch", "stain"], size, data, **more)
+    return write(folder / "surface.onnx", data, said, picture, [0.5, 0.5, 0.0, 1.0])
+
+
+def classifier(folder: Path, classes: Sequence[str] = ("dark", "bright"), size: int = 16, name: str = "classes.onnx") -> Path:
+    """`brightness` as a model."""
+    data = brightness(size)
+    said = card("classification", classes, size, data)
+    return write(folder / name, data, said, np.full((size, size), 51, np.uint8), [0.8, 0.2])

@@ -1,0 +1,67 @@
+"""A picture's header is believed before its content, and what is not whole is refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inspector.neural import pictures
+from inspector.records import ConfigError
+
+
+def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    cv2.imwrite(str(path), picture())
+    np.testing.assert_array_equal(pictures.read(path), picture())
+    assert pictures.read(path, 1).shape == (40, 50)
+
+
+def test_a_jpeg_has_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    cv2.imwrite(str(path), picture())
+    assert pictures.read(path, 3).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
+def test_a_picture_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    cv2.imwrite(str(path), picture())
+    whole = path.read_bytes()
+    for size in (10, len(whole) // 2, len(whole) - 40):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ConfigError, match=r"E_IMG_(TRUNC|FORMAT)"):
+            pictures.read(path)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(ConfigError, match="E_IMG_PIXELS"):
+        pictures.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"", "E_IMG_FORMAT"), (b"GIF89a" + bytes(40), "E_IMG_FORMAT"), (b"<svg/>", "E_IMG_FORMAT")])
+def test_other_formats_are_refused(tmp_path: Path, content: bytes, code: str) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ConfigError, match=code):
+        pictures.read(tmp_path / "x.png")
+
+
+def test_sixteen_bits_and_alpha_are_refused(tmp_path: Path) -> None:
+    for image in (np.zeros((8, 8), np.uint16), np.zeros((8, 8, 4), np.uint8)):
+        cv2.imwrite(str(tmp_path / "x.png"), image)
+        with pytest.raises(ConfigError, match="E_IMG_MODE"):
+            pictures.read(tmp_path / "x.png")
