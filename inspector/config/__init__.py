@@ -12,41 +12,32 @@ A value can be set from outside: `INSPECTOR__GATE__LEASE_MS=200` stands for `gat
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import ipaddress
-import json
 import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
+from inspector.config.document import Document, Loc, compose, list_of, mapping_of, nearest, override, spelt, text_of, value_at
 from inspector.records import ConfigError, ConfigErrors
-
-LARGEST_FILE_BYTES = 1 << 20
-DEEPEST = 32
-
-Loc: TypeAlias = tuple[str | int, ...]
-"""Where a value stands: ("cameras", 2, "source", "exposure_us")."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 """Site, line, station, camera, recipe, check: what may stand in a topic."""
@@ -287,14 +278,14 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
     With `kinds` the settings of every source, conveyor, check and bridge are read too, which imports them: not for the gate.
     """
-    document = _compose(str(path), _text(path))
-    _override(document, environment)
+    document = compose(str(path), text_of(path))
+    override(document, environment)
     place = _Place(Path(path).absolute().parent, environment)
     config = document.validated(Config, (), place)
     for loc, code, text in _clashes(document.data):
         document.refuse(code, text, loc)
     for folder, loc in _kinds(document.data):
-        kind = _at(document.data, *loc, "kind")
+        kind = value_at(document.data, *loc, "kind")
         if not isinstance(kind, str) or loc in document.faulty:
             continue
         try:
@@ -305,7 +296,7 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
         except ConfigError as error:
             document.refuse(error.code, error.text, (*loc, "kind"))
     if config is None or document.errors:
-        raise ConfigErrors(sorted(document.errors, key=lambda e: e.line or len(document.lines) * LARGEST_FILE_BYTES))
+        raise ConfigErrors(sorted(document.errors, key=lambda e: (e.line is None, e.line or 0)))
     config._document = document  # noqa: SLF001 (pydantic's way to a field that is no setting)
     for kind, loc in _kind_objects(config):
         kind._origin = (document, loc)  # noqa: SLF001
@@ -327,7 +318,7 @@ def settings_of(folder: str, kind: Kind, settings: type[S]) -> S:
 
 def read_settings(path: Path, settings: type[S]) -> S:
     """Settings that have a file of their own, checked like the configuration. Raises `ConfigErrors` with all that is wrong."""
-    document = _compose(str(path), _text(path))
+    document = compose(str(path), text_of(path))
     found = document.validated(settings, (), _Place(Path(path).absolute().parent, os.environ))
     if found is None:
         raise ConfigErrors(document.errors)
@@ -336,7 +327,7 @@ def read_settings(path: Path, settings: type[S]) -> S:
 
 def known_kinds(folder: str) -> tuple[str, ...]:
     """The kinds of a folder ("sources", "conveyor", "checks", "bridges"): its files, and what other packages bring by entry point."""
-    files = pkgutil.iter_modules([str(Path(__file__).parent / folder)])
+    files = pkgutil.iter_modules([str(Path(__file__).parent.parent / folder)])
     ours = [f.name for f in files if not f.name.startswith("_")]
     return tuple(sorted({*ours, *(e.name for e in entry_points(group=f"inspector.{folder}"))}))
 
@@ -373,18 +364,18 @@ NET_MARGIN_MS = 20
 
 def _known_kind(folder: str, kind: str) -> None:
     if kind not in (known := known_kinds(folder)):
-        raise ConfigError("E_CFG_KIND", f"{kind} is no kind of {folder}{_nearest(kind, known)}; known: {', '.join(known) or 'none'}")
+        raise ConfigError("E_CFG_KIND", f"{kind} is no kind of {folder}{nearest(kind, known)}; known: {', '.join(known) or 'none'}")
 
 
 def _kinds(data: Any) -> Iterator[tuple[str, Loc]]:
     """(folder, where) of each kind in a file, whatever else is wrong in it."""
     yield "conveyor", ("conveyor",)
-    for i, _ in enumerate(_list(_at(data, "cameras"))):
+    for i, _ in enumerate(list_of(value_at(data, "cameras"))):
         yield "sources", ("cameras", i, "source")
-    for recipe in _dict(_at(data, "recipes")):
-        for check in _dict(_at(data, "recipes", recipe, "checks")):
+    for recipe in mapping_of(value_at(data, "recipes")):
+        for check in mapping_of(value_at(data, "recipes", recipe, "checks")):
             yield "checks", ("recipes", recipe, "checks", check)
-    for bridge in _dict(_at(data, "bridges")):
+    for bridge in mapping_of(value_at(data, "bridges")):
         yield "bridges", ("bridges", bridge)
 
 
@@ -398,34 +389,34 @@ def _kind_objects(config: Config) -> Iterator[tuple[Kind, Loc]]:
 
 def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     """(where, code, text) of what is wrong between settings that are each right; reads the raw data, so that one error hides no other."""
-    times = {key: _at(data, "gate", key) if _at(data, "gate", key) is not None else default for key, default in _TIMES.items()}
+    times = {key: value_at(data, "gate", key) if value_at(data, "gate", key) is not None else default for key, default in _TIMES.items()}
     if all(type(t) in (int, float) for t in times.values()):
         yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times))
 
-    cameras = _list(_at(data, "cameras"))
+    cameras = list_of(value_at(data, "cameras"))
     one_each = [("id",), ("source", "serial")]
-    if _at(data, "gate", "count") in (None, "frames"):
+    if value_at(data, "gate", "count") in (None, "frames"):
         one_each.append(("lane",))
     for keys in one_each:
         seen: dict[Any, int] = {}
         for i, camera in enumerate(cameras):
-            value = _at(camera, *keys, default=0 if keys == ("lane",) else None)
+            value = value_at(camera, *keys, default=0 if keys == ("lane",) else None)
             if isinstance(value, (str, int)) and (first := seen.setdefault(value, i)) != i:
                 why = "; with gate.count: frames each exposure is a part, so a lane has one camera" if keys == ("lane",) else ""
                 yield ("cameras", i, *keys), "E_CFG_CLASH", f"{value} is taken by cameras[{first}]{why}"
 
-    recipes = list(_dict(_at(data, "recipes")))
+    recipes = list(mapping_of(value_at(data, "recipes")))
     for i, camera in enumerate(cameras):
-        wanted = _at(camera, "recipe")
+        wanted = value_at(camera, "recipe")
         if isinstance(wanted, str) and recipes and wanted not in recipes:
-            yield ("cameras", i, "recipe"), "E_CFG_CLASH", f"no recipe {wanted}{_nearest(wanted, recipes)}; there is {', '.join(recipes)}"
+            yield ("cameras", i, "recipe"), "E_CFG_CLASH", f"no recipe {wanted}{nearest(wanted, recipes)}; there is {', '.join(recipes)}"
 
     taken: dict[str, Loc] = {}
-    addresses = [(loc, _at(data, *loc, default=default), _at(data, *loc) is not None) for loc, default in _ADDRESSES.items()]
+    addresses = [(loc, value_at(data, *loc, default=default), value_at(data, *loc) is not None) for loc, default in _ADDRESSES.items()]
     for loc, address, _ in sorted(addresses, key=lambda a: a[2]):  # defaults first: the blame is the file's
         port = str(address).rpartition(":")[2]
         if port.isdigit() and port != "0" and (other := taken.setdefault(port, loc)) != loc:
-            yield loc, "E_BIND", f"port {port} is taken by {_spelt(other)}"
+            yield loc, "E_BIND", f"port {port} is taken by {spelt(other)}"
 
 
 _TIMES: dict[str, Any] = {k: Gate.model_fields[k].default for k in ("travel_min_ms", "actuator_ms", "scan_ms", "lease_ms", "hb_ms")}
@@ -437,325 +428,3 @@ _ADDRESSES: dict[Loc, str] = {
     ("metrics", "vision_bind"): Metrics().vision_bind,
     ("desk", "bind"): Desk().bind,
 }
-
-
-# --- the file as plain values ------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Document:
-    """A file as plain values, the line of each of them, and what is wrong with it so far.
-
-    `faulty` says where a value is known to be wrong already: one mistake gives one error. `overrides` names the variable of the
-    environment that a value comes from.
-    """
-
-    file: str
-    data: Any
-    lines: dict[Loc, int]
-    errors: list[ConfigError] = field(default_factory=list)
-    faulty: set[Loc] = field(default_factory=set)
-    overrides: dict[Loc, str] = field(default_factory=dict)
-
-    def error(self, code: str, text: str, loc: Loc) -> ConfigError:
-        """The error of the value at `loc`, with the line of the nearest that stands in the file."""
-        for n in range(len(loc), -1, -1):
-            if loc[:n] in self.overrides:
-                return ConfigError("E_ENV", text, key=self.overrides[loc[:n]])
-            if loc[:n] in self.lines:
-                return ConfigError(code, text, file=self.file, line=self.lines[loc[:n]], key=_spelt(loc) or None)
-        return ConfigError(code, text, file=self.file or None, key=_spelt(loc) or None)
-
-    def refuse(self, code: str, text: str, loc: Loc) -> None:
-        """Note that the value at `loc` is wrong, unless it is known to be."""
-        if not any(loc[:n] in self.faulty for n in range(len(loc) + 1)):
-            self.errors.append(self.error(code, text, loc))
-            self.faulty.add(loc)
-
-    def validated(self, model: type[S], loc: Loc, place: _Place) -> S | None:
-        """The model that the values at `loc` make (without `kind`, where that is not the model's own), or None and errors noted."""
-        raw = _at(self.data, *loc)
-        if isinstance(raw, dict) and "kind" not in model.model_fields:
-            raw = {key: value for key, value in raw.items() if key != "kind"}
-        try:
-            # Strict JSON knows lists, text and numbers only: a tuple, a path and a set are made from them, and nothing else is converted.
-            return model.model_validate_json(json.dumps(raw), context=place)
-        except ValidationError as error:
-            for where, code, text in self._explained(error, model, loc):
-                self.refuse(code, text, where)
-            return None
-
-    def _explained(self, error: ValidationError, model: type[BaseModel], loc: Loc) -> Iterator[tuple[Loc, str, str]]:
-        """(where, code, text) of each mistake; the alternatives of a union that one value misses are one mistake."""
-        mistakes: dict[Loc, list[ErrorDetails]] = {}
-        for detail in error.errors(include_url=False):
-            where = (*loc, *detail["loc"])
-            if detail["type"] != "missing":
-                while where not in self.lines and len(where) > len(loc) and _at(self.data, *where) is None:
-                    where = where[:-1]
-            mistakes.setdefault(where, []).append(detail)
-        for where, details in mistakes.items():
-            shape: Any = model
-            for step in where[len(loc) : -1]:
-                shape = _below(shape, step)
-            yield where, *_explain(details, str(where[-1]) if where else "", _fields(shape))
-
-
-def _text(path: Path) -> str:
-    """What the file says. UTF-8, a byte order mark is no harm; E_CFG_OPEN, _SIZE, _EMPTY, _ENCODING."""
-
-    def refusal(code: str, text: str, line: int | None = None) -> ConfigErrors:
-        return ConfigErrors([ConfigError(code, text, file=str(path), line=line)])
-
-    try:
-        if path.exists() and not path.is_file():
-            raise refusal("E_CFG_OPEN", "a folder" if path.is_dir() else "not a plain file")
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise refusal("E_CFG_OPEN", f"{said} (as user {os.geteuid()})") from error
-    if len(data) > LARGEST_FILE_BYTES:
-        raise refusal("E_CFG_SIZE", f"more than {LARGEST_FILE_BYTES} bytes")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise refusal("E_CFG_ENCODING", "UTF-16; allowed: UTF-8")
-    if (at := data.find(b"\0")) >= 0:
-        raise refusal("E_CFG_ENCODING", f"a NUL byte at byte {at}; allowed: UTF-8 text", data.count(b"\n", 0, at) + 1)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise refusal("E_CFG_ENCODING", f"byte 0x{data[error.start]:02x} at byte {error.start}; allowed: UTF-8", line) from error
-    if not text.strip():
-        raise refusal("E_CFG_EMPTY", "nothing in it")
-    return text
-
-
-def _compose(file: str, text: str) -> Document:
-    """The one document in `text`. What stops the reading (syntax, depth) raises `ConfigErrors`; the rest is noted in the document."""
-    document = Document(file, None, {(): 1})
-    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-    def stop(code: str, said: str, line: int) -> ConfigErrors:
-        document.errors.append(ConfigError(code, said, file=file, line=line))
-        return ConfigErrors(sorted(document.errors, key=lambda e: e.line or 0))
-
-    def node(event: Any, loc: Loc) -> Any:
-        line = _line(event)
-        document.lines.setdefault(loc, line)
-        if len(loc) > DEEPEST:
-            raise stop("E_CFG_DEPTH", f"more than {DEEPEST} levels", line)
-        if isinstance(event, yaml.AliasEvent):
-            raise stop("E_CFG_ALIAS", f"*{event.anchor}: aliases are not allowed; write the value out", line)
-        if getattr(event, "tag", None) is not None:
-            document.refuse("E_CFG_TAG", f"{event.tag.replace('tag:yaml.org,2002:', '!!')}: tags are not allowed", loc)
-        if isinstance(event, yaml.SequenceStartEvent):
-            items: list[Any] = []
-            while not isinstance(following := next(events), yaml.SequenceEndEvent):
-                items.append(node(following, (*loc, len(items))))
-            return items
-        if isinstance(event, yaml.MappingStartEvent):
-            return mapping(loc)
-        if event.implicit[0]:  # a plain scalar; quoted ones and blocks are text
-            try:
-                return _plain(event.value)
-            except ConfigError as error:
-                document.refuse(error.code, error.text, loc)
-        return event.value
-
-    def mapping(loc: Loc) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        while not isinstance(event := next(events), yaml.MappingEndEvent):
-            line = _line(event)
-            if not isinstance(event, yaml.ScalarEvent):
-                raise stop("E_CFG_SYNTAX", "a key is plain text", line)
-            key, where = event.value, (*loc, event.value)
-            if key in found:
-                text = f"{_spelt(where)}: stands here and in line {document.lines[where]}"
-                document.errors.append(ConfigError("E_CFG_DUP", text, file=file, line=line))
-                node(next(events), (*loc, f"{key} (again)"))
-                continue
-            document.lines[where] = line
-            found[key] = node(next(events), where)
-        return found
-
-    try:
-        for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                if document.data is not None:
-                    raise stop("E_CFG_SYNTAX", "a second document begins; allowed: one", _line(event))
-                document.data = node(next(events), ())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = " ".join(filter(None, (error.context, error.problem)))
-        if mark and "\t" in "".join(text.split("\n")[mark.line : mark.line + 1]):
-            said += "; there is a tab in this line: indent with spaces"
-        raise stop("E_CFG_SYNTAX", f"column {mark.column + 1}: {said}" if mark else said, mark.line + 1 if mark else 1) from error
-    except yaml.YAMLError as error:
-        raise stop("E_CFG_ENCODING", str(error).splitlines()[0], 1) from error
-    if document.data is None:
-        raise stop("E_CFG_EMPTY", "nothing in it", 1)
-    return document
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
-
-
-def _plain(text: str) -> Any:
-    """The value of a plain scalar: YAML 1.2's core schema, and `ConfigError` for what readers disagree about or no number can be."""
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
-        return text.lower() == "true"
-    if re.fullmatch(r"(?i)yes|no|on|off|y|n", text):
-        truth = "true" if text.lower() in ("yes", "on", "y") else "false"
-        raise ConfigError("E_CFG_TYPE", f'{text}: some read {truth} here, some text; for text quote it: "{text}", else write {truth}')
-    if re.fullmatch(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?", text):
-        raise ConfigError("E_CFG_TYPE", f'{text}: some read a number to base 60 here; expected a string: quote it: "{text}"')
-    if re.fullmatch(r"[-+]?(0[0-9_]+|0[box][0-9a-fA-F_]+|[0-9][0-9_]*_[0-9_]*)(\.[0-9_]*)?", text):
-        said = f'{text}: readers disagree about this number; for text quote it: "{text}", else write plain decimal digits'
-        raise ConfigError("E_CFG_TYPE", said)
-    if re.fullmatch(r"-0+(\.0*)?([eE][-+]?[0-9]+)?", text):
-        raise ConfigError("E_CFG_NUMBER", f"{text}: write 0")
-    if re.fullmatch(r"[-+]?[0-9]{1,30}", text):
-        return int(text)
-    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
-        number = float(text)
-    elif re.fullmatch(r"(?i)[-+]?\.inf|\.nan", text):
-        number = float(text.replace(".", ""))
-    else:
-        return text
-    if number - number != 0:
-        raise ConfigError("E_CFG_NUMBER", f"{text}: expected a finite number")
-    return number
-
-
-def _override(document: Document, environment: Mapping[str, str]) -> None:
-    """Puts what `INSPECTOR__SECTION__KEY` says in its place; E_ENV where there is none."""
-    for name in sorted(n for n in environment if n.startswith("INSPECTOR__")):
-        *sections, key = name.removeprefix("INSPECTOR__").lower().split("__")
-        target = document.data
-        for section in sections:
-            target = target.setdefault(section, {}) if isinstance(target, dict) else None
-        if not isinstance(target, dict):
-            document.errors.append(ConfigError("E_ENV", f"nothing can be set at {'.'.join(sections)}", key=name))
-            continue
-        loc = (*sections, key)
-        document.overrides[loc] = name
-        try:
-            target[key] = _plain(environment[name])
-        except ConfigError as error:
-            document.refuse(error.code, error.text, loc)
-
-
-# --- words -------------------------------------------------------------------------------------------------------------
-
-
-def _explain(details: list[ErrorDetails], key: str, known: tuple[str, ...]) -> tuple[str, str]:
-    """Code and text of one mistake: value seen, what is allowed, the nearest known."""
-    first = details[0]
-    kind, seen, context = first["type"], first["input"], first.get("ctx", {})
-    if kind.startswith("E_"):
-        return kind, first["msg"]
-    if kind == "extra_forbidden":
-        return "E_CFG_UNKNOWN", f"{key} is not known here{_nearest(key, known)}; known: {', '.join(known)}"
-    if kind == "missing":
-        return "E_CFG_MISSING", "must be given"
-    if kind == "string_pattern_mismatch":
-        return "E_CFG_NAME", f"{_seen(seen)}; allowed: {context['pattern']}"
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
-        return "E_CFG_RANGE", f"{_seen(seen)}{_nearest(str(seen), choices)}; allowed: {context['expected'].replace(chr(39), '')}"
-    if kind == "value_error":
-        return "E_CFG_RANGE", first["msg"].removeprefix("Value error, ")
-    if bound := next((b for b in ("gt", "ge", "lt", "le", "multiple_of") if b in context), None):
-        sign = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}[bound]
-        return "E_CFG_RANGE", f"{_seen(seen)}; allowed: {sign} {context[bound]:g}{_unit(key)}"
-    if "actual_length" in context:
-        sign, length = ("at least", "min_length") if "min_length" in context else ("at most", "max_length")
-        return "E_CFG_RANGE", f"{context['actual_length']} entries; allowed: {sign} {context[length]}"
-    expected = " or ".join(dict.fromkeys(_EXPECTED.get(d["type"], d["msg"]) for d in details))
-    if any(d["type"] in ("float_type", "int_type", "finite_number") for d in details):
-        code = "E_CFG_NUMBER" if isinstance(seen, (str, float)) else "E_CFG_TYPE"
-        return code, f"{_seen(seen)}; expected {expected}{_unit(key)}, without quotes or unit"
-    if kind == "string_type" and isinstance(seen, (bool, int, float)):
-        return "E_CFG_TYPE", f'{_seen(seen)}; expected a string: quote it: "{_seen(seen)}"'
-    return "E_CFG_TYPE", f"{_seen(seen)}; expected {expected}"
-
-
-_EXPECTED = {
-    "string_type": "a string",
-    "path_type": "a path",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a finite number",
-    "finite_number": "a finite number",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "dict_type": "a mapping (key: value)",
-    "model_type": "a mapping (key: value)",
-    "model_attributes_type": "a mapping (key: value)",
-    "none_required": "null",
-}
-
-
-def _unit(key: str) -> str:
-    found = re.search(r"_((?:[a-z]+_per_)?(?:ns|us|ms|s|days|mm2|mm|px|deg|rad|counts|ratio|mib))$", key)
-    return f" ({found[1].replace('_per_', '/')})" if found else ""
-
-
-def _seen(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = json.dumps(value, ensure_ascii=False)
-    return "nothing" if value is None else text if len(text) <= 60 else text[:57] + "…"
-
-
-def _nearest(name: str, known: Any) -> str:
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
-
-
-def _spelt(loc: Loc) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
-
-
-def _at(data: Any, *loc: str | int, default: Any = None) -> Any:
-    """The value at `loc` of raw data, `default` where there is none."""
-    for step in loc:
-        here: Any = _dict(data) if isinstance(step, str) else dict(enumerate(_list(data)))
-        if step not in here:
-            return default
-        data = here[step]
-    return data
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _below(shape: Any, step: str | int) -> Any:
-    """The type that stands at `step` of a type: a model's field, a list's item, a mapping's value, whichever of a union has it."""
-    if isinstance(shape, type) and issubclass(shape, BaseModel):
-        return shape.model_fields[step].annotation if step in shape.model_fields else None
-    inner = get_args(shape)
-    if get_origin(shape) is dict:
-        return inner[1]
-    if get_origin(shape) in (list, tuple):
-        return inner[0]
-    return next((found for arg in inner if (found := _below(arg, step)) is not None), None)
-
-
-def _fields(shape: Any) -> tuple[str, ...]:
-    """The keys that a type allows."""
-    if isinstance(shape, type) and issubclass(shape, BaseModel):
-        return tuple(shape.model_fields)
-    return tuple(name for arg in get_args(shape) for name in _fields(arg))
