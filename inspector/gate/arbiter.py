@@ -95,6 +95,15 @@ class Attached(NamedTuple):
     reasons: Sequence[str]
 
 
+class Reloaded(NamedTuple):
+    """Vision has read its recipe again; `refused` says why it keeps the old one, empty when it does not."""
+
+    recipe: str
+    models: Sequence[Sequence[str]]
+    reasons: Sequence[str]
+    refused: str
+
+
 class Detached(NamedTuple):
     """Vision is gone."""
 
@@ -218,8 +227,8 @@ class Report(NamedTuple):
 
 
 Input: TypeAlias = (
-    Tick | Attached | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received | Unreachable
-    | JournalState | Begin | Drain | Stop | Ages | Report
+    Tick | Attached | Reloaded | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
+    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Report
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -346,11 +355,11 @@ class Arbiter:
         self._began = False
         self._waits: set[Any] = set()
         self._handlers: dict[type, Any] = {
-            Tick: self._on_tick, Attached: self._on_attached, Detached: self._on_detached, Seen: self._on_seen, Lost: self._on_lost,
-            Dropped: self._on_dropped, Judged: self._on_judged, CameraState: self._on_camera, Triggered: self._on_triggered,
-            Position: self._on_position, Utc: self._on_utc, Received: self._on_received, Unreachable: self._on_unreachable,
-            JournalState: self._on_journal, Begin: self._on_begin, Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
-            Report: self._on_report,
+            Tick: self._on_tick, Attached: self._on_attached, Reloaded: self._on_reloaded, Detached: self._on_detached,
+            Seen: self._on_seen, Lost: self._on_lost, Dropped: self._on_dropped, Judged: self._on_judged,
+            CameraState: self._on_camera, Triggered: self._on_triggered, Position: self._on_position, Utc: self._on_utc,
+            Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
+            Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages, Report: self._on_report,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -415,6 +424,14 @@ class Arbiter:
         for name in [name for name in self._holds if name.startswith("camera:")]:
             self._release(now_ns, name)
         self._become(now_ns, State.RUN if self._began else State.READY)
+
+    def _on_reloaded(self, now_ns: int, item: Reloaded) -> None:
+        self._recipe = item.recipe
+        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in item.models)
+        if item.refused:
+            self._alarm(now_ns, "CONFIG_REFUSED", "warning", f"the recipe in force stays: {item.refused}")
+        else:
+            self._alarm(now_ns, "CONFIG", "info", f"recipe {item.recipe[:12]} from here on")
 
     def _on_detached(self, now_ns: int, item: Detached) -> None:
         if self.state is State.STOPPED:

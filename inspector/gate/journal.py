@@ -5,13 +5,12 @@ the hash of the one before (`protocol.seal`), the head of the chain is written b
 anchor is kept every 10,000 events, and gateways are asked at HELLO what they saw last. What does not agree is moved aside and never
 repaired in place.
 
-Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, `anchors.log`, `ballast`, `lock`.
+Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, `anchors.log`, `ballast`.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 import sqlite3
 import zlib
@@ -86,26 +85,6 @@ class Head:
 # --- the state folder --------------------------------------------------------------------------------------------------
 
 
-def lock(folder: Path) -> TextIO:
-    """Take the state folder for this process; `ConfigError` E_LOCK names the one that has it, E_STATE_PERM says why it cannot be used."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise ConfigError("E_STATE_PERM", f"{folder}: {error.strerror}", key="state_dir") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise ConfigError("E_LOCK", f"{folder} is in use by process {owner}", key="state_dir") from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
 def _allocate(path: Path, size: int) -> None:
     """A file that really has its blocks, so that deleting it gives room; left out where the disk is too full already."""
     if size and (not path.exists() or path.stat().st_size < size):
@@ -171,6 +150,7 @@ class Journal:
         path = folder / "journal.sqlite"
         witness_path = folder / "journal.head"
         try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             if path.exists():
                 problems = list(verify(path, tail=TAIL_EVENTS))
                 if problems:
@@ -544,6 +524,18 @@ EXPORTED: Final = (
     "hash",
 )  # fmt: skip
 """The columns of an export, one line a part."""
+
+
+def count(path: Path) -> int:
+    """How many events a journal holds; 0 when it cannot be read."""
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        try:
+            return int(db.execute("SELECT count(*) FROM event").fetchone()[0])
+        finally:
+            db.close()
+    except sqlite3.Error:
+        return 0
 
 
 def parts(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,96 @@
+"""The gate's threads with a real client and a real subscriber."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from inspector.client import Decided, Gateway, Message, Subscriber, Told
+from inspector.gate.journal import verify
+from inspector.records import Reason, Verdict
+from tests.gate.line import TERMS, running, until
+
+
+def _open(gateway: Gateway) -> None:
+    until(lambda: gateway.poll(5) is not None and gateway.permit)
+
+
+@pytest.mark.real
+def test_a_part_passes_from_camera_to_plc_and_to_scada(tmp_path: Path) -> None:
+    with running(tmp_path) as line, Gateway(line.gate.endpoints()["gate"], TERMS) as gateway:
+        with Subscriber(line.gate.endpoints()["events"], replay=line.gate.endpoints()["replay"]) as scada:
+            _open(gateway)
+            until(lambda: scada.receive(0.05) is None and scada.joined)
+            line.expose(1)
+            line.expose(2, "fail", 101)
+            decided: list[Decided] = []
+
+            def _two() -> bool:
+                decided.extend(h for h in gateway.poll(5) if isinstance(h, Decided))
+                return len(decided) == 2
+
+            until(_two)
+            assert gateway.slot(0, 1).passes
+            assert not gateway.slot(0, 2).passes
+            assert decided[1].slot.verdict == Verdict.REJECT_DEFECT
+            assert decided[1].slot.reason == 101
+            seen = [scada.receive(2.0), scada.receive(2.0)]
+            assert [m.event.body["verdict"] for m in seen if isinstance(m, Message)] == ["PASS", "REJECT_DEFECT"]
+        counters = line.gate.counters()
+        assert counters["unexplained"] == 0
+        line.gate.drain(2.0)
+        assert line.gate.counters()["pending"] == 0
+    assert list(verify(tmp_path / "state" / "journal.sqlite")) == []
+
+
+@pytest.mark.real
+def test_vision_dead_rejects_and_holds_until_it_is_back(tmp_path: Path) -> None:
+    with running(tmp_path) as line, Gateway(line.gate.endpoints()["gate"], TERMS) as gateway:
+        _open(gateway)
+        line.expose(1, None)
+        until(lambda: line.gate.counters()["pending"] == 1)
+        line.vision.close()
+        until(lambda: line.gate.counters()["not_inspected"] == 1)
+        until(lambda: gateway.poll(5) is not None and gateway.slot(0, 1).decided)
+        assert gateway.slot(0, 1).reason == Reason.STAGE_DEAD
+        until(lambda: gateway.poll(5) is not None and not gateway.permit)
+        line.attach()
+        _open(gateway)
+        line.expose(1)
+        until(lambda: gateway.poll(5) is not None and gateway.slot(0, 2).passes)
+
+
+@pytest.mark.real
+def test_a_second_gateway_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path) as line, Gateway(line.gate.endpoints()["gate"], TERMS) as first:
+        _open(first)
+        with Gateway(line.gate.endpoints()["gate"], TERMS) as second:
+            told: list[Told] = []
+
+            def _refused() -> bool:
+                first.poll(1)
+                told.extend(h for h in second.poll(5) if isinstance(h, Told))
+                return any(t.name == "REFUSE" and t.body["code"] == "E_BUSY" for t in told)
+
+            until(_refused)
+            assert not second.permit
+        assert first.permit
+
+
+@pytest.mark.real
+def test_no_gateway_no_permit_but_verdicts_and_events(tmp_path: Path) -> None:
+    with running(tmp_path) as line:
+        with Subscriber(line.gate.endpoints()["events"], stream="a") as scada:
+            time.sleep(0.1)
+            line.expose(1)
+            until(lambda: line.gate.counters()["pass"] == 1)
+            assert not line.gate.status().permit
+            line.vision.close()
+            item = None
+            while not (isinstance(item, Message) and item.event.body.get("code") == "STAGE_DEAD"):
+                item = scada.receive(2.0)
+                assert item is not None
+        assert threading.active_count() >= 4
