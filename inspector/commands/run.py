@@ -1,11 +1,16 @@
-"""`inspector run`: the daemon."""
+"""`inspector run`: the daemon, and its verdicts on the terminal by the way that any subscriber has."""
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+LAST_WORDS_S = 2.0
 
 
 def run(
@@ -23,7 +28,57 @@ def run(
     """
     from inspector.runtime import daemon
 
-    raise typer.Exit(daemon.run(config, for_s=for_s, allow_root=allow_root))
+    printer = Printer(as_json=as_json)
+
+    def end(counters: Mapping[str, int]) -> None:
+        printer.finish()
+        typer.echo(json.dumps(counters) if as_json else daemon.ledger_line(counters))
+
+    ready = None if quiet else printer.start
+    raise typer.Exit(daemon.run(config, for_s=for_s, allow_root=allow_root, on_ready=ready, on_end=end))
+
+
+class Printer:
+    """A thread that prints every verdict until the epoch is closed."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, endpoints: Mapping[str, str]) -> None:
+        """Subscribe, and ask the replay socket for what was said before."""
+        self._thread = threading.Thread(target=self._run, args=(dict(endpoints),), name="printer", daemon=True)
+        self._thread.start()
+
+    def _run(self, endpoints: Mapping[str, str]) -> None:
+        from inspector.client import Message, Subscriber
+        from inspector.gate.protocol import Kind
+
+        with Subscriber(endpoints["events"], replay=endpoints["replay"]) as subscriber:
+            while not self._stop.is_set():
+                item = subscriber.receive(0.1)
+                if not isinstance(item, Message):
+                    continue
+                if item.header.kind == Kind.EPOCH_CLOSE:
+                    return
+                typer.echo(item.payload.decode() if self._as_json else verdict_line(item.event.body))
+
+    def finish(self) -> None:
+        """Wait a moment for the last verdicts."""
+        if self._thread is not None:
+            self._thread.join(LAST_WORDS_S)
+            self._stop.set()
+            self._thread.join(LAST_WORDS_S)
+
+
+def verdict_line(body: Mapping[str, Any]) -> str:
+    """One verdict for a person to read: lane, part, its own name, verdict, why, and how long after the exposure."""
+    name = f" {body['part_uid']}" if body.get("part_uid") else ""
+    why = f"  {body['reason']} {body['reason_text']}" if body["reason"] else ""
+    spent_ms = (body.get("timing_ms") or {}).get("total")
+    spent = "" if spent_ms is None else f"  {spent_ms:.1f} ms"
+    return f"lane {body['lane']} part {body['part_seq']}{name}  {body['verdict']}{why}{spent}"
 
 
 def add(app: typer.Typer) -> None:

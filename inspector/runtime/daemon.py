@@ -22,11 +22,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from inspector import config
 from inspector.outputs import metrics
@@ -44,6 +44,9 @@ STATUS_EVERY_S = 1.0
 COLLECT_EVERY_S = 10.0
 FROZEN_EXIT_S = 10.0
 REFUSED, BUG = 78, 70
+
+OnReady: TypeAlias = Callable[[Mapping[str, str]], None]
+OnEnd: TypeAlias = Callable[[Mapping[str, int]], None]
 
 
 class Lock:
@@ -149,8 +152,8 @@ class Asked:
 class Daemon:
     """One line's daemon: made by `run`, which is its only user."""
 
-    def __init__(self, path: Path, settings: config.Config, asked: Asked, *, say: Callable[[str], None]) -> None:
-        self._path, self._settings, self._asked, self._say_line = path, settings, asked, say
+    def __init__(self, path: Path, settings: config.Config, asked: Asked, *, on_ready: OnReady | None, on_end: OnEnd) -> None:
+        self._path, self._settings, self._asked, self._on_ready, self._on_end = path, settings, asked, on_ready, on_end
         self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
         self._systemd = Systemd()
         self._vision: Vision | None = None
@@ -246,6 +249,8 @@ class Daemon:
         vision.ready = message
         self._gate.attach(vision.end, message)
         if self._begin_ns is None:
+            if self._on_ready is not None:
+                self._on_ready(self.endpoints())
             self._begin_ns = time.monotonic_ns()
             self._gate.begin(self._begin_ns)
         vision.end.send(link.Begin(self._begin_ns))
@@ -344,13 +349,13 @@ class Daemon:
         if vision is not None and vision.process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 vision.process.wait(max(0.5, by_s - time.monotonic()))
-        self._say_line(ledger_line(self._gate.counters()))
+        self._on_end(self._gate.counters())
         return BUG if self._failed else 0
 
     def _leave_at_once(self) -> int:
         self._log("second signal: leaving at once; what is open was never passed")
         self._kill_vision()
-        self._say_line(ledger_line(self._gate.counters()))
+        self._on_end(self._gate.counters())
         sys.stdout.flush()
         os._exit(0)
 
@@ -395,16 +400,16 @@ class Daemon:
         yield Family("worker_age_seconds", "gauge", "Since the last step of each thread.", ages)
 
 
-def ledger_line(counters: Any) -> str:
+def ledger_line(counters: Mapping[str, int]) -> str:
     """The account of all parts in one line."""
-    names = ("triggers", "pass", "reject", "not_inspected", "pending", "unexplained")
-    return " ".join(f"{name}={counters[name]}" for name in names)
+    return " ".join(f"{name}={number}" for name, number in counters.items())
 
 
-def run(path: Path, *, for_s: float | None = None, allow_root: bool = False, say: Callable[[str], None] = print) -> int:
+def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: float | None = None, allow_root: bool = False) -> int:
     """The daemon from start to end; the exit code. Raises `ConfigError` for what a person must change before it can start.
 
-    `say` is given the last line, the ledger. Must be called from the main thread, which it keeps.
+    `on_ready` is given the endpoints just before the line begins, `on_end` the account of all parts when every verdict has been
+    published and the sockets still stand. Must be called from the main thread, which it keeps.
     """
     if os.geteuid() == 0 and not allow_root:
         raise ConfigError("E_ROOT", "this daemon needs no rights of root; run it as its own user, or with --allow-root")
@@ -413,7 +418,7 @@ def run(path: Path, *, for_s: float | None = None, allow_root: bool = False, say
     asked = Asked()
     before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        return Daemon(path, settings, asked, say=say).run(for_s)
+        return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end).run(for_s)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
