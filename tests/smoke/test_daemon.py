@@ -162,7 +162,7 @@ def test_a_killed_vision_costs_parts_not_the_gate(tmp_path: Path, environment: d
     session = plc.changes[-1][0]
     permits = [permit for number, permit in plc.changes if number == session]
     assert permits[permits.index(True) :] == [True, False, True]
-    assert {number for number, _ in plc.changes} == {0, session}
+    assert {number for number, _ in plc.changes} <= {0, session}
     verdicts, account = lines[:-1], lines[-1]
     assert balanced(account)
     codes = [each["reason"] for each in verdicts]
