@@ -38,13 +38,17 @@ class Segmented:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """Pictures uint8 (H, W) or (H, W, 3), all of one kind, and the index of each one's class."""
+    """Pictures uint8 (H, W) or (H, W, 3), all of one kind, and the index of each one's class.
+
+    `groups`: pictures of the same number come from one source and must not stand on both sides of a split.
+    """
 
     names: tuple[str, ...]
     images: tuple[Image, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     channels: int
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +140,16 @@ def crops(data: Segmented, size: int, seed: int, *, most_per_defect: int = 2) ->
     The window lies as a check lays it: around one pixel of the defect, at the picture's own scale.
     """
     random = np.random.default_rng(seed)
-    windows: list[tuple[str, Image, int]] = []
+    windows: list[tuple[str, Image, int, int]] = []
     half = size // 2
-    for name, image, mask in zip(data.names, data.images, data.masks, strict=True):
+    for group, (name, image, mask) in enumerate(zip(data.names, data.images, data.masks, strict=True)):
         padded = cv2.copyMakeBorder(image, half, size - half, half, size - half, cv2.BORDER_REPLICATE)
         for number, (row, column, label) in enumerate(_places(mask, half, random, most_per_defect)):
-            windows.append((f"{name}-{number}", np.asarray(padded[row : row + size, column : column + size], np.uint8).copy(), label))
-    names, images, labels = zip(*windows, strict=True)
-    return Classified(names, images, np.array(labels, np.int64), ("good", *data.classes), data.channels)
+            window = np.asarray(padded[row : row + size, column : column + size], np.uint8).copy()
+            windows.append((f"{name}-{number}", window, label, group))
+    names, images, labels, groups = zip(*windows, strict=True)
+    classes = ("good", *data.classes)
+    return Classified(names, images, np.array(labels, np.int64), classes, data.channels, np.array(groups, np.int64))
 
 
 def _places(mask: Image, half: int, random: np.random.Generator, most: int) -> Iterator[tuple[int, int, int]]:

@@ -149,7 +149,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
             f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}",
             file=str(order.test),
         )
-    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed, data.labels)
+    kept, held = halves(data, HELD_OUT, order.schedule.seed)
     trained = classifier(data, kept, held, order, arch, say)
     card = _card(order, "classification", list(data.classes), trained.size, arch, trained.history)
     out = datasets.Classified(
@@ -225,6 +225,16 @@ def classifier(
 
     task = Task(network, batch, loss, score, rate=3e-3, decay=5e-2, default_steps=2500)
     return Trained(network, size, _train(task, order, arch, say))
+
+
+def halves(data: datasets.Classified, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(indices kept, indices held out): `share` of each class, or of the groups where the pictures have some."""
+    if data.groups is None:
+        return datasets.split(len(data.names), share, seed, data.labels)
+    groups = np.unique(data.groups)
+    _, out = datasets.split(len(groups), share, seed)
+    held = np.isin(data.groups, groups[out])
+    return np.nonzero(~held)[0], np.nonzero(held)[0]
 
 
 def fit_to(image: Image, size: models.Input) -> Image:

@@ -1,0 +1,137 @@
+"""Folders of data are read as they are meant, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.records import ConfigError
+from inspector.workshop import datasets
+from tests.workshop import sets
+
+
+def refused(act: Callable[[], object], code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        act()
+    assert caught.value.code == code
+
+
+def test_segmentation_has_names_masks_and_classes(tmp_path: Path) -> None:
+    data = datasets.segmentation(sets.segmentation(tmp_path, 6))
+    assert data.names == tuple(f"{i:03d}" for i in range(6))
+    assert (data.classes, data.channels) == (("spot", "line"), 1)
+    assert all(image.shape == mask.shape for image, mask in zip(data.images, data.masks, strict=True))
+    assert {int(v) for mask in data.masks for v in np.unique(mask)} == {0, 1, 2}
+
+
+def test_masks_of_255_are_one_class(tmp_path: Path) -> None:
+    folder = sets.segmentation(tmp_path, 4)
+    (folder / "classes.txt").unlink()
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), 255 * (np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0).astype(np.uint8))
+    data = datasets.segmentation(folder)
+    assert data.classes == ("defect",)
+    assert max(int(mask.max()) for mask in data.masks) == 1
+
+
+def test_names_come_from_a_coco_file(tmp_path: Path) -> None:
+    folder = sets.segmentation(tmp_path, 4)
+    (folder / "classes.txt").unlink()
+    (folder / "coco.json").write_text(
+        json.dumps({"categories": [{"id": 2, "name": "crack"}, {"id": 1, "name": "pit"}, {"id": 3, "name": "burr"}]})
+    )
+    assert datasets.segmentation(folder).classes == ("pit", "crack")
+    (folder / "coco.json").write_text("{}")
+    refused(lambda: datasets.segmentation(folder), "E_DATA_COCO")
+
+
+def test_what_is_wrong_with_a_segmentation_set(tmp_path: Path) -> None:
+    refused(lambda: datasets.segmentation(tmp_path / "nowhere"), "E_DATA_OPEN")
+    folder = sets.segmentation(tmp_path, 3)
+    mask = folder / "masks" / "001.png"
+    content = mask.read_bytes()
+    mask.unlink()
+    refused(lambda: datasets.segmentation(folder), "E_DATA_PAIR")
+    cv2.imwrite(str(mask), np.zeros((5, 5), np.uint8))
+    refused(lambda: datasets.segmentation(folder), "E_DATA_MASK")
+    mask.write_bytes(content[: len(content) // 2])
+    refused(lambda: datasets.segmentation(folder), "E_IMG_TRUNC")
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), np.zeros((96, 96), np.uint8))
+    refused(lambda: datasets.segmentation(folder), "E_DATA_MASK")
+    for path in (folder / "images").iterdir():
+        path.unlink()
+    refused(lambda: datasets.segmentation(folder), "E_DATA_EMPTY")
+
+
+def test_a_class_without_a_name_is_refused(tmp_path: Path) -> None:
+    folder = sets.segmentation(tmp_path, 4)
+    (folder / "classes.txt").write_text("spot\n")
+    refused(lambda: datasets.segmentation(folder), "E_DATA_MASK")
+    (folder / "classes.txt").write_text("spot\nspot\n")
+    refused(lambda: datasets.segmentation(folder), "E_LABELS")
+
+
+def test_classification_is_a_folder_a_class(tmp_path: Path) -> None:
+    data = datasets.classification(sets.classification(tmp_path, 3))
+    assert data.classes == ("dark", "light")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.channels == 1
+    refused(lambda: datasets.classification(tmp_path / "dark"), "E_DATA_CLASS")
+
+
+def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:
+    folder = sets.classification(tmp_path, 2)
+    cv2.imwrite(str(folder / "dark" / "red.png"), np.full((20, 20, 3), (0, 0, 90), np.uint8))
+    data = datasets.classification(folder)
+    assert data.channels == 3
+    assert {image.ndim for image in data.images} == {3}
+
+
+def test_pairs_with_boxes(tmp_path: Path) -> None:
+    for stem in ("a_test", "a_temp", "b_test", "b_temp"):
+        cv2.imwrite(str(tmp_path / f"{stem}.png"), np.zeros((30, 40), np.uint8))
+    (tmp_path / "annotations").mkdir()
+    boxes = tmp_path / "annotations" / "a.txt"
+    boxes.write_text("1 2 11 12 2\n3,4,9,9,1\n")
+    data = datasets.pairs(tmp_path)
+    assert (data.names, data.classes) == (("a", "b"), ("class-1", "class-2"))
+    assert data.boxes[0].tolist() == [[1, 2, 11, 12, 2], [3, 4, 9, 9, 1]]
+    assert data.boxes[1].shape == (0, 5)
+    for bad in ("1 2 3\n", "1 2 x 4 1\n", "9 2 3 4 1\n", "1 2 3 4 0\n"):
+        boxes.write_text(bad)
+        refused(lambda: datasets.pairs(tmp_path), "E_DATA_BOX")
+    boxes.unlink()
+    cv2.imwrite(str(tmp_path / "b_temp.png"), np.zeros((30, 41), np.uint8))
+    refused(lambda: datasets.pairs(tmp_path), "E_DATA_PAIR")
+    (tmp_path / "b_temp.png").unlink()
+    refused(lambda: datasets.pairs(tmp_path), "E_DATA_PAIR")
+
+
+def test_windows_show_what_they_are_called(tmp_path: Path) -> None:
+    data = datasets.segmentation(sets.segmentation(tmp_path, 6))
+    windows = datasets.crops(data, 32, 0)
+    assert windows.classes == ("good", "spot", "line")
+    assert windows.groups is not None
+    assert set(windows.labels.tolist()) == {0, 1, 2}
+    for image, label in zip(windows.images, windows.labels, strict=True):
+        assert image.shape == (32, 32)
+        middle = int(image[16, 16])
+        assert middle > 200 if label == 1 else middle < 60 if label == 2 else (image >= 60).all() and (image <= 200).all()
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=60), st.floats(0.05, 0.6), st.integers(0, 99))
+def test_a_split_holds_some_of_each_class_out(labels: list[int], share: float, seed: int) -> None:
+    kept, held = datasets.split(len(labels), share, seed, labels)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    for label in set(labels):
+        if labels.count(label) > 1:
+            assert any(labels[i] == label for i in held)
+        assert any(labels[i] == label for i in kept)

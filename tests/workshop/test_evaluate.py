@@ -1,0 +1,75 @@
+"""The figures are what their definitions say, on answers that can be counted by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.neural import model as models
+from inspector.workshop import datasets, evaluate
+from tests.neural import nets
+from tests.workshop import sets
+
+
+def test_a_model_that_is_right_has_full_marks(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path))
+    data = datasets.segmentation(sets.segmentation(tmp_path / "data", 6))
+    masks = tuple(evaluate.predict_maps(model, image)[0] for image in data.images)
+    same = datasets.Segmented(data.names, data.images, masks, data.classes, 1)
+    figures = evaluate.segmentation(model, same)
+    for name in ("miou", "pixel_ap", "pro30", "defect_recall", "pixel_auroc"):
+        assert figures[name]["value"] == 1.0 if name != "pixel_auroc" else figures[name]["value"] > 0.999, name
+    assert figures["false_per_picture"]["value"] == 0.0
+    assert figures["pictures"] == 6
+
+
+def test_missed_and_invented_defects_are_counted(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path))
+    image = np.full((64, 64), 128, np.uint8)
+    image[5:10, 5:10] = 255  # invented
+    mask = np.zeros((64, 64), np.uint8)
+    mask[40:44, 40:44] = 2  # missed
+    data = datasets.Segmented(("a",), (image,), (mask,), ("scratch", "stain"), 1)
+    figures = evaluate.segmentation(model, data, intervals=False)
+    assert (figures["defects"], figures["defect_recall"], figures["false_per_picture"]) == (1, 0.0, 1.0)
+    assert (figures["iou_scratch"], figures["iou_stain"], figures["recall_scratch"], figures["recall_stain"]) == (0.0, 0.0, None, 0.0)
+
+
+def test_classification_counts_right_and_wrong(tmp_path: Path) -> None:
+    model = models.load(nets.classifier(tmp_path, ("dark", "light")))
+    data = datasets.classification(sets.classification(tmp_path / "data", 8))
+    figures = evaluate.classification(model, data)
+    assert (figures["accuracy"]["value"], figures["macro_f1"]["value"]) == (1.0, 1.0)
+    low, high = figures["accuracy"]["interval"]
+    assert 0.75 < low < high <= 1.0
+    assert figures["confusion"] == [[8, 0], [0, 8]]
+
+
+def test_a_threshold_leaves_few_false_detections(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path))
+    image = np.full((64, 64), 128, np.uint8)
+    image[5:10, 5:10] = 205  # score 155/255 = 0.61, and not in the mask
+    mask = np.zeros((64, 64), np.uint8)
+    data = datasets.Segmented(("a",), (image,), (mask,), ("scratch", "stain"), 1)
+    assert evaluate.calibrate(model, data) == {"scratch": 0.65, "stain": 0.5}
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.lists(st.integers(0, 255), min_size=1, max_size=40))
+def test_auroc_is_the_share_of_pairs_in_order(good: list[int], bad: list[int]) -> None:
+    pairs = [1.0 if b > g else 0.5 if b == g else 0.0 for g in good for b in bad]
+    histograms = [np.bincount(values, minlength=256).astype(np.float64) for values in (good, bad)]
+    assert math.isclose(evaluate.auroc(*histograms), sum(pairs) / len(pairs), abs_tol=1e-9)
+
+
+def test_iou_by_hand() -> None:
+    truth, found = np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 0])
+    np.testing.assert_allclose(evaluate.ious(evaluate.confusion(truth, found, 4)), [0.25, 0.5, 0.0, np.nan])
+
+
+def test_wilsons_interval_by_the_book() -> None:
+    low, high = evaluate.wilson(8, 10)
+    assert (round(low, 3), round(high, 3)) == (0.49, 0.943)
