@@ -366,14 +366,16 @@ class Arbiter:
     # -- the door
 
     def step(self, now_ns: int, item: Input) -> list[Output]:
-        """What comes of `item` at this moment; the list is the caller's."""
+        """What comes of `item` at this moment: what is to be sent stands before what is to be kept."""
         self._notes(now_ns, self.ledger.close_due(now_ns, self._position))
         self._handlers[type(item)](now_ns, item)
         self._sessions(now_ns)
         self._hold_for_world(now_ns)
         self._heartbeats(now_ns)
         out, self._out = self._out, []
-        return out
+        if len(out) < 2:
+            return out
+        return [o for o in out if type(o) is Send] + [o for o in out if type(o) is not Send]
 
     def due_ns(self) -> int:
         """When the next step must come at the latest."""

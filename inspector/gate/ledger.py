@@ -410,7 +410,7 @@ class Ledger:
         part = self._open(now_ns, number, self._lanes[number].last_seq + 1, at_ns, at_counts)
         if self._absent is not None:
             return [self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent)]
-        notes = self._bind(part, camera, seq, complete=complete, uid=uid)
+        notes = self._bind(part, camera, seq, complete=complete or lost, uid=uid)
         if lost:
             notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost", {}))
         elif part.act_by_ns <= now_ns:

@@ -1,0 +1,119 @@
+"""A fixed story told to an arbiter with fixed clocks: where the golden wire vectors come from.
+
+`python -m tests.gate.script` writes `deploy/protocol/vectors.json` anew; do that only together with a line in its README.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inspector.gate import arbiter as core
+from inspector.gate import protocol
+from inspector.gate.arbiter import Arbiter, Record, Send
+from inspector.gate.ledger import Line
+from tests.gate.line import body
+
+VECTORS = Path(__file__).parents[2] / "deploy" / "protocol" / "vectors.json"
+EPOCH = bytes.fromhex("0190a0b0c0d07e0f8a0b1c2d3e4f5061")
+MS = 1_000_000
+UTC_NS = 1_790_000_000_000_000_000
+
+HELLO: dict[str, Any] = {
+    "proto": {"majors": [1]},
+    "client": "plc-1",
+    "station": "cell-1",
+    "profile": "permit",
+    "travel_min_ms": 600,
+    "scan_ms": 10,
+    "actuator_ms": 40,
+    "lease_ms": 300,
+    "credit": 64,
+    "last": {},
+}
+
+
+def settings(**more: Any) -> core.Settings:
+    """A line with one camera and parts from its exposures."""
+    line = Line(more.pop("cameras", {"top": 0}), more.pop("count", "frames"), 50, 600, 40, 10, more.pop("travel_counts", None))
+    return core.Settings("site", "line-1", "cell-1", line, "permit", 300, 100, "0.1.0", **more)
+
+
+def arbiter(now_ns: int = 0, **more: Any) -> Arbiter:
+    """An arbiter at the beginning of its epoch."""
+    return Arbiter(settings(**more), epoch=EPOCH, now_ns=now_ns, chain={})
+
+
+def running(now_ns: int = 0, **more: Any) -> Arbiter:
+    """An arbiter with vision attached, the line begun and one gateway, `g`."""
+    made = arbiter(now_ns, **more)
+    made.step(now_ns, core.Utc(UTC_NS, "ok"))
+    made.step(now_ns, core.Attached("ab" * 32, [["net", "cd" * 32]], ["locate", "outline"]))
+    made.step(now_ns, core.Begin())
+    made.step(now_ns, core.Received(b"g", "", protocol.command("HELLO", HELLO)))
+    return made
+
+
+def story() -> Iterator[tuple[str, protocol.Frames]]:
+    """(name, frames) of every message that the daemon and a gateway say to each other, and of every kind of event."""
+    made = arbiter()
+    topics = {"q": protocol.topic("site", "line-1", "cell-1", "q"), "a": protocol.topic("site", "line-1", "cell-1", "a")}
+
+    def do(at_ms: int, item: core.Input) -> Iterator[tuple[str, protocol.Frames]]:
+        for out in made.step(at_ms * MS, item):
+            if isinstance(out, Send):
+                yield f"gate {out.frames[0].decode()}", out.frames
+            elif isinstance(out, Record):
+                kind = protocol.Kind(out.header.kind).name
+                verdict = f" {out.header.verdict:#04x} reason {out.header.reason}" if kind == "VERDICT" else ""
+                yield f"event {kind}{verdict}", [topics[out.stream], out.head, out.payload]
+
+    def say(at_ms: int, name: str, said: dict[str, Any]) -> Iterator[tuple[str, protocol.Frames]]:
+        frames = protocol.command(name, said)
+        yield f"gateway {name}", frames
+        yield from do(at_ms, core.Received(b"g", "", frames))
+
+    epoch = protocol.epoch_text(EPOCH)
+    yield from do(0, core.Utc(UTC_NS, "ok"))
+    yield from do(1, core.Attached("ab" * 32, [["net", "cd" * 32]], ["locate", "outline"]))
+    yield from say(2, "HELLO", {**HELLO, "proto": {"majors": [9]}})
+    yield from say(3, "HELLO", HELLO)
+    yield from do(4, core.Begin())
+    yield from say(5, "HB", {"mono_ns": "5000000"})
+    votes = (("pass", 0), ("fail", 101), ("unjudged", 202), ("unjudged", 302))
+    for seq, (decision, reason) in enumerate(votes, 1):
+        yield from do(10 * seq, core.Seen("top", seq, 10 * seq * MS, 1000 * seq, True, None))
+        yield from do(10 * seq + 5, core.Judged("top", seq, decision, reason, "as judged" if reason else "", body()))
+    yield from do(50, core.Lost("top", 5, 50 * MS, None))
+    yield from say(60, "ACK", {"epoch": epoch, "upto": "4"})
+    yield from say(61, "CREDIT", {"n": 32})
+    yield from say(62, "EXEC", {"epoch": epoch, "seq": "2", "part_seq": "2", "outcome": "EJECTED_CONFIRMED", "encoder": 2600})
+    yield from do(90, core.Tick())
+    yield from say(91, "ACK", {"epoch": epoch, "upto": "5"})
+    yield from do(95, core.CameraState("top", False, "cable"))
+    yield from say(110, "TRIG", {"lane": 0, "part_seq": "6", "encoder": 6000, "gw_mono_us": "110000"})
+    yield from say(111, "PING", {})
+    yield from do(120, core.Stop())
+
+
+def header_fields(head: bytes, payload: bytes) -> dict[str, Any]:
+    """What a reader must find in a header."""
+    header = protocol.parse(head, payload)
+    return {**header._asdict(), "epoch": protocol.epoch_text(header.epoch)}
+
+
+def vectors() -> list[dict[str, Any]]:
+    """The story as it is kept."""
+    told = []
+    for name, frames in story():
+        entry: dict[str, Any] = {"name": name, "frames": [frame.hex() for frame in frames]}
+        if len(frames) == 3 and len(frames[1]) == protocol.HEADER_BYTES:
+            entry["header"] = header_fields(frames[1], frames[2])
+        told.append(entry)
+    return told
+
+
+if __name__ == "__main__":
+    VECTORS.write_text(json.dumps(vectors(), indent=1) + "\n")
