@@ -30,7 +30,6 @@ NEAR_PX = 6
 FAR_PX = 40
 _LEAST_CONTRAST = 0.35  # of the typical one, for an edge to count
 _PRIOR = 0.25  # how much less a slope counts at the end of the near search
-_BLUR_STEP = 1.03
 _BLURS_PX = (0.55, 3.5)
 _GRID_PX = 256  # extra holes are looked for on a raster of about this size
 
@@ -108,7 +107,7 @@ def _bell(x: Floats) -> Floats:
 
 
 def estimate_blur(look: Look, straight: Straight) -> float:
-    """The picture's total blur in px, from the mean profile of the straight edges, on a logarithmic grid of 3 %.
+    """The picture's total blur in px, from the mean profile of the straight edges.
 
     Least squares of a + b·Φ((t − d)/σ), Gauss–Newton in (a, b, d, σ). Without straight edges the default.
     """
@@ -126,7 +125,7 @@ def estimate_blur(look: Look, straight: Straight) -> float:
             return DEFAULT_BLUR_PX
         at = float(np.clip(at + solved[2] / solved[1], -1.5, 1.5))
         sigma = float(np.clip(sigma + np.clip(solved[3] / solved[1], -0.4 * sigma, 0.4 * sigma), *_BLURS_PX))
-    return float(round(_BLUR_STEP ** round(math.log(sigma, _BLUR_STEP)), 6))
+    return sigma
 
 
 @dataclass(frozen=True, slots=True)

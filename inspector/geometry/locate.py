@@ -20,7 +20,20 @@ import numpy as np
 from inspector.geometry import gauge
 from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_silhouettes, silhouette_of
 from inspector.geometry.raster import warp
-from inspector.geometry.refine import Level, edge_step, moved, predicted_shifts, profile_step, profiles, pyramid, seen, solve, tukey
+from inspector.geometry.refine import (
+    Level,
+    edge_step,
+    moved,
+    phase_bias,
+    placement_matrix,
+    predicted_shifts,
+    profile_step,
+    profiles,
+    pyramid,
+    seen,
+    solve,
+    tukey,
+)
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
 from inspector.geometry.twins import Twins, matches, options_of, resolve, twins_of
 from inspector.records import ConfigError, Pose
@@ -257,6 +270,7 @@ class Locator:
         samples = fine.every.samples
         blur = gauge.estimate_blur(look, fine.straight)
         edges = gauge.find_edges(look, fine.every, blur, sign, fine.inner_reach_px)
+        edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
         near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
         shift = np.where(near, edges.shift_px, F32(0))
         spread = _spread(shift[near])
@@ -290,10 +304,8 @@ class Locator:
     def _extra(self, full: Level, fine: _Fine, placement: Floats, sign: float, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
         """What the drawing does not have, without the missing holes, which are told as such."""
         grid = fine.grid
-        c, s = math.cos(placement[2]) * placement[3], math.sin(placement[2]) * placement[3]
-        to_picture = np.array([[c, -s, placement[0]], [s, c, placement[1]], [0, 0, 1]])
         from_grid = np.array([[grid.px, 0, grid.low_px[0]], [0, grid.px, grid.low_px[1]], [0, 0, 1]])
-        picture = warp(full.image, to_picture @ from_grid, grid.inside.shape)
+        picture = warp(full.image, placement_matrix(placement) @ from_grid, grid.inside.shape)
         out: list[gauge.Extra] = []
         for kind, at, area in gauge.extras(picture, grid, sign):
             point = at * grid.px + grid.low_px

@@ -39,7 +39,7 @@ def to_picture(points_mm: ArrayLike, pose: Pose) -> Floats:
 
 def to_drawing(points_px: ArrayLike, pose: Pose) -> Floats:
     """Picture points (N, 2) in px → drawing points (N, 2) in mm."""
-    return apply(np.linalg.inv(matrix_of(pose)), points_px)
+    return apply(np.asarray(np.linalg.inv(matrix_of(pose)), np.float64), points_px)
 
 
 def grid_matrix(template: Template) -> Floats:

@@ -27,7 +27,8 @@ F32 = np.float32
 Floats32 = NDArray[np.float32]
 
 PROFILE_REACH = 4  # px on either side of a point that its predicted profile spans
-DEFAULT_BLUR_PX = 1.12
+_BLUR_STEP = 1.06
+DEFAULT_BLUR_PX = _BLUR_STEP**2
 MOST_SAMPLES = 24_000  # cv2.remap wants sides below 32,767
 _OVERSAMPLING = 2
 _PAD_PX = 24
@@ -127,7 +128,7 @@ class Shape:
         pad = -len(fine) % 256
         maps = np.concatenate([fine, np.zeros((pad, 2), F32)]).reshape(-1, 256, 2)
         pieces = [
-            cv2.remap(raster, part[..., 0], part[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            cv2.remap(raster, part[..., 0], part[..., 1], cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
             for part in np.array_split(maps, len(maps) // 30_000 + 1)
         ]
         return np.asarray(np.concatenate(pieces).ravel()[: len(fine)].reshape(points_px.shape[:-1]), F32)
@@ -153,17 +154,30 @@ class Shape:
 
 
 class Profiles:
-    """The samples of a shape with their weight rows, computed once for each blur."""
+    """The samples of a shape with their weight rows, computed once for each step of blur."""
 
     def __init__(self, shape: Shape, samples: Samples) -> None:
         self.shape, self.samples = shape, samples
-        self._rows: dict[float, Rows] = {}
+        self._rows: dict[int, Rows] = {}
 
     def rows(self, blur_px: float) -> Rows:
-        """The weight rows for pictures of this blur."""
-        if blur_px not in self._rows:
-            self._rows[blur_px] = self._compute(blur_px)
-        return self._rows[blur_px]
+        """The weight rows for pictures of this blur, interpolated between two steps of it."""
+        place = math.log(blur_px) / math.log(_BLUR_STEP)
+        step = math.floor(place + 1e-6)
+        share = F32(place - step)
+        below = self._at(step)
+        if share < 1e-6:
+            return below
+        above = self._at(step + 1)
+        return Rows(
+            below.contrast + share * (above.contrast - below.contrast),
+            below.shift + share * (above.shift - below.shift),
+        )
+
+    def _at(self, step: int) -> Rows:
+        if step not in self._rows:
+            self._rows[step] = self._compute(_BLUR_STEP**step)
+        return self._rows[step]
 
     def _compute(self, blur_px: float) -> Rows:
         t = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=np.float64)

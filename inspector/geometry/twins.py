@@ -102,7 +102,7 @@ def twins_of(shape: Shape, fine: Profiles, found: Floats, growth: float, roundne
         chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST_PROBES, replace=False))
     edges = _own_edges(shape, fine.samples, turns)
     probes, share = grid[chosen], own[chosen]
-    others = [_likeness(_material_at(shape, probes, turn), share, 1.0) for turn in turns]
+    others = [_likeness(_material_at(shape, probes, turn), share, 1.0, 1.0) for turn in turns]
     lead = 1.0 - max(others) + (1.5 if len(edges) else 0.0) * 0.7
     return Twins(turns, exact, probes, share, subset(fine.samples, edges), fine.rows(DEFAULT_BLUR_PX).contrast[edges], lead)
 
@@ -136,10 +136,10 @@ def _own_edges(shape: Shape, samples: Samples, turns: Floats) -> NDArray[np.intp
     return chosen if len(chosen) >= 12 else chosen[:0]
 
 
-def _likeness(values: Floats32, share: Floats32, sign: float) -> float:
-    """Normalised correlation of grey values with the material's share."""
+def _likeness(values: Floats32, share: Floats32, sign: float, contrast: float) -> float:
+    """Correlation of grey values with the material's share, less where the values vary less than the part's `contrast` would make them."""
     v, a = values - values.mean(), share - share.mean()
-    return float(sign * (v @ a) / (math.sqrt(float(v @ v) * float(a @ a)) + 1e-6))
+    return float(sign * (v @ a) / (max(math.sqrt(float(v @ v) * float(a @ a)), contrast * float(a @ a)) + 1e-6))
 
 
 def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast: float) -> tuple[Floats, bool]:
@@ -179,7 +179,7 @@ def _score(level: Level, twins: Twins, placement: Floats, sign: float, contrast:
     x, y, angle, size = placement
     c, s = math.cos(angle) * size, math.sin(angle) * size
     at = (twins.probes @ np.array([[c, s], [-s, c]]) + (x, y)).astype(F32)
-    score = _likeness(sample(level.image, at[:, :1], at[:, 1:])[:, 0], twins.share, -sign)
+    score = _likeness(sample(level.image, at[:, :1], at[:, 1:])[:, 0], twins.share, -sign, contrast)
     if len(twins.edges):
         offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
         values = profiles(level, twins.edges, placement[None], offsets)

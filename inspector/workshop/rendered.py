@@ -62,11 +62,16 @@ def render(
     seed: int,
     *,
     covers: Sequence[tuple[Floats, float]] = (),
+    oversampling: int = 2,
 ) -> Image:
-    """The picture, uint8 (height, width), of the closed contours (N, 2) in mm at `pose`; `covers` (outline in px, grey) lie over it."""
+    """The picture, uint8 (height, width), of the closed contours (N, 2) in mm at `pose`; `covers` (outline in px, grey) lie over it.
+
+    Optics blur before pixels collect: the part is blurred on a raster `oversampling` times finer, then averaged over each pixel.
+    Blurring the covered areas of whole pixels instead would move edges along a row or column by up to 0.015 px.
+    """
     rng = np.random.default_rng(seed)
     width, height = size_px
-    share = coverage([to_picture(c, pose) for c in contours], (height, width))
+    share = _seen_share([to_picture(c, pose) for c in contours], (height, width), scene.blur_px, oversampling)
     part = np.full((height, width), scene.part, np.float32)
     behind = np.full((height, width), scene.background, np.float32)
     if scene.texture:
@@ -74,17 +79,34 @@ def render(
         behind += _blotches(rng, (height, width)) * np.float32(0.5 * scene.texture)
     picture = behind + share * (part - behind)
     for outline, grey in covers:
-        over = coverage([outline], (height, width))
+        over = _seen_share([outline], (height, width), scene.blur_px, 1)
         picture += over * (np.float32(grey) - picture)
-    if scene.blur_px > 0:
-        size = 2 * math.ceil(4 * scene.blur_px) + 1
-        picture = np.asarray(cv2.GaussianBlur(picture, (size, size), scene.blur_px, borderType=cv2.BORDER_REPLICATE), np.float32)
     toward = rng.uniform(0, math.tau)
     u = (np.arange(width, dtype=np.float32) / width - 0.5) * np.float32(math.cos(toward))
     v = (np.arange(height, dtype=np.float32) / height - 0.5) * np.float32(math.sin(toward))
     picture *= 1 + np.float32(scene.fall_off_ratio) * (u[None] + v[:, None])
     picture += rng.standard_normal((height, width), np.float32) * np.float32(scene.noise)
     return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
+
+
+def _seen_share(outlines: Sequence[Floats], shape: tuple[int, int], blur_px: float, times: int) -> NDArray[np.float32]:
+    """The share (H, W) of each pixel that the blurred inside of the outlines covers."""
+    share = np.zeros(shape, np.float32)
+    if not outlines:
+        return share
+    points = np.concatenate(outlines)
+    more = math.ceil(4 * blur_px) + 2
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - more, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1 + more, shape[::-1])
+    width, height = (high - low).tolist()
+    if width <= 0 or height <= 0:
+        return share
+    fine = coverage([(o - low + 0.5) * times - 0.5 for o in outlines], (height * times, width * times))
+    if blur_px > 0:
+        size = 2 * math.ceil(4 * blur_px * times) + 1
+        fine = np.asarray(cv2.GaussianBlur(fine, (size, size), blur_px * times, borderType=cv2.BORDER_REPLICATE), np.float32)
+    share[low[1] : high[1], low[0] : high[0]] = fine.reshape(height, times, width, times).mean(axis=(1, 3)) if times > 1 else fine
+    return share
 
 
 def _blotches(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:
