@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.desk.state import Part
+from inspector.desk.state import Defect, Part
 from inspector.geometry import raster
 from inspector.records import Contour, Pose
 
@@ -129,7 +129,7 @@ def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour]) -> O
     width, height = size
     pose = pose_of(part.pose)
     line = max(1.0, max(width, height) / 640)
-    bad = {f.feature for f in part.failed}
+    bad = {f.feature.split(".")[0] for f in part.failed}
     outlines: tuple[Outline, ...] = ()
     markers: tuple[Marker, ...] = ()
     if pose is not None:
@@ -138,12 +138,22 @@ def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour]) -> O
             for c in contours
         )
         markers = tuple(Marker(i, *_point(f.at_mm, pose), f.ok, f.name) for i, f in enumerate(part.findings, 1) if f.at_mm is not None)
-    boxes = tuple(
-        Box(d.bbox_px[0], d.bbox_px[1], d.bbox_px[2], d.bbox_px[3], d.class_name if d.score is None else f"{d.class_name} {d.score:.2f}")
-        for d in part.defects
-        if d.bbox_px is not None
-    )
+    boxes = tuple(_box(d, markers) for d in part.defects if d.bbox_px is not None)
+    markers = tuple(m for m in markers if not any(_within(m, box) for box in boxes))
     return Overlay(width, height, round(line, 2), outlines, markers, boxes, tuple(_close_ups(markers, boxes, line)))
+
+
+def _box(defect: Defect, markers: Sequence[Marker]) -> Box:
+    """The defect's box; a finding that lies in it gives it its number, and needs no mark of its own."""
+    x, y, width, height = defect.bbox_px or (0.0, 0.0, 0.0, 0.0)
+    label = defect.class_name if defect.score is None else f"{defect.class_name} {defect.score:.2f}"
+    box = Box(x, y, width, height, label)
+    mine = next((m.index for m in markers if not m.ok and _within(m, box)), None)
+    return box if mine is None else replace(box, label=f"{mine}: {label}")
+
+
+def _within(marker: Marker, box: Box) -> bool:
+    return box.x - 2 <= marker.x <= box.x + box.width + 2 and box.y - 2 <= marker.y <= box.y + box.height + 2
 
 
 def _point(at_mm: tuple[float, float] | None, pose: Pose) -> tuple[float, float]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from inspector.desk.words import hold_name, reason_name
+from inspector.records import Reason
 
 STALE_AFTER_NS = 1_500_000_000
 RATE_WINDOW_NS = 30_000_000_000
@@ -27,6 +28,7 @@ MOST_SERIES = 512
 MOST_LABELS_PER_MINUTE = 64
 LATENCY_WINDOW = 500
 
+LOST_PICTURES = frozenset({Reason.FRAME_LOST, Reason.FRAME_INCOMPLETE})
 PASS = "PASS"
 NOT_INSPECTED = "REJECT_NOT_INSPECTED"
 
@@ -48,6 +50,11 @@ class Measured:
     def name(self) -> str:
         """How a person calls it: `outline: hole-3`."""
         return f"{self.check}: {self.feature}" if self.feature else self.check
+
+    def of(self, classes: Collection[str]) -> str:
+        """Its name to count by: the second scratch (`scratch-2`) is a scratch, the second hole is itself."""
+        kind, dash, number = self.feature.rpartition("-")
+        return f"{self.check}: {kind}" if dash and number.isdigit() and kind in classes else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +207,7 @@ class CameraHealth:
     last_utc_ns: int | None
     rate_per_min: float
     seen: int
-    incomplete: int
+    lost: int
     not_inspected: int
     quality_ratio: float | None
     total_ms: Spread | None
@@ -379,7 +386,7 @@ class Board:
             minute = _keep(self._minutes, part.at_utc_ns // MINUTE_NS, Minute(), KEPT_MINUTES)
         seen = self._camera_counts.setdefault(part.lane, [0, 0, 0])
         seen[0] += 1
-        seen[1] += any(not e.complete for e in part.exposures)
+        seen[1] += part.reason in LOST_PICTURES
         seen[2] += not part.inspected
         if part.passed:
             minute.passed += 1
@@ -389,7 +396,8 @@ class Board:
         else:
             minute.not_inspected += 1
         _tally(minute.reasons, reason_name(part.reason, part.reason_text))
-        for name in dict.fromkeys(f.name for f in part.failed):
+        classes = {d.class_name for d in part.defects}
+        for name in dict.fromkeys(f.of(classes) for f in part.failed):
             _tally(minute.features, name)
         if not part.failed:
             for name in dict.fromkeys(d.class_name for d in part.defects):
@@ -520,7 +528,7 @@ class Board:
         shown = [(p, e) for p in parts for e in p.exposures if e.camera == name]
         hold = next((h for h in (f"camera:{name}", f"blind:{name}") if h in self._holds), None)
         heard = self._beat_ns is not None and now_ns - self._beat_ns <= STALE_AFTER_NS
-        seen, incomplete, not_inspected = self._camera_counts.get(lane, (0, 0, 0))
+        seen, lost, not_inspected = self._camera_counts.get(lane, (0, 0, 0))
         return CameraHealth(
             name,
             lane,
@@ -529,7 +537,7 @@ class Board:
             shown[-1][0].at_utc_ns if shown else None,
             self._rate(now_ns, lane),
             seen,
-            incomplete,
+            lost,
             not_inspected,
             shown[-1][1].quality_ratio if shown else None,
             spread(p.total_ms for p, _ in shown if p.total_ms is not None),

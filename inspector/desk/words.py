@@ -107,8 +107,20 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.replace("-", "−")
 
 
+def measured(value: float | None, unit: str) -> str:
+    """A measured number: micrometres are the last that lengths in mm are told to."""
+    return number(value) if value is None or unit != "mm" else f"{value:.3f}".replace("-", "−")
+
+
+def unit_name(unit: str) -> str:
+    """A unit as it is printed; what is merely counted has none."""
+    return {"mm2": "mm²", "count": "", "ratio": ""}.get(unit, unit)
+
+
 def limits(low: float | None, high: float | None) -> str:
     """What is allowed: `−0.2 … 0.2`, `≤ 0.5`, `≥ 0.6`."""
+    if low is not None and low == high:
+        return number(low)
     if low is not None and high is not None:
         return f"{number(low)} … {number(high)}"
     if high is not None:

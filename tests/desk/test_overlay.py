@@ -39,6 +39,13 @@ def test_without_a_usable_pose_only_boxes_are_drawn(pose: dict[str, Any] | None)
     assert [(b.x, b.y, b.width, b.height, b.label) for b in drawn.boxes] == [(10, 20, 30, 40, "scratch 0.90")]
 
 
+def test_a_defect_with_its_finding_is_marked_once() -> None:
+    defects = [{"class": "scratch", "score": 0.9, "bbox_px": [150, 140, 30, 20]}]
+    drawn = overlay(part_of(verdict(1, "REJECT_DEFECT", defects=defects)), (600, 400), contours())
+    assert drawn.markers == ()
+    assert [b.label for b in drawn.boxes] == [c.label for c in drawn.close_ups] == ["1: scratch 0.90"]
+
+
 def test_places_of_failure_are_on_the_drawing() -> None:
     parts = [part_of(verdict(i, "REJECT_DEFECT")) for i in (1, 2)]
     found = places("cam0", contours(), parts)

@@ -74,6 +74,14 @@ def test_reasons_and_features_are_counted_by_name() -> None:
     assert (minute.passed, minute.rejected, minute.not_inspected) == (0, 2, 1)
 
 
+def test_the_second_scratch_is_a_scratch_and_the_second_hole_is_itself() -> None:
+    page = board()
+    found = [finding(2.0, ok=False, feature=name, check="surface") for name in ("scratch", "scratch-2", "hole-2")]
+    page.verdict(verdict(1, "REJECT_DEFECT", findings=found, defects=[{"class": "scratch"}]), S)
+    ((_, minute),) = page.minutes(1)
+    assert minute.features == {"surface: scratch": 1, "surface: hole-2": 1}
+
+
 def test_labels_of_one_minute_are_bounded() -> None:
     page = board()
     for i in range(1, 200):
@@ -105,11 +113,13 @@ def test_a_reject_outlives_the_passes_after_it() -> None:
 
 def test_camera_health_follows_holds_and_parts() -> None:
     page = board(("cam0", 0), ("cam1", 1))
-    page.verdict(verdict(1, cameras=[{"cam_id": "cam0", "frame_id": 7, "complete": False, "quality": 0.4}]), S)
+    page.verdict(
+        verdict(1, "REJECT_NOT_INSPECTED", reason=202, cameras=[{"cam_id": "cam0", "frame_id": 7, "complete": False, "quality": 0.4}]), S
+    )
     page.state({"state": "RUN", "holds": {"camera:cam1": "no answer"}})
     page.beat(heartbeat(holds=["camera:cam1"], permit=0), S)
     first, second = page.cameras(S)
-    assert (first.seen, first.incomplete, first.quality_ratio, first.up) == (1, 1, 0.4, True)
+    assert (first.seen, first.lost, first.quality_ratio, first.up) == (1, 1, 0.4, True)
     assert (second.seen, second.up, second.said) == (0, False, "camera cam1 is down: no answer")
     assert page.glance(S).why == ("camera cam1 is down: no answer",)
     assert [camera.up for camera in page.cameras(3 * S)] == [None, None]
