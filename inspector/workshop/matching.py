@@ -12,6 +12,7 @@ import numpy as np
 
 from inspector.config import Kind, PartTemplate, RecipeSettings, plugin, read_settings, settings_of
 from inspector.geometry import dxf, locate, raster, template
+from inspector.neural import pictures
 from inspector.records import ConfigError, Frame, Image, Plan, Stamp, View
 
 if TYPE_CHECKING:
@@ -66,21 +67,9 @@ def prepare(
     return Plan("", made, locator, None, tuple(checks), needs_raster, said.least_score_ratio)
 
 
-def read_picture(path: Path) -> Image:
-    """A stored picture as uint8, grey or BGR. Raises `ConfigError` E_IMAGE."""
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ConfigError("E_IMAGE", f"cannot be read: {error.strerror}", file=str(path)) from error
-    picture = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR) if len(data) else None
-    if picture is None:
-        raise ConfigError("E_IMAGE", "is not a picture that can be read", file=str(path))
-    return np.asarray(picture, np.uint8)
-
-
 def judge(plan: Plan, path: Path, max_parts: int = 1, overlay: Path | None = None) -> Iterator[dict[str, Any]]:
-    """One JSON object for each part found in the picture, or one with `found` false."""
-    picture = read_picture(path)
+    """One JSON object for each part found in the picture, or one with `found` false. Raises `ConfigError` E_IMG_*."""
+    picture = pictures.read(path)
     made = plan.template
     if made is None:
         raise ValueError("a plan without template finds nothing")
