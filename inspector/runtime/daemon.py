@@ -335,20 +335,19 @@ class Daemon:
     def _drain(self) -> int:
         """Stop the cameras, let what waits be judged, close every part, and say how it all went."""
         self._systemd.say("STOPPING=1", "STATUS=draining")
-        terminations = self._asked.terminations
+        leave_at = max(2, self._asked.terminations + 1)
         by_s = time.monotonic() + DRAIN_S
         vision = self._vision
         if vision is not None and vision.ready is not None:
             with suppress(OSError):
                 vision.end.send(link.Drain())
-            while time.monotonic() < by_s and vision.process.poll() is None and self._gate.finished != link.Finished(True):
-                if self._asked.terminations > terminations + (0 if terminations else 1):
-                    return self._leave_at_once()
-                time.sleep(0.01)
-        self._gate.drain(max(0.5, by_s - time.monotonic()))
-        if vision is not None and vision.process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                vision.process.wait(max(0.5, by_s - time.monotonic()))
+        # The gate refuses new parts at once, and waits for what vision has still to say of the open ones.
+        draining = threading.Thread(target=self._gate.drain, args=(DRAIN_S,), name="drain", daemon=True)
+        draining.start()
+        while draining.is_alive() or (vision is not None and vision.process.poll() is None and time.monotonic() < by_s):
+            if self._asked.terminations >= leave_at:
+                return self._leave_at_once()
+            time.sleep(0.01)
         self._on_end(self._gate.counters())
         return BUG if self._failed else 0
 

@@ -355,8 +355,8 @@ class GateProcess:
         if since_ns is not None and now_ns - since_ns > SLOW_COMMIT_NS and not self._said_slow:
             self._said_slow = True
             self._feed(core.JournalState(False, "a commit takes more than 1 s"))
-        if self._begin_ns is None:
-            return
+        if self._begin_ns is None or self._arbiter.state is core.State.STOPPED:
+            return  # after the epoch's last event there is no other
         if self._settings.line.count == "conveyor":
             for trigger in self._conveyor.triggers(self._polled_ns, now_ns):
                 self._feed(core.Triggered(trigger.part_seq, trigger.lane, trigger.at_ns, trigger.at_counts))
