@@ -35,7 +35,7 @@ from ezdxf.math import OCS, BSpline, Vec3
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
 from inspector.geometry.contours import Piece, encloses_nothing, nest, signature
-from inspector.geometry.curves import SAG_MM, Circle, arc, bulged, sag_mm, same_circle, sampled
+from inspector.geometry.curves import Circle, arc, bulged, sag_mm, same_circle, sampled
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
 from inspector.records import ConfigError, ConfigErrors, Contour
@@ -47,11 +47,14 @@ MAX_ENTITIES = 100_000
 MAX_POINTS = 2_000_000
 MAX_DEPTH = 8
 MAX_SECONDS = 5.0
-LINE_SECONDS, RECORD_SECONDS = 1.2e-6, 4e-5
-"""What ezdxf takes to load a line of the file, and an entity: what could not end in time is not begun."""
+LINE_SECONDS, RECORD_SECONDS = 1.5e-6, 1.2e-4
+"""What a line of the file and an entity take from the file to the contours: what could not end in time is not begun."""
 
 MAX_COORDINATE = 1e9
 """Drawing units; a survey's coordinates (some 6e6) are fine, 1e300 is a broken file."""
+
+INSCRIBED = 6.0
+"""Splines and ellipses have their chords inside, which makes them smaller by ⅔ of the sag: theirs is so much finer, 0.05 µm."""
 
 GAPS_MM = (1e-5, 1e-3, 1e-2, 0.05)
 """Ends this near are taken for one, the nearest first; no single tolerance closes all real drawings."""
@@ -61,8 +64,9 @@ INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m", 9: "mil", 10: "yard"
 ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 
 NOT_CUT_LAYER = re.compile(
-    r"bend|biege|fold|pli\b|engrav|grav[iu]r|etch|scrib|mark(ing)?s?\b|text|annot|note|label|dim(?!m)|bema(ß|ss)|mass?e\b|title|border|"
-    r"schriftfeld|defpoints|constr|hilfs|help|aux|cent(er|re)|mittell|hidden|verdeckt|viewport|vport|hatch|schraff|zone|ignore",
+    r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|text|annot|notes?\b|label|dim(s|ens.*)?\b|"
+    r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
+    r"viewport|vport|hatch|schraff|^zone|^ignore",
     re.IGNORECASE,
 )
 NOT_CUT_LINETYPE = re.compile(r"cent(er|re)|hidden|dash|phantom|dot|divide|mitte|strich|verdeckt|ACAD_ISO0[2-9]|ACAD_ISO1", re.IGNORECASE)
@@ -330,7 +334,7 @@ def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | No
 def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, notes: _Notes) -> Iterator[tuple[DXFGraphic, str, str]]:
     """All entities with blocks exploded, in world coordinates, each with its layer ("0" in a block is the insert's) and handle."""
     for entity in entities:
-        own = str(entity.dxf.get("layer", "0"))
+        own = str(entity.dxf.layer) if entity.dxf.hasattr("layer") else "0"
         own = layer if layer is not None and own == "0" else own
         source = handle or str(entity.dxf.handle)
         if not isinstance(entity, Insert):
@@ -346,7 +350,13 @@ def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, no
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted
         for single in entity.multi_insert() if entity.mcount > 1 else (entity,):
             notes.look_at_clock()
-            yield from _expanded(single.virtual_entities(), own, source, notes)
+            try:
+                inner = list(single.virtual_entities())
+            except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
+                notes.warnings.append(f"INSERT {source} of block {entity.dxf.name} cannot be exploded: {error or type(error).__name__}")
+                notes.ignored["INSERT", own, "cannot be exploded"] += 1
+                continue
+            yield from _expanded(inner, own, source, notes)
 
 
 def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _Notes) -> Iterator[Piece]:
@@ -431,7 +441,7 @@ def _ellipse(entity: Any, mm: float) -> Iterator[_Flat]:
     if _broken((*Vec3(entity.dxf.center), *major, entity.dxf.ratio, entity.dxf.start_param, entity.dxf.end_param)):
         yield _BROKEN
         return
-    yield _xy(entity.flattening(sag_mm(major.magnitude * mm) / 3.0 / mm), mm), False, None
+    yield _xy(entity.flattening(sag_mm(major.magnitude * mm) / INSCRIBED / mm), mm), False, None
 
 
 def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
@@ -446,7 +456,7 @@ def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
 
 def _of_bspline(spline: BSpline, mm: float) -> Points:
     """A B-spline as points. One whose ends are not clamped is drawn over its domain alone, between knots p and n."""
-    sag = sag_mm(max(spline.control_points[0].distance(p) for p in spline.control_points) * mm) / 3.0 / mm
+    sag = sag_mm(max(spline.control_points[0].distance(p) for p in spline.control_points) * mm) / INSCRIBED / mm
     knots, degree = np.array(spline.knots()), spline.degree
     if np.ptp(knots[: degree + 1]) == 0 and np.ptp(knots[-degree - 1 :]) == 0:
         return _xy(spline.flattening(sag), mm)
@@ -503,7 +513,7 @@ def _hatch_edge(edge: Any, mm: float) -> Points:
         sweep = math.radians((edge.end_angle - edge.start_angle) % 360.0) or 2.0 * math.pi
         points = arc(edge.center.x * mm, edge.center.y * mm, edge.radius * mm, start, sweep)
     elif isinstance(edge, EllipseEdge):
-        points = _xy(edge.construction_tool().flattening(SAG_MM / 3.0 / mm), mm)
+        points = _xy(edge.construction_tool().flattening(sag_mm(Vec3(edge.major_axis).magnitude * mm) / INSCRIBED / mm), mm)
     else:
         raise TypeError(f"an edge of kind {type(edge).__name__}")
     return points if edge.ccw else points[::-1]
@@ -607,8 +617,9 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     for number, chain in enumerate(chains):
         points = np.concatenate([p.points for p in chain])
         end = points[-1]
-        away = np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T)
-        gap = f"from its end at ({end[0]:.3f}, {end[1]:.3f}) mm it is {away.min():.3f} mm to the next end"
+        away = float(np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T).min())
+        what = "more than two lines meet" if away <= GAPS_MM[-1] else f"it is {away:.3f} mm to the next end"
+        gap = f"at its end, ({end[0]:.3f}, {end[1]:.3f}) mm, {what}"
         if len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers):
             errors.append(notes.error("E_DXF_OPEN", f"the outline that begins with {chain[0].where} does not close: {gap}"))
         elif not loops:
@@ -631,6 +642,10 @@ def _loop(chain: _Chain) -> Piece:
 
 def _warn_of_crossings(loops: Sequence[Piece], notes: _Notes) -> None:
     """Outlines that cross themselves or one another cannot be cut as drawn."""
+    notes.look_at_clock()
+    if sum(len(loop.points) for loop in loops) > MAX_POINTS // 10:
+        notes.warnings.append("too many points to look for crossings")
+        return
     for i, j, (x, y) in polygon.crossings([loop.points for loop in loops], depth=GAPS_MM[1], most=20):
         other = "itself" if i == j else loops[j].where
         notes.warnings.append(f"{loops[i].where} crosses {other} at ({x:.3f}, {y:.3f}) mm")

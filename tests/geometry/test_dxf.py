@@ -1,0 +1,560 @@
+"""What is read from drawings, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ezdxf.filemanagement import new, readfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inspector.geometry import dxf, polygon
+from inspector.geometry.dxf import Drawing
+from inspector.records import ConfigError, ConfigErrors
+
+TEMPLATES = Path(__file__).parents[2] / "dxf_templates"
+SQUARE = [(0, 0), (10, 0), (10, 10), (0, 10)]
+
+
+def drawn(folder: Path, draw: Callable[[Any], object], *, version: str = "R2010", units: int | None = 4, name: str = "part.dxf") -> Path:
+    document = new(version)
+    if units is not None and version != "R12":
+        document.header["$INSUNITS"] = units
+    draw(document.modelspace())
+    path = folder / name
+    document.saveas(path)
+    return path
+
+
+def areas(drawing: Drawing) -> list[float]:
+    return [polygon.signed_area(c.points_mm) for c in drawing.contours]
+
+
+def refused(path: Path, units: str | None = None) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        dxf.read(path, units=units)
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+def tags(*pairs: tuple[int, object]) -> str:
+    return "".join(f"{code}\n{value}\n" for code, value in pairs)
+
+
+def file_of(folder: Path, entities: str, *, blocks: str = "", end: str = "0\nENDSEC\n0\nEOF\n") -> Path:
+    path = folder / "made.dxf"
+    header = tags((0, "SECTION"), (2, "HEADER"), (9, "$ACADVER"), (1, "AC1009"), (9, "$INSUNITS"), (70, 4), (0, "ENDSEC"))
+    if blocks:
+        header += tags((0, "SECTION"), (2, "BLOCKS")) + blocks + tags((0, "ENDSEC"))
+    path.write_text(header + tags((0, "SECTION"), (2, "ENTITIES")) + entities + end)
+    return path
+
+
+def line(x0: object, y0: object, x1: object, y1: object, layer: str = "CUT") -> str:
+    return tags((0, "LINE"), (8, layer), (10, x0), (20, y0), (11, x1), (21, y1))
+
+
+# --- our own drawings --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "holes", "circles"), [("plate", 10, 9), ("bracket", 9, 5), ("gasket", 8, 6), ("gear", 6, 5)])
+def test_our_own_drawings_are_one_part_each(name: str, holes: int, circles: int) -> None:
+    drawing = dxf.read(TEMPLATES / f"{name}.dxf")
+    assert (drawing.units, drawing.units_source) == ("mm", "$INSUNITS")
+    assert len(drawing.parts) == 1
+    assert [c.kind for c in drawing.contours] == ["outer"] + ["hole"] * holes
+    assert [c.name for c in drawing.contours] == ["outer"] + [f"hole-{n}" for n in range(1, holes + 1)]
+    assert sum(c.circle is not None for c in drawing.contours) == circles
+    assert not drawing.warnings
+    assert areas(drawing)[0] > 0
+    assert all(area < 0 for area in areas(drawing)[1:])
+
+
+def test_bends_and_text_of_the_bracket_are_told_apart() -> None:
+    ignored = {(i.entity, i.layer): (i.reason, i.count) for i in dxf.read(TEMPLATES / "bracket.dxf").ignored}
+    assert ignored["LINE", "BEND"] == ("not cut, by the layer's name", 2)
+    assert ignored["TEXT", "TEXT"] == ("not an outline", 1)
+
+
+def test_points_are_read_only_and_do_not_repeat_the_first() -> None:
+    for contour in dxf.read(TEMPLATES / "plate.dxf").contours:
+        assert not contour.points_mm.flags.writeable
+        assert np.hypot(*(contour.points_mm[0] - contour.points_mm[-1])) > 1e-4
+
+
+# --- entities ----------------------------------------------------------------------------------------------------------
+
+Q = math.tan(math.pi / 8)
+
+
+def spline_circle(msp: Any) -> None:
+    k, control = 4 / 3 * Q, [(5.0, 0.0)]
+    for c, s in ((1, 0), (0, 1), (-1, 0), (0, -1)):
+        control += [(5 * (c * x - s * y), 5 * (s * x + c * y)) for x, y in [(1, k), (k, 1), (0, 1)]]
+    msp.add_open_spline(control, degree=3).knots = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+
+
+def open_uniform_spline(msp: Any) -> None:
+    count = 24
+    ring = [(5 * math.cos(2 * math.pi * i / count), 5 * math.sin(2 * math.pi * i / count)) for i in range(count)]
+    msp.add_open_spline([*ring, *ring[:3]], degree=3).knots = list(range(count + 3 + 4))
+
+
+AREAS: dict[str, tuple[Callable[[Any], object], float, float]] = {
+    "circle": (lambda m: m.add_circle((3, 4), 5), math.pi * 25, 1e-6),
+    "two arcs": (lambda m: (m.add_arc((0, 0), 5, 0, 90), m.add_arc((0, 0), 5, 90, 360)), math.pi * 25, 1e-5),
+    "ellipse": (lambda m: m.add_ellipse((0, 0), (6, 2), 0.4), math.pi * 40 * 0.4, 1.2e-5),
+    "half an ellipse and a line": (
+        lambda m: (m.add_ellipse((0, 0), (6, 0), 0.5, 0, math.pi), m.add_line((-6, 0), (6, 0))), math.pi * 9, 1.2e-5
+    ),
+    "a circle as a spline": (spline_circle, math.pi * 25, 1e-3),
+    "a spline without clamped ends": (open_uniform_spline, 76.764, 1e-5),
+    "lwpolyline": (lambda m: m.add_lwpolyline(SQUARE, close=True), 100, 1e-12),
+    "lwpolyline with bulges": (
+        lambda m: m.add_lwpolyline([(0, 0, 0), (10, 0, 1), (10, 10, 0), (0, 10, -Q)], format="xyb", close=True),
+        100 + math.pi * 12.5 - (math.pi - 2) * 25 / 2, 1e-6,
+    ),
+    "lwpolyline as a circle": (lambda m: m.add_lwpolyline([(0, 0, 1), (10, 0, 1)], format="xyb", close=True), math.pi * 25, 1e-6),
+    "polyline": (lambda m: m.add_polyline2d([*SQUARE, (0, 0)], close=False), 100, 1e-12),
+    "polyline with bulges": (
+        lambda m: m.add_polyline2d([(0, 0, 0), (10, 0, 1), (10, 10, 0), (0, 10, 0)], format="xyb", close=True), 100 + math.pi * 12.5, 1e-6
+    ),
+    "lines in any order and direction": (
+        lambda m: [m.add_line(a, b) for a, b in [((0, 0), (10, 0)), ((0, 10), (10, 10)), ((10, 0), (10, 10)), ((0, 0), (0, 10))]],
+        100, 1e-12,
+    ),
+    "extruded to −z": (lambda m: m.add_circle((3, 4), 5, dxfattribs={"extrusion": (0, 0, -1)}), math.pi * 25, 1e-6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_entities_have_their_area(tmp_path: Path, name: str) -> None:
+    draw, area, tolerance = AREAS[name]
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == [pytest.approx(area, rel=tolerance)]
+
+
+@pytest.mark.parametrize("version", ["R12", "R2000", "R2004", "R2007", "R2010", "R2013", "R2018"])
+def test_versions(tmp_path: Path, version: str) -> None:
+    path = drawn(tmp_path, lambda m: (m.add_polyline2d(SQUARE, close=True), m.add_circle((5, 5), 2)), version=version)
+    drawing = dxf.read(path, units="mm" if version == "R12" else None)
+    assert drawing.dxf_version == version
+    assert areas(drawing) == [pytest.approx(100), pytest.approx(-4 * math.pi)]
+
+
+@pytest.mark.parametrize("version", ["R12", "R2010"])
+def test_binary_files_say_the_same(tmp_path: Path, version: str) -> None:
+    document = new(version)
+    document.header["$INSUNITS"] = 1
+    document.modelspace().add_circle((0, 0), 1)
+    document.saveas(tmp_path / "binary.dxf", fmt="bin")
+    if version == "R12":
+        assert refused(tmp_path / "binary.dxf").code == "E_DXF_UNITS"  # its header cannot say it
+        return
+    drawing = dxf.read(tmp_path / "binary.dxf")
+    assert drawing.units == "inch"
+    assert areas(drawing) == [pytest.approx(math.pi * 25.4**2, rel=1e-6)]
+
+
+def test_the_circle_of_an_arc_is_known(tmp_path: Path) -> None:
+    for draw in (AREAS["circle"][0], AREAS["two arcs"][0], AREAS["lwpolyline as a circle"][0], AREAS["a circle as a spline"][0]):
+        (contour,) = dxf.read(drawn(tmp_path, draw)).contours
+        assert contour.circle is not None
+        assert contour.circle[2] == pytest.approx(5, rel=3e-4)
+    (contour,) = dxf.read(drawn(tmp_path, AREAS["ellipse"][0])).contours
+    assert contour.circle is None
+    (contour,) = dxf.read(drawn(tmp_path, AREAS["extruded to −z"][0])).contours
+    assert contour.circle == pytest.approx((-3, 4, 5))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    angle=st.floats(0, 360), x=st.floats(-500, 500), y=st.floats(-500, 500), mirrored=st.booleans(), scale=st.sampled_from([0.5, 1.0, 3.0])
+)
+def test_a_block_may_be_turned_moved_scaled_and_mirrored(
+    tmp_path: Path, angle: float, x: float, y: float, mirrored: bool, scale: float
+) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    inner = document.blocks.new("INNER")
+    inner.add_lwpolyline([(2, 2, 0), (6, 2, 1), (6, 4, 0), (2, 4, 1)], format="xyb", close=True, dxfattribs={"layer": "0"})
+    outer = document.blocks.new("OUTER")
+    outer.add_lwpolyline([(0, 0), (20, 0), (20, 8), (0, 10)], close=True)
+    outer.add_arc((14, 4), 2, 90, 270)
+    outer.add_line((14, 2), (14, 6))
+    outer.add_blockref("INNER", (1, 1), dxfattribs={"rotation": 10})
+    attributes = {"rotation": angle, "xscale": -scale if mirrored else scale, "yscale": scale, "zscale": 0, "layer": "CUT"}
+    document.modelspace().add_blockref("OUTER", (x, y), dxfattribs=attributes)
+    document.saveas(tmp_path / "blocks.dxf")
+    drawing = dxf.read(tmp_path / "blocks.dxf")
+    expected = [180.0, -(8 + math.pi), -2 * math.pi]
+    found = areas(drawing)
+    assert found[0] == pytest.approx(expected[0] * scale**2, rel=1e-6)
+    assert sorted(found[1:]) == pytest.approx([a * scale**2 for a in expected[1:]], rel=2e-4)
+    assert {c.layer for c in drawing.contours} == {"CUT"}
+    assert len(drawing.parts) == 1
+
+
+def test_a_block_scaled_unevenly_makes_ellipses(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    document.blocks.new("ROUND").add_circle((0, 0), 5)
+    document.modelspace().add_blockref("ROUND", (0, 0), dxfattribs={"xscale": 2, "yscale": 0.5})
+    document.saveas(tmp_path / "uneven.dxf")
+    (contour,) = dxf.read(tmp_path / "uneven.dxf").contours
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(math.pi * 25, rel=2e-5)
+    assert contour.circle is None
+
+
+def test_an_array_of_blocks_is_so_many_parts(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    block = document.blocks.new("PART")
+    block.add_lwpolyline(SQUARE, close=True)
+    block.add_circle((5, 5), 2)
+    attributes = {"row_count": 3, "column_count": 4, "row_spacing": 15, "column_spacing": 20}
+    document.modelspace().add_blockref("PART", (0, 0), dxfattribs=attributes)
+    document.saveas(tmp_path / "array.dxf")
+    drawing = dxf.read(tmp_path / "array.dxf")
+    assert len(drawing.parts) == 12
+    assert all([drawing.contours[i].kind for i in part] == ["outer", "hole"] for part in drawing.parts)
+    assert drawing.bbox_mm == pytest.approx((0, 0, 70, 40))
+    assert [c.name for c in drawing.contours][:2] == ["outer", "outer-2"]
+
+
+def test_hatches_count_only_where_there_is_nothing_else(tmp_path: Path) -> None:
+    def hatch(msp: Any) -> object:
+        fill = msp.add_hatch()
+        fill.paths.add_polyline_path([(0, 0, 0), (10, 0, 1), (10, 10, 0), (0, 10, 0)], is_closed=True)
+        edges = fill.paths.add_edge_path()
+        edges.add_line((2, 3), (4, 3))
+        edges.add_arc((4, 5), 2, -90, 90)
+        edges.add_line((4, 7), (2, 7))
+        edges.add_ellipse((2, 5), (0, 2), 0.5, 0, 180)
+        return fill
+
+    drawing = dxf.read(drawn(tmp_path, hatch))
+    assert areas(drawing) == pytest.approx([100 + math.pi * 12.5, -(8 + 2 * math.pi + math.pi)], rel=1e-4)
+    assert "hatches" in drawing.warnings[0]
+    drawing = dxf.read(drawn(tmp_path, lambda m: (hatch(m), m.add_circle((5, 5), 20))))
+    assert len(drawing.contours) == 1
+    assert ("HATCH", "fills what lines outline", 2) in [(i.entity, i.reason, i.count) for i in drawing.ignored]
+
+
+# --- what is not the outline -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer", ["BEND", "Bend_Lines", "ENGRAVE", "Gravur", "TEXT", "Dimensions", "CENTER", "Hilfslinien", "defpoints", "CENTERLINES", "DIM"]
+)
+def test_layers_that_are_not_cut_are_left_out(tmp_path: Path, layer: str) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_circle((0, 0), 4, dxfattribs={"layer": layer}))))
+    assert len(drawing.contours) == 1
+    assert [(i.entity, i.layer) for i in drawing.ignored] == [("CIRCLE", layer)]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "0",
+        "CUT",
+        "OUTER_PROFILES",
+        "Layer_1",
+        "Frame-Arms",
+        "Kontur",
+        "INNEN",
+        "DIMM_SLOT",
+        "7",
+        "outline",
+        "SKETCH_1",
+        "Center plate",
+        "Border",
+    ],
+)
+def test_other_layers_are_cut(tmp_path: Path, layer: str) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_circle((0, 0), 4, dxfattribs={"layer": layer}))))
+    assert len(drawing.contours) == 2
+
+
+def test_line_types_of_axes_and_hidden_edges_are_left_out(tmp_path: Path) -> None:
+    document = new("R2010", setup=True)
+    document.header["$INSUNITS"] = 4
+    document.layers.add("AXES", linetype="CENTER")
+    document.layers.add("OFF").off()
+    msp = document.modelspace()
+    msp.add_circle((0, 0), 9)
+    msp.add_circle((0, 0), 5, dxfattribs={"layer": "AXES"})
+    msp.add_circle((0, 0), 4, dxfattribs={"linetype": "DASHED"})
+    msp.add_circle((0, 0), 3, dxfattribs={"layer": "OFF"})
+    document.saveas(tmp_path / "types.dxf")
+    drawing = dxf.read(tmp_path / "types.dxf")
+    assert len(drawing.contours) == 1
+    assert sorted(i.reason for i in drawing.ignored) == [
+        "not cut, by the line type CENTER", "not cut, by the line type DASHED", "not shown"
+    ]  # fmt: skip
+
+
+def test_the_side_file_says_which_layers_are_cut(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for radius, layer in ((9, "CUT"), (5, "TEXT"), (3, "SKETCH")):
+            msp.add_circle((0, 0), radius, dxfattribs={"layer": layer})
+
+    path = drawn(tmp_path, draw)
+    plain = dxf.read(path)
+    assert [c.layer for c in plain.contours] == ["CUT", "SKETCH"]
+    path.with_suffix(".yaml").write_text("layers: {TEXT: {outline: true}, SKETCH: {outline: false}}\n")
+    told = dxf.read(path)
+    assert [c.layer for c in told.contours] == ["CUT", "TEXT"]
+    assert told.digest != plain.digest
+
+
+def test_an_open_line_inside_is_no_outline(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_line((-3, 0), (3, 0), dxfattribs={"layer": "X"}))))
+    assert len(drawing.contours) == 1
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored] == [("LINE", "X", "open")]
+    assert "on layer X is no outline" in drawing.warnings[0]
+
+
+def test_a_bend_line_between_two_corners_of_the_outline_is_not_guessed_away(tmp_path: Path) -> None:
+    sides = list(zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True))
+    error = refused(drawn(tmp_path, lambda m: [m.add_line(a, b) for a, b in [*sides, ((0, 0), (10, 10))]]))
+    assert error.code == "E_DXF_OPEN"
+    assert "more than two lines meet" in str(error)
+
+
+def test_a_line_that_hangs_on_the_outline_is_left_out(tmp_path: Path) -> None:
+    sides = list(zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True))
+    drawing = dxf.read(drawn(tmp_path, lambda m: [m.add_line(a, b) for a, b in [*sides, ((0, 0), (4, 5))]]))
+    assert areas(drawing) == [pytest.approx(100)]
+    assert [i.reason for i in drawing.ignored] == ["open"]
+
+
+# --- what is doubtful --------------------------------------------------------------------------------------------------
+
+
+def test_duplicates_zero_lengths_gaps_and_crossings_are_told_with_layer_and_handle(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_circle((0, 0), 50)
+        msp.add_circle((0, 0), 50)
+        msp.add_line((1, 1), (1, 1), dxfattribs={"layer": "ZERO"})
+        msp.add_lwpolyline([(5, 5), (9, 9), (9, 5), (5, 9)], close=True, dxfattribs={"layer": "EIGHT"})
+        for a, b in (((-10, 0), (0, 0)), ((0, 0.03), (0, 10)), ((0, 10), (-10, 0))):
+            msp.add_line(a, b, dxfattribs={"layer": "GAP"})
+
+    path = drawn(tmp_path, draw)
+    handles = {(e.dxftype(), e.dxf.layer): e.dxf.handle for e in readfile(path).modelspace()}
+    drawing = dxf.read(path)
+    text = "\n".join(drawing.warnings)
+    assert f"CIRCLE {handles['CIRCLE', '0']} on layer 0 is left out: it lies on CIRCLE" in text
+    assert f"LINE {handles['LINE', 'ZERO']} on layer ZERO is left out: no length" in text
+    assert f"LWPOLYLINE {handles['LWPOLYLINE', 'EIGHT']} on layer EIGHT" in text
+    assert "a gap of up to 0.05 mm was closed in the loop of LINE" in text
+    assert len(drawing.contours) == 2  # the circle and the loop with the gap: a figure of eight with equal lobes encloses nothing
+
+
+def test_a_loop_that_crosses_itself_is_told(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (9, 9), (9, 0), (0, 7)], close=True)))
+    assert "crosses itself at (3.938, 3.938) mm" in drawing.warnings[0]
+
+
+@pytest.mark.parametrize("gap", [0.2, 3.0])
+def test_an_outline_with_a_gap_is_refused_with_layer_and_handle(tmp_path: Path, gap: float) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_lwpolyline([(gap, 0), (40, 0), (40, 40), (0, 40), (0, 0)], close=False, dxfattribs={"layer": "RAND"})
+        msp.add_circle((20, 20), 5)
+
+    error = refused(drawn(tmp_path, draw))
+    assert error.code == "E_DXF_OPEN"
+    assert "on layer RAND does not close" in str(error)
+    assert f"{gap:.3f} mm to the next end" in str(error)
+
+
+def test_all_open_outlines_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        dxf.read(drawn(tmp_path, lambda m: [m.add_lwpolyline([(x, 0), (x + 5, 0), (x, 5)]) for x in (0, 20, 40)]))
+    assert [e.code for e in caught.value.errors] == ["E_DXF_OPEN"] * 3
+
+
+# --- units -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "name"), [(1, "inch"), (2, "foot"), (4, "mm"), (5, "cm"), (6, "m")])
+def test_units_of_the_header(tmp_path: Path, code: int, name: str) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: m.add_circle((0, 0), 1), units=code))
+    assert (drawing.units, drawing.units_source) == (name, "$INSUNITS")
+    assert areas(drawing)[0] == pytest.approx(math.pi * dxf.UNITS_MM[name] ** 2, rel=1e-6)
+
+
+def test_units_are_never_assumed(tmp_path: Path) -> None:
+    path = file_of(tmp_path, tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, 3)))
+    path.write_text(path.read_text().replace("$INSUNITS\n70\n4", "$LUNITS\n70\n2"))
+    error = refused(path)
+    assert error.code == "E_DXF_UNITS"
+    assert "--units mm|cm|m|inch|foot" in str(error)
+    assert dxf.read(path, units="cm").bbox_mm == pytest.approx((-30, -30, 30, 30), abs=1e-3)
+    path.write_text(path.read_text().replace("$LUNITS\n70\n2", "$MEASUREMENT\n70\n0"))
+    assert refused(path).code == "E_DXF_UNITS"
+    path.write_text(path.read_text().replace("$MEASUREMENT\n70\n0", "$MEASUREMENT\n70\n1"))
+    drawing = dxf.read(path)
+    assert (drawing.units, drawing.units_source) == ("mm", "$MEASUREMENT")
+    assert drawing.warnings
+    path.with_suffix(".yaml").write_text("units: inch\n")
+    assert dxf.read(path).units_source == "side file"
+    assert refused(path, units="parsec").code == "E_DXF_UNITS"
+
+
+def test_given_units_hold_against_the_header_and_it_is_told(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: m.add_circle((0, 0), 10), units=1), units="mm")
+    assert drawing.units_source == "given"
+    assert "says inch" in drawing.warnings[0]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_no_dxf(tmp_path: Path) -> None:
+    path = tmp_path / "x.dxf"
+    assert refused(path).code == "E_DXF_FORMAT"  # there is none
+    for content, code in [
+        (b"", "E_DXF_EMPTY"),
+        (b"\n \r\n", "E_DXF_EMPTY"),
+        (b"AC1027\x00\x00\x00\x00\x01", "E_DXF_FORMAT"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "E_DXF_FORMAT"),
+        (b"AutoCAD Binary DXF\r\n\x1a\x00\x00SECTION\x00", "E_DXF_FORMAT"),
+        (b"solid cube\nfacet normal 0 0 0\n", "E_DXF_FORMAT"),
+    ]:
+        path.write_bytes(content)
+        assert refused(path).code == code, content
+    assert refused(tmp_path).code == "E_DXF_FORMAT"  # a folder
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    whole = (TEMPLATES / "bracket.dxf").read_bytes()
+    path = tmp_path / "cut.dxf"
+    for share in (0.05, 0.3, 0.9, 0.97):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert refused(path).code == "E_DXF_FORMAT"
+
+
+def test_every_damage_ends_in_a_drawing_or_a_named_error(tmp_path: Path) -> None:
+    whole = bytearray((TEMPLATES / "bracket.dxf").read_bytes())
+    random = np.random.default_rng(1)
+    path = tmp_path / "damaged.dxf"
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for at in random.integers(0, len(whole), random.integers(1, 6)):
+            damaged[at : at + int(random.integers(0, 3))] = bytes(random.integers(0, 256, random.integers(0, 3), dtype=np.uint8))
+        path.write_bytes(damaged)
+        with suppress(ConfigError):  # anything else is our bug
+            assert dxf.read(path).contours
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    error = refused(file_of(tmp_path, line("0,5", 0, 10, 0)))
+    assert (error.code, error.line) == ("E_DXF_FORMAT", 24)
+    assert "0,5" in str(error)
+
+
+@pytest.mark.parametrize("value", ["nan", "1e300", "-inf", "1e12"])
+@pytest.mark.parametrize("kind", ["LINE", "CIRCLE", "ARC", "ELLIPSE", "POLYLINE", "SPLINE", "INSERT"])
+def test_coordinates_that_are_no_place(tmp_path: Path, value: str, kind: str) -> None:
+    entity = {
+        "LINE": line(0, 0, value, 0),
+        "CIRCLE": tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, value)),
+        "ARC": tags((0, "ARC"), (8, "0"), (10, value), (20, 0), (40, 3), (50, 0), (51, 90)),
+        "ELLIPSE": tags((0, "ELLIPSE"), (8, "0"), (10, 0), (20, 0), (11, value), (21, 0), (40, 0.5), (41, 0), (42, 6)),
+        "POLYLINE": tags((0, "POLYLINE"), (8, "0"), (66, 1), (70, 1))
+        + "".join(tags((0, "VERTEX"), (8, "0"), (10, x), (20, y)) for x, y in ((0, 0), (value, 0), (0, 5)))
+        + tags((0, "SEQEND")),
+        "SPLINE": tags(
+            (0, "SPLINE"),
+            (100, "AcDbEntity"),
+            (8, "0"),
+            (100, "AcDbSpline"),
+            (70, 8),
+            (71, 3),
+            (72, 8),
+            (73, 4),
+            *[(40, k) for k in (0, 0, 0, 0, 1, 1, 1, 1)],
+        )
+        + tags(*[pair for x, y in ((0, 0), (1, 5), (value, 5), (9, 0)) for pair in ((10, x), (20, y), (30, 0))]),
+        "INSERT": tags((0, "INSERT"), (8, "0"), (2, "B"), (10, value), (20, 0)),
+    }[kind]
+    blocks = tags((0, "BLOCK"), (8, "0"), (2, "B"), (70, 0), (10, 0), (20, 0)) + line(0, 0, 1, 1) + tags((0, "ENDBLK"), (8, "0"))
+    error = refused(file_of(tmp_path, entity + tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, 9)), blocks=blocks))
+    assert error.code == "E_DXF_COORD", error
+    assert kind in str(error) or kind == "INSERT"
+
+
+def block(name: str, content: str) -> str:
+    return tags((0, "BLOCK"), (8, "0"), (2, name), (70, 0), (10, 0), (20, 0)) + content + tags((0, "ENDBLK"), (8, "0"))
+
+
+def insert(name: str, rows: int = 1, columns: int = 1) -> str:
+    return tags((0, "INSERT"), (8, "0"), (2, name), (10, 0), (20, 0), (70, columns), (71, rows), (44, 5), (45, 5))
+
+
+def test_blocks_within_blocks_that_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    blocks = block("B0", line(0, 0, 1, 1))
+    for level in range(1, 11):
+        blocks += block(f"B{level}", insert(f"B{level - 1}") * 10)
+    assert refused(file_of(tmp_path, insert("B10"), blocks=blocks)).code == "E_DXF_LIMIT"
+    assert refused(file_of(tmp_path, insert("B6"), blocks=blocks)).code == "E_DXF_LIMIT"
+
+
+def test_an_array_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    error = refused(file_of(tmp_path, insert("B", 32767, 32767), blocks=block("B", line(0, 0, 1, 1))))
+    assert error.code == "E_DXF_LIMIT"
+    assert "at most 100000" in str(error)
+
+
+def test_blocks_too_deep_and_in_a_ring(tmp_path: Path) -> None:
+    deep = block("B0", line(0, 0, 1, 1)) + "".join(block(f"B{n}", insert(f"B{n - 1}")) for n in range(1, 200))
+    assert refused(file_of(tmp_path, insert("B9"), blocks=deep)).code == "E_DXF_LIMIT"
+    assert refused(file_of(tmp_path, insert("B199"), blocks=deep)).code == "E_DXF_LIMIT"
+    itself = block("A", line(0, 0, 1, 1) + insert("A"))
+    error = refused(file_of(tmp_path, insert("A"), blocks=itself))
+    assert error.code == "E_DXF_CYCLE"
+    assert "A > A" in str(error)
+    ring = block("A", insert("B")) + block("B", insert("C")) + block("C", insert("A"))
+    assert refused(file_of(tmp_path, insert("B"), blocks=ring)).code == "E_DXF_CYCLE"
+
+
+def test_too_many_entities_are_not_begun(tmp_path: Path) -> None:
+    error = refused(file_of(tmp_path, line(0, 0, 1, 1) * 60_000))
+    assert error.code == "E_DXF_LIMIT"
+
+
+def test_nothing_to_cut(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: (m.add_text("Hallo"), m.add_circle((0, 0), 1, dxfattribs={"layer": "BEND"}))))
+    assert error.code == "E_DXF_EMPTY"
+    assert "CIRCLE on BEND (not cut, by the layer's name), TEXT on 0 (not an outline)" in str(error)
+    assert refused(drawn(tmp_path, lambda m: None)).code == "E_DXF_EMPTY"
+    assert refused(drawn(tmp_path, lambda m: m.add_point((1, 1)))).code == "E_DXF_EMPTY"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("tolerance_mm: [", "E_SIDE_FORMAT", "not YAML"),
+        ("tolerance: 3", "E_SIDE_KEY", "tolerance"),
+        ("tolerance_mm: -1", "E_SIDE_KEY", "tolerance_mm"),
+        ("tolerance_mm: .nan", "E_SIDE_KEY", "tolerance_mm"),
+        ("zones: [{name: a, margin_mm: 1, polygon_mm: [[0, 0], [1, 0], [1, 1]]}]", "E_SIDE_KEY", "give one of"),
+        ("- 3", "E_SIDE_KEY", "dictionary"),
+    ],
+)
+def test_side_files_that_are_refused(tmp_path: Path, text: str, code: str, said: str) -> None:
+    path = drawn(tmp_path, lambda m: m.add_circle((0, 0), 1))
+    path.with_suffix(".yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        dxf.read(path)
+    assert caught.value.code == code
+    assert said in str(caught.value)
+    assert "part.yaml" in str(caught.value)
