@@ -106,3 +106,26 @@ def classifier(folder: Path, classes: Sequence[str] = ("dark", "bright"), size: 
     data = brightness(size)
     said = card("classification", classes, size, data)
     return write(folder / name, data, said, np.full((size, size), 51, np.uint8), [0.8, 0.2])
+
+
+def comparer(folder: Path, size: int = 32) -> Path:
+    """Compare: "more" where the picture is the brighter one, "less" where the reference is, else "good"; the box is the middle half."""
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["seen"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("Gemm", ["means", "weights", "bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
+        helper.make_node("Gemm", ["means", "nothing", "middle"], ["boxes"]),
+    ]
+    quarter = size / 4
+    constants = {
+        "weights": np.array([[0, 4, -4], [0, -4, 4]], np.float32),
+        "bias": np.array([4, 0, 0], np.float32),
+        "nothing": np.zeros((2, 4), np.float32),
+        "middle": np.array([quarter, quarter, 3 * quarter, 3 * quarter], np.float32),
+    }
+    data = _model(nodes, constants, (size, size, 2), {"scores": (TensorProto.FLOAT, ["n", 3]), "boxes": (TensorProto.FLOAT, ["n", 4])})
+    said = card("compare", ["good", "more", "less"], size, data)
+    said["input"]["channels"] = 2
+    picture = np.vstack([np.full((size, size), 200, np.uint8), np.full((size, size), 100, np.uint8)])
+    return write(folder / "compare.onnx", data, said, picture, [0.0, 1.0, 0.0, 0.25, 0.25, 0.75, 0.75])

@@ -1,0 +1,229 @@
+"""A picture against the picture of a good one: what differs is a candidate, and a network, where there is one, names and judges it.
+
+The reference is looked up by the part's own identity (`uid`), or is one picture for all. What differs by more than `threshold_grey`, and
+is still there after an opening of `open_px` (which takes away the seams of edges that lie a pixel apart), is a difference; differences
+nearer than `join_px` are one. Picture and reference must lie on each other already: by the camera, or on the template's raster.
+
+Findings: without a model one of the feature "difference", with a model one for each class, each with the whole area in px of the picture
+(0 where there is none) against its limit; then one for each further difference.
+
+    compare:
+      kind: compare
+      references: pictures/references
+      name: "{uid}_temp.png"
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from inspector.config import Strict
+from inspector.neural import model as networks
+from inspector.neural import pictures, tiles
+from inspector.records import ConfigError, Evidence, Finding, Image, View
+
+if TYPE_CHECKING:
+    from inspector.records import Plan
+
+NEEDS_RASTER = True
+DIFFERENCE, GOOD = "difference", "good"
+MOST_DEFECTS = 16
+MOST_CANDIDATES = 256
+"""A picture with more is another picture than its reference; it is judged by the first so many, and is bad."""
+
+
+class Settings(Strict):
+    """`references`: a folder, `name` a file in it with `{uid}` for the part's identity. Limits are areas in px."""
+
+    references: Path
+    name: str = Field(default="{uid}.png", min_length=1)
+    threshold_grey: int = Field(default=64, ge=1, le=254)
+    open_px: int = Field(default=3, ge=1, le=31)
+    join_px: int = Field(default=9, ge=0, le=127)
+    least_px: int = Field(default=9, ge=1)
+    limit_px: float = Field(default=0.0, ge=0)
+    limits_px: dict[str, float] = Field(default_factory=dict)
+    model: Path | None = None
+    keep: int = Field(default=64, ge=1)
+    threads: int = Field(default=1, ge=1, le=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs: its class, score (ratio), area and box (x, y, w, h) in px."""
+
+    class_name: str
+    score: float
+    area_px: int
+    box_px: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """The check. `kept` holds the last `settings.keep` references read."""
+
+    name: str
+    settings: Settings
+    model: networks.Model | None
+    kept: OrderedDict[str, Image] = field(default_factory=OrderedDict)
+
+    @property
+    def models(self) -> tuple[tuple[str, str], ...]:
+        """(name, sha256) of the network, for the recipe."""
+        return () if self.model is None else (self.model.name_and_hash,)
+
+    def __call__(self, views: Sequence[View]) -> list[tuple[Finding, ...]]:
+        """The findings of each view, in order. Raises `ConfigError` E_REFERENCE, E_IMG_* where a reference is missing or does not fit."""
+        return [self._judge(view) for view in views]
+
+    def _judge(self, view: View) -> tuple[Finding, ...]:
+        image = np.ascontiguousarray(pictures.as_channels(view.image, 1))
+        reference = self._reference(view.frame.stamp.uid, image.shape)
+        s = self.settings
+        opened = differing(image, reference, s.threshold_grey, s.open_px)
+        if self.model is None:
+            found, classes = groups(opened, s.join_px, s.least_px), [DIFFERENCE]
+        else:
+            found, classes = judged(self.model, image, reference, opened), self.model.card.classes[1:]
+        return tuple(finding for c in classes for finding in self._findings(c, [d for d in found if d.class_name == c]))
+
+    def _reference(self, uid: str | None, shape: tuple[int, ...]) -> Image:
+        """The reference (H, W) of the part; the last ones read are kept."""
+        if uid is None and "{uid}" in self.settings.name:
+            raise ConfigError("E_REFERENCE", "the part has no identity (uid) by which its reference could be found", key=self.name)
+        file = self.settings.name.replace("{uid}", uid or "")
+        if Path(file).name != file:
+            raise ConfigError("E_REFERENCE", f"{file!r} is no plain file name", key=self.name)
+        image = self.kept.get(file)
+        if image is None:
+            image = pictures.read(self.settings.references / file, 1)
+            self.kept[file] = image
+            while len(self.kept) > self.settings.keep:
+                self.kept.popitem(last=False)
+        if image.shape != shape:
+            raise ConfigError("E_REFERENCE", f"{image.shape[1]} × {image.shape[0]} px for a picture of {shape[1]} × {shape[0]}", file=file)
+        return image
+
+    def _findings(self, class_name: str, found: list[Difference]) -> list[Finding]:
+        """The findings of one class: the whole area, then the further differences, largest first."""
+        limit = self.settings.limits_px.get(class_name, self.settings.limit_px)
+        found = sorted(found, key=lambda d: (-d.area_px, d.box_px))
+        if not found:
+            return [Finding(self.name, class_name, 0.0, None, limit, "px")]
+        threshold = 0.5 if self.model is None else self.model.card.threshold(class_name)
+        findings = []
+        for number, d in enumerate(found[: 1 + MOST_DEFECTS]):
+            value = float(sum(each.area_px for each in found) if number == 0 else d.area_px)
+            evidence = Evidence(d.class_name, d.score, threshold, d.box_px)
+            feature = class_name if number == 0 else f"{class_name}-{number + 1}"
+            findings.append(Finding(self.name, feature, value, None, limit, "px", None, evidence))
+        return findings
+
+
+def build(settings: Settings, name: str, plan: Plan) -> Compare:
+    """Load the network. Raises `ConfigError`: E_REFERENCE where there is no such folder, E_MODEL_*, E_CFG_CLASS."""
+    if not settings.references.is_dir():
+        raise ConfigError("E_REFERENCE", f"{settings.references} is no folder", key=f"{name}.references")
+    network = None if settings.model is None else networks.load(settings.model, threads=settings.threads, task="compare")
+    known = [DIFFERENCE] if network is None else network.card.classes[1:]
+    unknown = sorted(set(settings.limits_px) - set(known))
+    if unknown:
+        raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; known are {known}", key=f"{name}.limits_px")
+    return Compare(name, settings, network)
+
+
+def differing(image: Image, reference: Image, threshold_grey: int = 64, open_px: int = 3) -> NDArray[np.uint8]:
+    """0 or 1 (H, W): where the pictures (H, W) differ by more than the threshold, opened."""
+    apart = cv2.threshold(cv2.absdiff(image, reference), threshold_grey, 1, cv2.THRESH_BINARY)[1]
+    return np.asarray(cv2.morphologyEx(apart, cv2.MORPH_OPEN, np.ones((open_px, open_px), np.uint8)), np.uint8)
+
+
+def groups(opened: NDArray[np.uint8], join_px: int, least_px: int) -> list[Difference]:
+    """What lies together in a map of differences (H, W), as one class; the score is 1."""
+    joined = opened if join_px < 2 else cv2.dilate(opened, np.ones((join_px, join_px), np.uint8))
+    count, labels = cv2.connectedComponents(joined, connectivity=8)
+    if count < 2:
+        return []
+    rows, columns = np.nonzero(opened)
+    of = labels[rows, columns]
+    found = []
+    for label in range(1, count):
+        mine = of == label
+        area = int(mine.sum())
+        if area >= least_px:
+            x, y = int(columns[mine].min()), int(rows[mine].min())
+            box = (float(x), float(y), float(columns[mine].max() - x + 1), float(rows[mine].max() - y + 1))
+            found.append(Difference(DIFFERENCE, 1.0, area, box))
+    return found
+
+
+def peaks(opened: NDArray[np.uint8], window_px: int = 15, apart_px: int = 21) -> list[tuple[int, int]]:
+    """(row, column) of the places where most differs: the maxima, `apart_px` apart, of the differing pixels in a window; densest first."""
+    density = cv2.boxFilter(opened, cv2.CV_32F, (window_px, window_px), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    highest = (density > 0) & (density == cv2.dilate(density, np.ones((apart_px, apart_px), np.uint8)))
+    count, _, _, centres = cv2.connectedComponentsWithStats(highest.astype(np.uint8), connectivity=8)
+    found = [(round(float(y)), round(float(x))) for x, y in centres[1:count]]
+    return sorted(found, key=lambda at: -float(density[at]))[:MOST_CANDIDATES]
+
+
+def judged(
+    model: networks.Model, image: Image, reference: Image, opened: NDArray[np.uint8], *, least_score: float | None = None
+) -> list[Difference]:
+    """What the network says of each candidate: class, score, box; overlapping answers of one class are one, the surest.
+
+    `least_score` replaces the card's thresholds (to measure a model at every threshold).
+    """
+    card = model.card
+    size = (card.input.height, card.input.width)
+    both, found = np.dstack([image, reference]), []
+    for row, column in peaks(opened):
+        scores, boxes = model.run(np.ascontiguousarray(tiles.crop(both, (row, column), size))[None])
+        k = int(scores[0, 1:].argmax()) + 1
+        score = float(scores[0, k])
+        if not score >= (card.threshold(card.classes[k]) if least_score is None else least_score):
+            continue
+        left, top = column - size[1] // 2, row - size[0] // 2
+        x0, x1 = (
+            float(np.clip(v + left, 0, image.shape[1]))
+            for v in boxes[
+                0,
+                (0, 2),
+            ]
+        )
+        y0, y1 = (
+            float(np.clip(v + top, 0, image.shape[0]))
+            for v in boxes[
+                0,
+                (1, 3),
+            ]
+        )
+        area = int(opened[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].sum())
+        if x1 > x0 and y1 > y0:
+            found.append(Difference(card.classes[k], score, max(area, 1), (x0, y0, x1 - x0, y1 - y0)))
+    return suppressed(found)
+
+
+def suppressed(found: Sequence[Difference], most_iou: float = 0.3) -> list[Difference]:
+    """Without those of the same class that overlap a surer one by more than `most_iou`."""
+    kept: list[Difference] = []
+    for d in sorted(found, key=lambda d: (-d.score, d.box_px)):
+        if all(d.class_name != other.class_name or iou(d.box_px, other.box_px) <= most_iou for other in kept):
+            kept.append(d)
+    return kept
+
+
+def iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes (x, y, w, h)."""
+    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    both = max(w, 0.0) * max(h, 0.0)
+    return both / (a[2] * a[3] + b[2] * b[3] - both) if both > 0 else 0.0

@@ -1,0 +1,131 @@
+"""A picture against its reference: what differs is found, seams of edges are not, and a network names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inspector.checks import compare
+from inspector.records import ConfigError, Frame, Plan, Stamp, View
+from tests.neural import nets
+
+PLAN = Plan("top", None, None, None, (), False)
+
+
+def board() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    image = np.zeros((120, 160), np.uint8)
+    image[20:40, 10:150] = 255
+    image[60:80, 10:150] = 255
+    return image
+
+
+def view(image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], uid: str | None = "7") -> View:
+    return View(Frame(Stamp("top", 1, 0, None, image.shape, uid=uid), image), None, None, image)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    cv2.imwrite(str(tmp_path / "7_temp.png"), board())
+    return tmp_path
+
+
+def test_the_same_picture_has_no_difference(references: Path) -> None:
+    check = compare.build(compare.Settings(references=references, name="{uid}_temp.png"), "pcb", PLAN)
+    (finding,) = check([view(board())])[0]
+    assert (finding.check, finding.feature, finding.value, finding.high, finding.unit, finding.ok) == (
+        "pcb",
+        "difference",
+        0.0,
+        0.0,
+        "px",
+        True,
+    )
+
+
+def test_an_edge_a_pixel_away_is_none(references: Path) -> None:
+    check = compare.build(compare.Settings(references=references, name="{uid}_temp.png"), "pcb", PLAN)
+    assert check([view(np.roll(board(), 1, axis=0))])[0][0].ok
+
+
+def test_what_differs_has_area_and_box(references: Path) -> None:
+    image = board()
+    image[20:40, 50:60] = 0  # a gap of 200 px
+    image[90:96, 100:110] = 255  # an island of 60 px
+    check = compare.build(compare.Settings(references=references, name="{uid}_temp.png", limit_px=100.0), "pcb", PLAN)
+    whole, second = check([view(image)])[0]
+    assert (whole.feature, whole.value, whole.ok) == ("difference", 260.0, False)
+    assert (second.feature, second.value, second.ok) == ("difference-2", 60.0, True)
+    assert whole.evidence is not None
+    assert whole.evidence.bbox_px == (50.0, 20.0, 10.0, 20.0)
+
+
+def test_a_network_names_what_differs(references: Path) -> None:
+    image = board()
+    image[20:40, 50:60] = 0
+    image[90:100, 100:110] = 255
+    settings = compare.Settings(references=references, name="{uid}_temp.png", model=nets.comparer(references))
+    findings = compare.build(settings, "pcb", PLAN)([view(image)])[0]
+    assert [(f.feature, f.ok) for f in findings] == [("more", False), ("less", False)]
+    evidence = findings[0].evidence
+    assert evidence is not None
+    assert evidence.bbox_px == (96.0, 86.0, 16.0, 16.0)
+    assert all(f.value == 0.0 for f in compare.build(settings, "pcb", PLAN)([view(board())])[0])
+
+
+def test_one_reference_for_all(references: Path) -> None:
+    check = compare.build(compare.Settings(references=references, name="7_temp.png"), "pcb", PLAN)
+    assert check([view(board(), None)])[0][0].ok
+
+
+def test_a_missing_or_other_reference_is_an_error_not_a_pass(references: Path) -> None:
+    check = compare.build(compare.Settings(references=references, name="{uid}_temp.png"), "pcb", PLAN)
+    for uid, code in ((None, "E_REFERENCE"), ("8", "E_IMG_OPEN"), ("../7", "E_REFERENCE"), ("a/b", "E_REFERENCE")):
+        with pytest.raises(ConfigError) as caught:
+            check([view(board(), uid)])
+        assert caught.value.code == code
+    with pytest.raises(ConfigError, match="E_REFERENCE"):
+        check([view(board()[:100])])
+    with pytest.raises(ConfigError, match="E_REFERENCE"):
+        compare.build(compare.Settings(references=references / "none"), "pcb", PLAN)
+    with pytest.raises(ConfigError, match="E_CFG_CLASS"):
+        compare.build(compare.Settings(references=references, limits_px={"short": 1.0}), "pcb", PLAN)
+
+
+def test_only_the_last_references_are_kept(references: Path) -> None:
+    for uid in "123":
+        cv2.imwrite(str(references / f"{uid}.png"), board())
+    check = compare.build(compare.Settings(references=references, keep=2), "pcb", PLAN)
+    check([view(board(), uid) for uid in "1232"])
+    assert list(check.kept) == ["2.png", "3.png"]
+
+
+def test_peaks_lie_where_most_differs() -> None:
+    opened = np.zeros((100, 100), np.uint8)
+    opened[20:30, 20:30] = 1
+    opened[70:76, 60:66] = 1
+    assert compare.peaks(opened) == [(24, 24), (72, 62)] or compare.peaks(opened) == [(25, 25), (73, 63)]
+    assert compare.peaks(np.zeros((50, 50), np.uint8)) == []
+
+
+BOX = st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(1, 50)] * 2)
+
+
+@given(BOX, BOX)
+def test_overlap_is_symmetric_and_at_most_one(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> None:
+    assert compare.iou(a, b) == pytest.approx(compare.iou(b, a))
+    assert 0 <= compare.iou(a, b) <= 1 + 1e-9
+    assert compare.iou(a, a) == pytest.approx(1.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1), BOX), max_size=12))
+def test_no_two_of_a_class_overlap_after_suppression(raw: list[tuple[str, float, tuple[float, float, float, float]]]) -> None:
+    found = [compare.Difference(name, score, 1, box) for name, score, box in raw]
+    kept = compare.suppressed(found)
+    assert set(kept) <= set(found)
+    for i, a in enumerate(kept):
+        assert all(a.class_name != b.class_name or compare.iou(a.box_px, b.box_px) <= 0.3 for b in kept[i + 1 :])
