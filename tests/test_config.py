@@ -267,6 +267,12 @@ def test_the_settings_of_a_kind_are_checked_with_file_and_line(tmp_path: Path) -
     assert found == Exposure(exposure_us=5, size_px=(1, 2), folder=tmp_path / "pictures")
 
 
+def test_a_kind_that_the_file_leaves_to_the_default_has_settings_too(tmp_path: Path) -> None:
+    path = tmp_path / "line.yaml"
+    path.write_text(GOOD)
+    assert config.settings_of("conveyor", config.read(path, environment={}).conveyor, Strict) == Strict()
+
+
 def test_a_kind_made_in_python_has_settings_too() -> None:
     assert config.settings_of("sources", Kind.model_validate({"kind": "x", "exposure_us": 4.5}), Exposure).exposure_us == 4.5
     with pytest.raises(ConfigErrors, match=r"^E_CFG_NUMBER: sources.exposure_us"):

@@ -299,6 +299,8 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
         raise ConfigErrors(sorted(document.errors, key=lambda e: (e.line is None, e.line or 0)))
     config._document = document  # noqa: SLF001 (pydantic's way to a field that is no setting)
     for kind, loc in _kind_objects(config):
+        if value_at(document.data, *loc) is None:
+            continue  # a default, which stands nowhere and is shared
         kind._origin = (document, loc)  # noqa: SLF001
     return config
 
