@@ -1,4 +1,4 @@
-"""The routes of the operator's page. They read the board and change nothing.
+"""The routes of the operator's page. They read the board and change nothing of the line.
 
 Every page is whole without a script; with one, its banner and its moving part are renewed each second (`/live/…`, server-sent events).
 No request names a file: pictures are asked for by their part, and the board knows the part's picture.
@@ -17,17 +17,18 @@ from typing import Annotated, Any
 import cv2
 import jinja2
 import numpy as np
-from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi import Depends, FastAPI, File, Form, Path, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from inspector.desk import charts, words
-from inspector.desk.guard import Guard, Refused, answer
+from inspector.desk.guard import LARGEST_BODY_BYTES, Guard, Refused, answer
 from inspector.desk.overlay import overlay, places
 from inspector.desk.state import KEPT_REJECTS, Board, Part
+from inspector.desk.trial import Trial, Tried
 from inspector.interfaces import Clock
-from inspector.records import Contour
+from inspector.records import ConfigError, Contour, DeviceError
 
 MOST_LISTENERS = 32
 LIVE_EVERY_S = 1.0
@@ -51,6 +52,7 @@ class Desk:
     hosts: Sequence[str]
     clock: Clock
     stopping: Callable[[], bool]
+    trial: Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Asked:
 
 
 Epoch = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,40}$")]
+Token = Annotated[str, Path(pattern=r"^[0-9A-Za-z_-]{22}$")]
 Seq = Annotated[int, Path(ge=1, le=2**64 - 1)]
 
 
@@ -87,6 +90,34 @@ def create(desk: Desk) -> FastAPI:
     @app.get("/")
     def line(asked: Annotated[Asked, Depends()]) -> Response:
         return HTMLResponse(pages.whole("line", asked))
+
+    @app.get("/try")
+    def try_page() -> Response:
+        return HTMLResponse(pages.trial(None))
+
+    @app.post("/try")
+    def try_picture(choice: Annotated[str, Form(max_length=8)], picture: Annotated[UploadFile, File()]) -> Response:
+        chosen = next((c for c in desk.trial.choices() if c.key == choice), None)
+        if chosen is None:
+            raise Refused(400, "E_HTTP_VALUE", "a value is not allowed: choice")
+        found = desk.trial.run(chosen, picture.file.read(LARGEST_BODY_BYTES))
+        return RedirectResponse(f"/try/{found.token}", 303)
+
+    @app.get("/try/{token}")
+    def tried_page(token: Token) -> Response:
+        return HTMLResponse(pages.trial(_tried(desk, token)))
+
+    @app.get("/try/{token}/picture")
+    def tried_picture(token: Token) -> Response:
+        data = _tried(desk, token).data
+        return Response(data, media_type=_media(data), headers=_kept("picture"))
+
+    @app.get("/try/{token}/mask")
+    def tried_mask(token: Token) -> Response:
+        mask = _tried(desk, token).mask
+        if mask is None:
+            raise Refused(404, "E_HTTP_404", "there is nothing here")
+        return Response(mask, media_type="image/png", headers=_kept("mask"))
 
     @app.get("/{page}")
     def page(page: str, asked: Annotated[Asked, Depends()]) -> Response:
@@ -132,7 +163,13 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals |= {"station": desk.station, "pages": PAGES, "spans": SPANS, "lanes": dict(desk.lanes), "words": words}
+        self._templates.globals |= {
+            "station": desk.station,
+            "pages": PAGES | {"try": "Try a picture"},
+            "spans": SPANS,
+            "lanes": dict(desk.lanes),
+            "words": words,
+        }
         self._live: tuple[int, dict[tuple[str, Asked], str]] = (-1, {})
         self.thumb_of = lru_cache(KEPT_THUMBS)(self._thumb)
 
@@ -161,6 +198,12 @@ class _Pages:
         contours = next((self._desk.contours[e.camera] for e in part.exposures if e.camera in self._desk.contours), ())
         drawn = None if size is None else overlay(part, size, contours)
         return self._templates.get_template("part.html").render(page="part", glance=self._glance(), part=part, drawn=drawn)
+
+    def trial(self, tried: Tried | None) -> str:
+        """The page on which pictures are tried, with a result or without."""
+        choices = self._desk.trial.choices()
+        page = self._templates.get_template("try.html")
+        return page.render(page="try", glance=self._glance(), choices=choices, tried=tried, largest=LARGEST_BODY_BYTES)
 
     def error(self, status: int, code: str, text: str) -> str:
         """A page that says what is wrong."""
@@ -255,6 +298,13 @@ def _found(board: Board, epoch: str, seq: int) -> Part:
     return part
 
 
+def _tried(desk: Desk, token: str) -> Tried:
+    found = desk.trial.result(token)
+    if found is None:
+        raise Refused(404, "E_HTTP_404", "this result is no longer kept; try the picture again")
+    return found
+
+
 def _stored(desk: Desk, part: Part) -> bytes:
     data = None if part.image_ref is None else desk.picture(part.image_ref)
     if data is None:
@@ -263,7 +313,15 @@ def _stored(desk: Desk, part: Part) -> bytes:
 
 
 def _media(data: bytes) -> str:
-    return "image/png" if data[:4] == b"\x89PNG" else "image/jpeg" if data[:2] == b"\xff\xd8" else "application/octet-stream"
+    """The kind of picture that a file's first bytes say; nothing that a browser would run."""
+    heads = (
+        (b"\x89PNG", "image/png"),
+        (b"\xff\xd8", "image/jpeg"),
+        (b"BM", "image/bmp"),
+        (b"II*\0", "image/tiff"),
+        (b"MM\0*", "image/tiff"),
+    )
+    return next((kind for head, kind in heads if data.startswith(head)), "application/octet-stream")
 
 
 def _kept(name: str) -> dict[str, str]:
@@ -286,9 +344,19 @@ def _explain(app: FastAPI, pages: _Pages) -> None:
         text = {404: "there is nothing here", 405: "this cannot be done here"}.get(error.status_code, "the request cannot be answered")
         return said(request, error.status_code, f"E_HTTP_{error.status_code}", text)
 
+    @app.exception_handler(ConfigError)
+    def unusable(request: Request, error: ConfigError) -> Response:
+        return said(request, 415 if error.code == "E_IMG_FORMAT" else 400, error.code, error.text)
+
+    @app.exception_handler(DeviceError)
+    def busy(request: Request, error: DeviceError) -> Response:
+        return said(request, 429, "E_HTTP_RATE", str(error))
+
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        where = ", ".join(sorted({str(e["loc"][-1]) for e in error.errors() if e["loc"][0] in ("query", "path") and len(e["loc"]) == 2}))
+        where = ", ".join(
+            sorted({str(e["loc"][-1]) for e in error.errors() if e["loc"][0] in ("query", "path", "body") and len(e["loc"]) == 2})
+        )
         return said(request, 400, "E_HTTP_VALUE", f"a value is not allowed: {where}" if where else "a value is not allowed")
 
     @app.exception_handler(Exception)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from inspector.desk.state import MINUTE_NS, Measured, Minute, Part
 from inspector.desk.words import clock, number
 
-INDIVIDUALS_D2 = 1.128
-"""Mean of the range of two normal values, in standard deviations (Shewhart's d2 for n = 2)."""
+MEDIAN_RANGE_D4 = 0.954
+"""Median of the range of two normal values, in standard deviations (Wheeler's d4 for n = 2)."""
 RUN_OF_ONE_SIDE = 8
 
 
@@ -82,7 +83,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A chart of single values: the process's mean and its limits (3σ by the mean moving range), and the drawing's limits.
+    """A chart of single values: the process's median and its limits (3σ by the median moving range), and the drawing's limits.
 
     `cp`, `cpk` (None where they cannot be said: an open limit, fewer than 25 values, no spread). `notes` say what is odd.
     """
@@ -93,7 +94,7 @@ class Control:
     path: str
     lines: tuple[Line, ...]
     ticks: tuple[Tick, ...]
-    mean: float
+    median: float
     sigma: float
     cp: float | None
     cpk: float | None
@@ -164,16 +165,17 @@ def total(minutes: Sequence[tuple[int, Minute]]) -> Minute:
 def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, height: float = 300) -> Control | None:
     """The control chart of one dimension; None of fewer than two values.
 
-    Individuals chart: σ = mean moving range / 1.128; Cp = (high − low) / 6σ, Cpk = min(high − mean, mean − low) / 3σ
-    (Montgomery, Introduction to Statistical Quality Control, ch. 6 and 8). Odd: beyond 3σ, or eight in a row on one side of the mean.
+    Individuals chart with σ = median moving range / 0.954 about the median, so that a bad part now and then does not hide what the
+    process does (Wheeler and Chambers, Understanding Statistical Process Control); Cp = (high − low) / 6σ, Cpk = min(high − median,
+    median − low) / 3σ (Montgomery, Introduction to Statistical Quality Control, ch. 8). Odd: beyond 3σ, or eight in a row on one side.
     """
     values = [f.value for _, f in series if f.value is not None]
     if len(values) < 2 or len(values) != len(series):
         return None
     low, high, unit = series[-1][1].low, series[-1][1].high, series[-1][1].unit
-    mean = math.fsum(values) / len(values)
-    sigma = math.fsum(abs(b - a) for a, b in itertools.pairwise(values)) / (len(values) - 1) / INDIVIDUALS_D2
-    upper, lower = mean + 3 * sigma, mean - 3 * sigma
+    median = statistics.median(values)
+    sigma = statistics.median(abs(b - a) for a, b in itertools.pairwise(values)) / MEDIAN_RANGE_D4
+    upper, lower = median + 3 * sigma, median - 3 * sigma
     shown = [*values, upper, lower, *(v for v in (low, high) if v is not None)]
     bottom, top = min(shown), max(shown)
     room = (top - bottom) * 0.06 or abs(top) * 0.1 or 1.0
@@ -195,14 +197,14 @@ def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, heig
         )
         for i, ((part, finding), value) in enumerate(zip(series, values, strict=True))
     )
-    lines = [Line(y_of(mean), "mean", f"mean {number(mean, 5)}")]
+    lines = [Line(y_of(median), "mean", f"median {number(median, 5)}")]
     if sigma > 0:
         lines += [Line(y_of(upper), "process", f"+3σ {number(upper, 5)}"), Line(y_of(lower), "process", f"−3σ {number(lower, 5)}")]
     named = (("low", low), ("high", high)) if low != high else (("exactly", low),)
     lines += [Line(y_of(v), "limit", f"{name} {number(v)}") for name, v in named if v is not None]
     capable = len(values) >= 25 and sigma > 0
-    sides = [(mean - low) / (3 * sigma)] if capable and low is not None else []
-    sides += [(high - mean) / (3 * sigma)] if capable and high is not None else []
+    sides = [(median - low) / (3 * sigma)] if capable and low is not None else []
+    sides += [(high - median) / (3 * sigma)] if capable and high is not None else []
     return Control(
         width,
         height,
@@ -210,15 +212,15 @@ def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, heig
         "M" + "L".join(f"{d.x} {d.y}" for d in dots),
         tuple(lines),
         tuple(Tick(y_of(t), number(t)) for t in ticks(bottom, top, 5)),
-        mean,
+        median,
         sigma,
         (high - low) / (6 * sigma) if capable and low is not None and high is not None else None,
         min(sides) if sides else None,
-        _notes(dots, values, mean),
+        _notes(dots, values, median),
     )
 
 
-def _notes(dots: Sequence[Dot], values: Sequence[float], mean: float) -> tuple[str, ...]:
+def _notes(dots: Sequence[Dot], values: Sequence[float], median: float) -> tuple[str, ...]:
     """What an experienced eye would say of the chart."""
     notes = []
     if bad := sum(d.bad for d in dots):
@@ -226,6 +228,6 @@ def _notes(dots: Sequence[Dot], values: Sequence[float], mean: float) -> tuple[s
     if odd := sum(d.odd and not d.bad for d in dots):
         notes.append(f"{odd} {'is' if odd == 1 else 'are'} within the drawing's limits, but unlike the others (beyond 3σ).")
     tail = values[-RUN_OF_ONE_SIDE:]
-    if len(tail) == RUN_OF_ONE_SIDE and (min(tail) > mean or max(tail) < mean):
-        notes.append(f"Drift: the last {RUN_OF_ONE_SIDE} are all {'above' if tail[-1] > mean else 'below'} the mean.")
+    if len(tail) == RUN_OF_ONE_SIDE and (min(tail) > median or max(tail) < median):
+        notes.append(f"Drift: the last {RUN_OF_ONE_SIDE} are all {'above' if tail[-1] > median else 'below'} the median.")
     return tuple(notes)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inspector.records import Floats
 
 LEAST_STEP_PX = 0.7
-CLOSE_UP_PX = 120.0
+CLOSE_UP_PX = 60.0
 MOST_CLOSE_UPS = 6
 
 
@@ -163,7 +163,7 @@ def _point(at_mm: tuple[float, float] | None, pose: Pose) -> tuple[float, float]
 
 def _close_ups(markers: Sequence[Marker], boxes: Sequence[Box], line: float) -> list[CloseUp]:
     """The places that made the part a reject, a few of them, each large enough to see."""
-    side = CLOSE_UP_PX * line / 1.5
+    side = CLOSE_UP_PX * line
     found = [(m.x, m.y, side, f"{m.index}: {m.label}") for m in markers if not m.ok]
     found += [(b.x + b.width / 2, b.y + b.height / 2, max(side, 1.25 * max(b.width, b.height)), b.label) for b in boxes]
     return [CloseUp(f"{x - wide / 2:.1f} {y - wide / 2:.1f} {wide:.1f} {wide:.1f}", label) for x, y, wide, label in found[:MOST_CLOSE_UPS]]

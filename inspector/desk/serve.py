@@ -17,6 +17,7 @@ from inspector.config import Config
 from inspector.desk.app import Desk, create
 from inspector.desk.feed import Feed, endpoints_of
 from inspector.desk.state import Board
+from inspector.desk.trial import Trial
 from inspector.geometry import dxf
 from inspector.outputs.archive import picture_of
 from inspector.records import ConfigError, Contour, DeviceError
@@ -93,15 +94,17 @@ def serve(config: Config, *, ready: Path | None, say: Callable[[str], None]) -> 
     endpoints = endpoints_of(config, ready)
     feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=time.monotonic_ns) for stream in ("q", "a")]
     workers = [Worker(f"feed-{i}", feed.step, clock=time.monotonic_ns, on_error=on_error) for i, feed in enumerate(feeds)]
+    contours = contours_of(config)
     desk = Desk(
         board,
         f"{config.site} · {config.line} · {config.station}",
         lanes_of(config),
-        contours_of(config),
+        contours,
         picture,
         HOSTS,
         time.monotonic_ns,
         lambda: server.should_exit,
+        Trial(config, contours, clock=time.monotonic_ns),
     )
     server = uvicorn.Server(
         uvicorn.Config(

@@ -6,6 +6,7 @@ for 1.5 s (INSP/1) the whole line is stale. What a message lacks stays None; a m
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -89,23 +90,23 @@ class Part:
     epoch: str
     seq: int
     part_seq: int
-    uid: str | None
     lane: int
     verdict: str
-    reason: int
-    reason_text: str
-    at_utc_ns: int
-    total_ms: float | None
-    margin_ms: float | None
-    stages_ms: tuple[tuple[str, float], ...]
-    findings: tuple[Measured, ...]
-    defects: tuple[Defect, ...]
-    exposures: tuple[Exposure, ...]
-    pose: Mapping[str, Any] | None
-    image_ref: str | None
-    recipe: str
-    models: tuple[str, ...]
-    late: bool
+    reason: int = 0
+    reason_text: str = ""
+    uid: str | None = None
+    at_utc_ns: int = 0
+    total_ms: float | None = None
+    margin_ms: float | None = None
+    stages_ms: tuple[tuple[str, float], ...] = ()
+    findings: tuple[Measured, ...] = ()
+    defects: tuple[Defect, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+    pose: Mapping[str, Any] | None = None
+    image_ref: str | None = None
+    recipe: str = ""
+    models: tuple[str, ...] = ()
+    late: bool = False
 
     @property
     def passed(self) -> bool:
@@ -511,7 +512,7 @@ class Board:
         """(lane, check, feature) of everything measured at least twice: by lane, lengths before counts and scores."""
         with self._lock:
             known = [(key, values[-1][1].unit) for key, values in self._series.items() if len(values) > 1]
-        return tuple(key for key, _ in sorted(known, key=lambda k: (k[0][0], k[1] != "mm", k[0])))
+        return tuple(key for key, _ in sorted(known, key=lambda k: (k[0][0], k[1] != "mm", _natural(k[0][1]), _natural(k[0][2]))))
 
     def series(self, lane: int, check: str, feature: str) -> tuple[tuple[Part, Measured], ...]:
         """The newest values of one dimension, oldest first."""
@@ -550,6 +551,11 @@ def _keep(into: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
     while len(into) > most:
         into.popitem(last=False)
     return value
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sorts hole-10 after hole-9."""
+    return [(int(piece), "") if piece.isascii() and piece.isdigit() else (-1, piece) for piece in re.split(r"([0-9]+)", text)]
 
 
 def _tally(counter: Counter[str], label: str) -> None:

@@ -32,6 +32,11 @@ def read(path: Path, channels: int | None = None) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=where) from error
+    return decode(data, where, channels)
+
+
+def decode(data: bytes, where: str, channels: int | None = None) -> Image:
+    """The picture in the bytes of a file, as `read` gives it; `where` names them in errors."""
     width, height = _size(data, where)
     if width < 1 or height < 1 or max(width, height) > LARGEST_SIDE_PX:
         raise ConfigError("E_IMG_SIZE", f"{width} × {height} px; each side is 1 to {LARGEST_SIDE_PX} px", file=where)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from inspector.config import Camera, Config, Kind, PartTemplate, RecipeSettings
 from inspector.desk.state import Board
 from inspector.records import Contour
 
@@ -65,6 +67,20 @@ def heartbeat(**changes: Any) -> dict[str, Any]:
 
 def board(*cameras: tuple[str, int]) -> Board:
     return Board(cameras or (("cam0", 0),), utc=lambda: NOW_UTC_NS)
+
+
+def config() -> Config:
+    """A line with one camera, its drawing and two checks that need no network."""
+    plate = PartTemplate(drawing=Path(__file__).parents[2] / "dxf_templates" / "plate.dxf", scale_px_per_mm=4.0)
+    checks = {"outline": Kind(kind="outline"), "holes": Kind(kind="holes")}
+    return Config(
+        version=1,
+        site="site",
+        line="line",
+        station="station",
+        cameras=[Camera(id="cam0", recipe="plate", source=Kind(kind="replay"))],
+        recipes={"plate": RecipeSettings(template=plate, checks=checks)},
+    )
 
 
 def png(height: int = 400, width: int = 600) -> bytes:

@@ -15,7 +15,8 @@ from inspector.desk import app as desk_app
 from inspector.desk.app import PAGES, Desk, create
 from inspector.desk.guard import ASKED_AT_ONCE, host_of
 from inspector.desk.state import Board
-from tests.desk.events import EPOCH, board, contours, heartbeat, png, verdict
+from inspector.desk.trial import Trial
+from tests.desk.events import EPOCH, board, config, contours, heartbeat, png, verdict
 
 with warnings.catch_warnings():  # the client asks for httpx2, and works with httpx
     warnings.simplefilter("ignore")
@@ -48,6 +49,7 @@ class Scene:
             ["127.0.0.1", "localhost"],
             lambda: self.clock[0],
             lambda: self.stop,
+            Trial(config(), {}, clock=lambda: self.clock[0]),
         )
         return TestClient(create(desk), base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
 
@@ -92,7 +94,15 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-ALL_PAGES = ["/", *(f"/{name}" for name in PAGES), "/rejects?lane=0&minutes=480", "/parts?lane=7", f"/part/{EPOCH}/1", f"/part/{EPOCH}/2"]
+ALL_PAGES = [
+    "/",
+    *(f"/{name}" for name in PAGES),
+    "/rejects?lane=0&minutes=480",
+    "/parts?lane=7",
+    f"/part/{EPOCH}/1",
+    f"/part/{EPOCH}/2",
+    "/try",
+]
 
 
 @pytest.mark.parametrize("path", ALL_PAGES)
@@ -194,6 +204,10 @@ def test_a_picture_that_is_gone_is_said_and_not_remembered(client: TestClient, s
         (f"/trends?check={'x' * 3000}", 414),
         (f"/parts?{'a=1&' * 10_000}", 414),
         ("/live/nothing", 404),
+        ("/live/try", 404),
+        ("/try/short", 400),
+        ("/try/" + "A" * 22, 404),
+        ("/try/" + "A" * 22 + "/mask", 404),
     ],
 )
 def test_bad_paths_and_values_are_refused_in_one_shape(client: TestClient, path: str, status: int) -> None:

@@ -4,6 +4,36 @@
   var gone = document.getElementById("gone"), banner = document.getElementById("banner"), live = document.getElementById("live");
   var hold = document.getElementById("hold"), page = document.body.getAttribute("data-page");
   var heard = Date.now(), held = false, pressed = false, waiting = null;
+  // A picture that is gone says so.
+  document.addEventListener("error", function (event) {
+    var image = event.target;
+    if (!image || image.tagName !== "IMG") { return; }
+    var text = document.createElement("span");
+    text.className = "nopicture";
+    text.textContent = "picture not kept";
+    image.parentNode.replaceChild(text, image);
+  }, true);
+
+  // Trying a picture: it can be dropped anywhere, and one that is too large is not sent.
+  var form = document.getElementById("try");
+  if (form) {
+    var input = form.elements.picture, said = document.getElementById("said"), largest = Number(form.getAttribute("data-largest"));
+    var look = function () {
+      var file = input.files[0], large = file && file.size > largest - 4096;
+      if (file) { said.textContent = large ? file.name + " is too large." : file.name; }
+      input.setCustomValidity(large ? "This picture is too large." : "");
+    };
+    input.addEventListener("change", look);
+    document.addEventListener("dragover", function (event) { event.preventDefault(); document.body.classList.add("over"); });
+    document.addEventListener("dragleave", function () { document.body.classList.remove("over"); });
+    document.addEventListener("drop", function (event) {
+      event.preventDefault();
+      document.body.classList.remove("over");
+      if (event.dataTransfer && event.dataTransfer.files.length) { input.files = event.dataTransfer.files; look(); }
+    });
+    form.addEventListener("submit", function () { said.textContent = "Looking at it; the first time takes some seconds ..."; });
+  }
+
   if (!window.EventSource || ["part", "error", "try"].indexOf(page) >= 0) { page = page === "part" || page === "try" ? "line" : page; live = null; }
   if (!window.EventSource || page === "error") { return; }
 
@@ -22,7 +52,7 @@
   source.onmessage = function (message) {
     heard = Date.now();
     gone.hidden = true;
-    document.body.className = "";
+    document.body.classList.remove("gone");
     var said = JSON.parse(message.data);
     if (said.banner === undefined) { return; }
     banner.innerHTML = said.banner;
@@ -33,7 +63,7 @@
     }
   };
   window.setInterval(function () {
-    if (Date.now() - heard > 4000) { gone.hidden = false; document.body.className = "gone"; }
+    if (Date.now() - heard > 4000) { gone.hidden = false; document.body.classList.add("gone"); }
   }, 500);
   window.addEventListener("beforeunload", function () { source.close(); });
 
