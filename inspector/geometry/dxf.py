@@ -64,7 +64,7 @@ INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m", 9: "mil", 10: "yard"
 ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 
 NOT_CUT_LAYER = re.compile(
-    r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|text|annot|notes?\b|label|dim(s|ens.*)?\b|"
+    r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|(?<!con)text(?!ur)|annot|notes?\b|label|dim(s|ens.*)?\b|"
     r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
     r"viewport|vport|hatch|schraff|^zone|^ignore",
     re.IGNORECASE,
