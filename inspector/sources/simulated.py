@@ -75,7 +75,7 @@ class Settings(Strict):
     mm_per_px: float | None = Field(default=None, gt=0)
     seed: int | None = Field(default=None, ge=0)
     rate_hz: float | None = Field(default=None, gt=0, le=1000)
-    ahead: int = Field(default=16, ge=4, le=4096)
+    ahead: int = Field(default=8, ge=4, le=4096)
     transfer_ms: float = Field(default=4.0, ge=0)
     buffers: int = Field(default=4, ge=1)
     look: Look = Look()

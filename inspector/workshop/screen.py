@@ -35,12 +35,13 @@ def screen(console: Console) -> Iterator[Screen]:
         yield lambda line, verdict: _plain(console, line, verdict)
         return
     last: deque[Given] = deque(maxlen=LAST)
-    began_s = time.monotonic()
+    began_s: float | None = None
     drawn_s = 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(line: Line, verdict: Given | None) -> None:
-            nonlocal drawn_s
+            nonlocal began_s, drawn_s
+            began_s = began_s or time.monotonic()
             if verdict is not None:
                 last.append(verdict)
             if time.monotonic() - drawn_s > REFRESH_S:
@@ -85,11 +86,11 @@ def _board(line: Line, last: Sequence[Given], ran_s: float) -> Group:
     table = Table(box=None, pad_edge=False, expand=True)
     for name, justify in (("camera", "left"), ("part", "right"), ("verdict", "left"), ("worst finding", "left"), ("truth", "left")):
         table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-    for name in ("latency ms", "margin ms"):
+    for name in ("ms", "margin"):
         table.add_column(name, justify="right", no_wrap=True)
     for v in last:
         colour = COLOURS.get(v.verdict, "yellow")
-        said = Text(v.verdict if not _why(v) else f"{v.verdict} {_why(v)}", style=colour)
+        said = Text(v.verdict if v.worst else f"{v.verdict} {_why(v)}".rstrip(), style=colour)
         truth = described(line.truth.get(v.part))
         table.add_row(v.camera, str(v.part_seq), said, v.worst, truth, f"{v.latency_ms:.1f}", f"{v.margin_ms:.1f}")
     return Group(head, Text("Ctrl-C ends the line and shows the account.", style="dim"), table)
