@@ -221,8 +221,8 @@ class Daemon:
             return None
         exited = vision.process.poll()
         if exited is not None:
-            if exited == REFUSED and self._begin_ns is None:
-                return REFUSED  # it has said what a person must change
+            if exited in (REFUSED, BUG) and self._begin_ns is None:
+                return exited  # it has said why, and starting again would not help
             self._lost_vision(f"vision ended with {exited}" if exited >= 0 else f"vision was killed by signal {-exited}", now_s)
         elif vision.ready is None:
             self._hear_ready(vision, now_s)

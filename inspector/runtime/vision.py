@@ -372,6 +372,11 @@ def main() -> int:
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr, flush=True)
         return 78
+    except Exception as error:  # noqa: BLE001 - the last one who can speak to the user
+        if os.environ.get("INSPECTOR_TRACE") == "1":
+            traceback.print_exc()
+        print(f"our bug: {type(error).__name__}: {error} (INSPECTOR_TRACE=1 shows where; please report it)", file=sys.stderr, flush=True)
+        return 70
 
 
 if __name__ == "__main__":

@@ -1,0 +1,248 @@
+"""What a frame costs beside its pictures and networks: ring, hand-offs, link, ledger, journal, event, metrics.
+
+Two processes as in the daemon, with the daemon's own parts: `vision` runs capture, ring, judging (one check that says a constant), and
+the link; `gate` runs arbiter, journal and events. The frames are 1280 × 1024 and nobody writes them. What is spent without frames (beats,
+polling) is measured too and taken off, because it does not grow with them. `session` is what a gateway adds that is sent every verdict
+and acknowledges it. The limit is what the bare primitives cost with messages of the same sizes: a queue between two threads, a socket
+pair between two processes, one row in SQLite, one message by ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from inspector.records import DeviceError
+
+NAME = "framework"
+
+SHAPE = (1024, 1280)
+RATE_HZ = 200
+SECONDS = 3.0
+EVENT_BYTES, JUDGED_BYTES, SEEN_BYTES = 1600, 620, 70
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """CPU microseconds of a frame in each process at 200 frames a second, and of the bare primitives in the same run."""
+    idle, busy = _line(0), _line(RATE_HZ)
+    idle_session, session = _line(0, gateway=True), _line(RATE_HZ, gateway=True)
+    frames = busy["frames"]
+    vision_us = (busy["vision_s"] - idle["vision_s"]) / frames * 1e6
+    gate_us = (busy["gate_s"] - idle["gate_s"]) / frames * 1e6
+    session_us = (session["gate_s"] - idle_session["gate_s"]) / session["frames"] * 1e6 - gate_us
+    limit_us = _primitives(round(frames))
+    return {
+        "vision": {"cpu_us": vision_us, "idle_share": idle["vision_s"] / SECONDS},
+        "gate": {"cpu_us": gate_us, "idle_share": idle["gate_s"] / SECONDS},
+        "frame": {"cpu_us": vision_us + gate_us, "limit_us": limit_us, "ratio": (vision_us + gate_us) / limit_us, "frames": frames},
+        "session": {"cpu_us": session_us, "idle_share": idle_session["gate_s"] / SECONDS},
+    }
+
+
+# --- the line ----------------------------------------------------------------------------------------------------------
+
+
+def _line(rate_hz: int, *, gateway: bool = False) -> dict[str, float]:
+    """CPU seconds of both processes over `SECONDS` of a line with this rate."""
+    from inspector.config import Config
+    from inspector.runtime import link
+    from inspector.runtime.gate import GateProcess
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        gate = GateProcess(Config.model_validate(_CONFIG), Path(folder), clock=time.monotonic_ns, utc_clock=time.time_ns)
+        gate.start(stack)
+        if gateway:
+            plc = _child("gateway", gate.endpoints()["gate"])
+            stack.callback(plc.kill)
+        ours, theirs = link.pair()
+        vision = _child("vision", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
+        stack.callback(vision.kill)
+        theirs.close()
+        gate.attach(ours, link.Ready("bench", [], ["locate", "c"], vision.pid))
+        while gateway and not gate.status().sessions:
+            time.sleep(0.01)
+        began_ns = time.monotonic_ns()
+        gate.begin(began_ns)
+        started_s = time.process_time()
+        ours.send(link.Begin(began_ns))
+        said = json.loads(vision.communicate()[0])
+        gate_s = time.process_time() - started_s
+        counters = gate.counters()
+        gate.drain(2.0)
+        if counters["pass"] < 0.9 * rate_hz * SECONDS:
+            raise DeviceError(f"the line did not keep up with {rate_hz} frames a second: {counters}; is this machine busy?")
+        return {"vision_s": said["cpu_s"], "gate_s": gate_s, "frames": float(max(1, counters["triggers"]))}
+
+
+_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "site": "bench",
+    "line": "bench",
+    "station": "bench",
+    "gate": {"bind": "tcp://127.0.0.1:0"},
+    "events": {"bind": "tcp://127.0.0.1:0", "replay_bind": "tcp://127.0.0.1:0"},
+    "journal": {"ballast_mib": 0},
+    "cameras": [{"id": "c", "recipe": "r", "source": {"kind": "replay"}}],
+    "recipes": {"r": {"checks": {"c": {"kind": "outline"}}}},
+}
+
+
+def _child(*arguments: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "inspector.workshop.bench_framework", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=pass_fds)
+
+
+def _gateway(endpoint: str) -> None:
+    from inspector.client import Gateway, Terms
+
+    with Gateway(endpoint, Terms(client="bench", station="bench")) as gateway:
+        while True:
+            gateway.poll(5)
+
+
+class _Blank:
+    """A camera whose pictures need no work, at a fixed rate."""
+
+    max_bytes = SHAPE[0] * SHAPE[1]
+
+    def __init__(self, rate_hz: int) -> None:
+        self._period_ns, self._seq = 1_000_000_000 // rate_hz if rate_hz else 0, 0
+        self._next_ns = time.monotonic_ns()
+
+    def read(self, into: Any, timeout_s: float) -> Any:
+        from inspector.records import Stamp
+
+        wait_s = (self._next_ns - time.monotonic_ns()) / 1e9 if self._period_ns else timeout_s
+        if wait_s > 0:
+            time.sleep(min(timeout_s, wait_s))
+        if not self._period_ns or time.monotonic_ns() < self._next_ns:
+            return None
+        self._next_ns += self._period_ns
+        if into[0] == 0:
+            into[:] = 128  # once for each slot: new memory is black, and black pictures are not judged
+        self._seq += 1
+        return Stamp("c", self._seq, time.monotonic_ns(), self._seq, SHAPE, True, str(self._seq))
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+def _vision(descriptor: int, rate_hz: int) -> None:
+    from inspector.records import Finding, Plan, Recipe
+    from inspector.runtime import link
+    from inspector.runtime.ring import Ring
+    from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
+    from inspector.runtime.vision import SWITCH_INTERVAL_S
+    from inspector.runtime.worker import Worker
+
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    end = link.End(socket.socket(fileno=descriptor))
+    answer = (Finding("c", "part", 1.0, 0.0, 2.0, "mm", (1.0, 2.0)),)
+    plan = Plan("c", None, None, None, (("c", lambda views: [answer] * len(views)),), False)
+    bell = threading.Condition()
+    source = _Blank(rate_hz)
+    ring = Ring(4, source.max_bytes, "drop_oldest", bell)
+    capturing = Capturing("c", source, ring, end.send, time.monotonic_ns)
+    inspecting = Inspecting(
+        Recipe("bench", {"c": plan}, (), ("locate", "c")), {"c": ring}, bell, end.send, None, time.monotonic_ns, time.time_ns, 4
+    )
+
+    def step() -> None:
+        inspect(inspecting, 0.05)
+
+    workers = [
+        Worker("capture-c", lambda: capture(capturing), clock=time.monotonic_ns, on_error=_die),
+        Worker("inspect-0", step, clock=time.monotonic_ns, on_error=_die),
+    ]
+    while end.receive() is None:
+        time.sleep(0.001)
+    began_s = time.process_time()
+    for worker in workers:
+        worker.start()
+    until_s = time.monotonic() + SECONDS
+    while time.monotonic() < until_s:
+        time.sleep(0.1)
+        end.send(link.Beat({worker.name: 0.0 for worker in workers}))
+    for worker in workers:
+        worker.stop(1.0)
+    print(json.dumps({"cpu_s": time.process_time() - began_s}))
+
+
+def _die(name: str, error: BaseException) -> None:
+    raise SystemExit(f"{name}: {error!r}")
+
+
+# --- the limit ---------------------------------------------------------------------------------------------------------
+
+
+def _primitives(frames: int) -> float:
+    """CPU microseconds of a frame when nothing is done but handing bytes on, keeping and publishing them."""
+    import zmq
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = _child("primitives", str(theirs.fileno()), str(frames), pass_fds=(theirs.fileno(),))
+    theirs.close()
+    with tempfile.TemporaryDirectory() as folder:
+        database = sqlite3.connect(Path(folder) / "x.sqlite", isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("CREATE TABLE event (seq INTEGER PRIMARY KEY, payload BLOB)")
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        publisher = context.socket(zmq.PUB)
+        publisher.bind("tcp://127.0.0.1:*")
+        event = bytes(EVENT_BYTES)
+        started_s = time.process_time()
+        ours.send(b"go")
+        for seq in range(frames):
+            ours.recv(4096)
+            ours.recv(4096)
+            database.execute("INSERT INTO event VALUES (?, ?)", (seq, event))
+            publisher.send_multipart([b"insp1/bench/bench/bench/q/", bytes(64), event])
+        spent_s = time.process_time() - started_s
+        context.destroy(linger=0)
+        database.close()
+    said = json.loads(child.communicate()[0])
+    return (spent_s + float(said["cpu_s"])) / frames * 1e6
+
+
+def _primitives_child(descriptor: int, frames: int) -> None:
+    end = socket.socket(fileno=descriptor)
+    between: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    seen, judged = bytes(SEEN_BYTES), bytes(JUDGED_BYTES)
+
+    def judge() -> None:
+        for _ in range(frames):
+            between.get()
+            end.send(judged)
+
+    thread = threading.Thread(target=judge)
+    end.recv(16)
+    began_s, next_s = time.process_time(), time.monotonic()
+    thread.start()
+    for _ in range(frames):
+        next_s += 1 / RATE_HZ
+        time.sleep(max(0.0, next_s - time.monotonic()))
+        end.send(seen)
+        between.put(seen)
+    thread.join()
+    print(json.dumps({"cpu_s": time.process_time() - began_s}))
+
+
+if __name__ == "__main__":
+    _PARTS: dict[str, Callable[..., None]] = {
+        "vision": lambda descriptor, rate_hz: _vision(int(descriptor), int(rate_hz)),
+        "gateway": _gateway,
+        "primitives": lambda descriptor, frames: _primitives_child(int(descriptor), int(frames)),
+    }
+    _PARTS[sys.argv[1]](*sys.argv[2:])
