@@ -70,8 +70,8 @@ def on_raster(points_mm: Points, origin_mm: tuple[float, float], mm_per_px: floa
 def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.float32]:
     """The distance of each pixel centre to the nearest contour, in pixels, inside (even-odd) negative; float32 (H, W).
 
-    Exact to the rounding within 2 px of a contour. Farther off at most 4 % too large: there the nearest piece is the one that OpenCV's
-    distance transform names.
+    Exact to the rounding within 2 px of a contour. Farther off at most 1.5 px too large: there the nearest piece is the one that OpenCV's
+    labelled distance transform names, which is only roughly the nearest, held against its precise one, which knows whole pixels only.
     """
     start, step = _short_segments(contours_px)
     middle = np.round(start + 0.5 * step).astype(np.int64)
@@ -85,7 +85,7 @@ def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> ND
     of_label[labels[seen == 0]] = owner[seen == 0]
     nearest = of_label[labels].ravel()
     v, u = (grid.ravel() for grid in np.indices(shape))
-    square = np.full(nearest.shape, np.inf)
+    square = (cv2.distanceTransform(seen, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).ravel().astype(np.float64) + 0.75) ** 2
     for offset in range(-2, 3):
         near = np.clip(nearest + offset, 0, len(start) - 1)
         np.minimum(square, _square(u, v, start[near], step[near]), out=square)
