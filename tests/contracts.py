@@ -13,7 +13,7 @@ import re
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -209,6 +209,10 @@ def views_of(plan: Plan, images: Sequence[Image], *, raster: bool) -> Iterator[V
         yield View(frame, located.pose, plan.template, on_raster, located.gauged)
 
 
-def without_template(plan: Plan) -> Plan:
-    """The plan of a camera whose whole picture is judged."""
-    return replace(plan, template=None, locator=None)
+def provide(found: BaseModel, views: Sequence[View]) -> None:
+    """Where settings name a file of each part by "{uid}", it lies in the folders that they name: the part's picture."""
+    values = [getattr(found, name) for name in type(found).model_fields]
+    for pattern in (v for v in values if isinstance(v, str) and "{uid}" in v):
+        for folder in (v for v in values if isinstance(v, Path) and v.is_dir()):
+            for view in views:
+                cv2.imwrite(str(folder / pattern.replace("{uid}", view.frame.stamp.uid or "")), view.image)

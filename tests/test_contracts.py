@@ -87,8 +87,10 @@ def test_conveyor(kind: str, sandbox: Path) -> None:
 @pytest.mark.parametrize("kind", of("checks"))
 def test_check(kind: str, sandbox: Path, plan: Plan) -> None:
     module = config.plugin("checks", kind)
-    check = module.build(contracts.settings("checks", kind, sandbox), "name", plan)
+    settings = contracts.settings("checks", kind, sandbox)
+    check = module.build(settings, "name", plan)
     views = list(contracts.views_of(plan, pictures(plan), raster=module.NEEDS_RASTER))
+    contracts.provide(settings, views)
     contracts.keeps_check(check, "name", views)
 
 
