@@ -25,11 +25,11 @@ from inspector.geometry.refine import Level
 from inspector.geometry.shape import F32, Floats32, Shape
 
 if TYPE_CHECKING:
-    from inspector.records import Floats
+    from inspector.records import Floats, Image
 
 BASE_RADIUS_PX = 130.0
 _SMALL_PX = 320
-_ANGLES, _RADII = 360, 48
+ANGLES, RADII = 360, 48
 _FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 80
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 180
 _MOST_BLOBS = 400
@@ -59,7 +59,7 @@ class Silhouette:
     unrolled: Floats32
 
 
-_RADIUS_WEIGHT = (np.arange(_RADII) + 0.5)[None].astype(F32)
+_RADIUS_WEIGHT = (np.arange(RADII) + 0.5)[None].astype(F32)
 
 
 def silhouette_of(shape: Shape) -> Silhouette:
@@ -73,22 +73,31 @@ def silhouette_of(shape: Shape) -> Silhouette:
     reach = float(max(np.hypot(*(c - centroid).T).max() for c in shape.contours_px)) + 2.0
     centre = (float(centroid[0] + extent / 2), float(centroid[1] + extent / 2))
     flags = cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
-    unrolled = cv2.warpPolar(share, (_RADII, _ANGLES), centre, reach, flags)
+    unrolled = cv2.warpPolar(share, (RADII, ANGLES), centre, reach, flags)
+    return silhouette(np.asarray(unrolled, F32), centroid, reach)
+
+
+def silhouette(unrolled: Floats32, centroid_px: Floats, reach_px: float) -> Silhouette:
+    """An unrolled shape, ready to be correlated."""
     level = unrolled - unrolled.mean(axis=0, keepdims=True)
     norm = float(np.sqrt((level * level * _RADIUS_WEIGHT).sum()))
     spectrum = np.conj(np.fft.rfft(level * _RADIUS_WEIGHT, axis=0)).astype(np.complex64)
     ring = float(np.sqrt((unrolled * unrolled * _RADIUS_WEIGHT).sum()))
-    return Silhouette(centroid, reach, spectrum, norm, 1.0 - (norm / max(ring, 1e-9)) ** 2, np.asarray(unrolled, F32))
+    return Silhouette(centroid_px, reach_px, spectrum, norm, 1.0 - (norm / max(ring, 1e-9)) ** 2, unrolled)
+
+
+def otsu(image: Image) -> tuple[Image, float]:
+    """The picture's parts white on black, and +1 where its background (most of the border) is brighter than they are, else −1."""
+    _, found = cv2.threshold(image, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+    black = np.asarray(found, np.uint8)
+    border = float(black[0].mean() + black[-1].mean() + black[:, 0].mean() + black[:, -1].mean()) / 1020
+    return (black, 1.0) if border <= 0.5 else (np.asarray(cv2.bitwise_not(black), np.uint8), -1.0)
 
 
 def from_silhouettes(levels: Sequence[Level], shape: Shape, outline: Silhouette, sizes: tuple[float, float], most: int) -> list[Guess]:
     """Guesses from the blobs of the picture, best first; `sizes` bounds the size of the base shape (full px per base px)."""
     level = min(levels, key=lambda one: abs(math.log(max(one.image.shape) / _SMALL_PX)))
-    _, black = cv2.threshold(level.image, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    border = float(black[0].mean() + black[-1].mean() + black[:, 0].mean() + black[:, -1].mean()) / 1020
-    sign = 1.0
-    if border > 0.5:
-        black, sign = cv2.bitwise_not(black), -1.0
+    black, sign = otsu(level.image)
     count, labels, stats, centres = cv2.connectedComponentsWithStats(black, connectivity=8, ltype=cv2.CV_16U)
     if not 2 <= count <= _MOST_BLOBS:
         return []
@@ -107,7 +116,7 @@ def from_silhouettes(levels: Sequence[Level], shape: Shape, outline: Silhouette,
 def _rotations(mask: NDArray[np.uint8], centre: Floats, outline: Silhouette, size: float, factor: float, sign: float) -> list[Guess]:
     """The up to three best rotations of the outline over one blob."""
     flags = cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS
-    unrolled = cv2.warpPolar(mask, (_RADII, _ANGLES), (float(centre[0]), float(centre[1])), outline.reach_px * size / factor, flags).astype(
+    unrolled = cv2.warpPolar(mask, (RADII, ANGLES), (float(centre[0]), float(centre[1])), outline.reach_px * size / factor, flags).astype(
         F32
     )
     alike = correlate(unrolled / F32(255), outline)
@@ -117,7 +126,7 @@ def _rotations(mask: NDArray[np.uint8], centre: Floats, outline: Silhouette, siz
         peaks = np.array([alike.argmax()])
     peaks = peaks[np.argsort(-alike[peaks], kind="stable")][:3]
     for peak in peaks[alike[peaks] >= alike[peaks[0]] - 0.10]:
-        turn = math.tau * (peak + parabola(alike, int(peak))) / _ANGLES
+        turn = math.tau * (peak + parabola(alike, int(peak))) / ANGLES
         c, s = math.cos(turn), math.sin(turn)
         x, y = ((centre[i] + 0.5) * factor - 0.5 for i in (0, 1))
         cx, cy = outline.centroid_px * size
@@ -128,7 +137,7 @@ def _rotations(mask: NDArray[np.uint8], centre: Floats, outline: Silhouette, siz
 def correlate(unrolled: Floats32, outline: Silhouette) -> Floats:
     """The correlation (360,) of an unrolled picture with the outline, one value per degree of turn."""
     level = unrolled - unrolled.mean(axis=0, keepdims=True)
-    raw = np.fft.irfft((np.fft.rfft(level, axis=0) * outline.spectrum).sum(axis=1), _ANGLES)
+    raw = np.fft.irfft((np.fft.rfft(level, axis=0) * outline.spectrum).sum(axis=1), ANGLES)
     norm = math.sqrt(float((level * level * _RADIUS_WEIGHT).sum())) * outline.norm
     return np.asarray(raw / (norm + 1e-9), np.float64)
 

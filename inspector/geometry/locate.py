@@ -17,25 +17,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from inspector.geometry import gauge
+from inspector.geometry import measure, oblique
 from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_silhouettes, silhouette_of
-from inspector.geometry.raster import warp
-from inspector.geometry.refine import (
-    Level,
-    edge_step,
-    moved,
-    phase_bias,
-    placement_matrix,
-    predicted_shifts,
-    profile_step,
-    profiles,
-    pyramid,
-    seen,
-    solve,
-    tukey,
-)
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
-from inspector.geometry.twins import Twins, matches, options_of, resolve, twins_of
+from inspector.geometry.gauge import Gauged
+from inspector.geometry.measure import Scaled
+from inspector.geometry.raster import apply
+from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, seen
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape
+from inspector.geometry.twins import matches, options_of, resolve
 from inspector.records import ConfigError, Pose
 
 if TYPE_CHECKING:
@@ -50,7 +39,6 @@ _MIRROR_LEAD = 0.02
 _SCALE_STEP = 1.04
 _COARSE_STEP = 1.12
 _LEAST_RADIUS_PX = 24.0
-_POSE_SAMPLES = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,7 @@ class Located:
     """One part found: where it lies and, unless that was not asked for, what was measured on it, and how much CPU that took."""
 
     pose: Pose
-    gauged: gauge.Gauged | None
+    gauged: Gauged | None
     gauge_ms: float = 0.0
 
 
@@ -69,19 +57,6 @@ class _Found:
     placement: Floats
     sign: float
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Fine:
-    """What is needed at one scale of the full picture."""
-
-    shape: Shape
-    pose: Profiles
-    every: Profiles
-    straight: gauge.Straight
-    twins: Twins
-    inner_reach_px: Floats32
-    grid: gauge.Grid
 
 
 def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] | None, perspective: bool = False) -> Locator:
@@ -112,7 +87,8 @@ class Locator:
         self._few = self._base.samples(max(2.0, self._base.length_px / 220), most=600)
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
-        self._fines: dict[float, _Fine] = {}
+        self._whitened = oblique.whitened(self._base) if perspective else None
+        self._fines: dict[float, Scaled] = {}
         if self._known is not None:
             self._fine(self._known)
 
@@ -123,33 +99,28 @@ class Locator:
         samples = shape.samples(max(2.0, shape.length_px / 220), most=600)
         return samples, matches(self._base, self._outline, shape, silhouette_of(shape))
 
-    def _fine(self, scale_px_per_mm: float) -> _Fine:
+    def _fine(self, scale_px_per_mm: float) -> Scaled:
         """What is needed at this scale: exactly where it is known, else at the nearest step of 4 %."""
         scale = scale_px_per_mm
         if self._known is None:
             scale = float(_SCALE_STEP ** round(math.log(scale, _SCALE_STEP)))
         if scale not in self._fines:
-            shape = Shape(self.contours, scale)
-            pose = Profiles(shape, shape.samples(max(1.0, shape.length_px / _POSE_SAMPLES)))
-            every = Profiles(shape, shape.samples(1.0))
-            pose.rows(DEFAULT_BLUR_PX)
-            every.rows(DEFAULT_BLUR_PX)
             growth = scale / self._base.scale_px_per_mm
-            twins = twins_of(shape, pose, self._matches, growth, self._outline.roundness)
-            reaches = gauge.inner_reaches(shape, self.contours, every.samples)
-            self._fines[scale] = _Fine(shape, pose, every, gauge.straight_samples(every), twins, reaches, gauge.grid_of(shape))
+            self._fines[scale] = measure.scaled(self.contours, scale, self._matches * (growth, growth, 1.0), self._outline.roundness)
         return self._fines[scale]
 
     # --- finding -------------------------------------------------------------------------------------------------------
 
-    def find(self, image: NDArray[np.uint8], *, max_parts: int = 1, measure: bool = True) -> tuple[Located, ...]:
+    def find(self, image: NDArray[np.uint8], *, max_parts: int = 1, gauge: bool = True) -> tuple[Located, ...]:
         """The parts found in a picture uint8 (H, W[, 3]), best first; empty when there is none. Same picture, same answer, bit for bit."""
         grey = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
         if min(grey.shape) < 32:
             return ()
         levels = pyramid(np.ascontiguousarray(grey), self._depth(grey))
+        if self._whitened is not None:
+            return self._find_slanted(levels, self._whitened, max_parts, gauge)
         found = self._search(levels, max_parts)
-        parts = [self._finish(levels, one, measure) for one in found]
+        parts = [self._finish(levels, one, gauge) for one in found]
         return tuple(part for part in parts if part is not None)
 
     def _sizes(self, image: Image) -> tuple[float, float]:
@@ -223,7 +194,7 @@ class Locator:
 
     # --- the full picture ----------------------------------------------------------------------------------------------
 
-    def _finish(self, levels: Sequence[Level], found: _Found, measure: bool) -> Located | None:
+    def _finish(self, levels: Sequence[Level], found: _Found, gauge: bool) -> Located | None:
         """Sub-pixel pose and measurements of one refined guess; None where it turns out to be the part's mirror image."""
         base_scale = self._base.scale_px_per_mm
         fine = self._fine(found.placement[3] * base_scale)
@@ -244,10 +215,10 @@ class Locator:
         score = float(seen(level, self._few, small[None], signs)[0][0])
         if score < LEAST_SCORE_RATIO or self._is_mirrored(level, small, sign, score):
             return None
-        if not measure:
+        if not gauge:
             return Located(_pose(fine.shape, placement, score, math.nan, ambiguous), None)
         start_ns = time.thread_time_ns()
-        placement, gauged = self._measure(full, fine, placement, sign)
+        placement, gauged = measure.along(full, fine, placement, sign, free_size=free)
         spent_ms = (time.thread_time_ns() - start_ns) / 1e6
         return Located(_pose(fine.shape, placement, score, gauged.noise_mm, ambiguous), gauged, spent_ms)
 
@@ -261,72 +232,67 @@ class Locator:
             asked = edge_step(level, self._mirror, asked, signs, reach=reach, step_px=1.0, limit_px=limit, free_size=False)
         return float(seen(level, self._mirror, asked, signs)[0].max()) > score + _MIRROR_LEAD
 
-    def _measure(self, full: Level, fine: _Fine, placement: Floats, sign: float) -> tuple[Floats, gauge.Gauged]:
-        """The outline measured, and the placement fitted to all of it."""
+    # --- oblique views -------------------------------------------------------------------------------------------------
 
-        def look(samples: Samples, offsets: Floats32) -> Floats32:
-            return profiles(full, samples, placement[None], offsets)
+    def _find_slanted(self, levels: Sequence[Level], shape: oblique.Whitened, max_parts: int, gauge: bool) -> tuple[Located, ...]:
+        """As `find`, with a homography: affine guesses from blobs, then from similarities; each fitted, scored, and the best kept."""
+        level = min(levels, key=lambda one: abs(math.log(max(one.image.shape) / 500)))
+        starts = oblique.guesses(level, self._base, shape, max_parts)[: 12 + 12 * max_parts]
+        fits = [oblique.refined(levels, one, self._few, self._base.radius_px) for one in starts]
+        chosen = self._views_apart(fits, max_parts)
+        if not chosen or chosen[-1].score < _CONVINCING:
+            similar = [
+                oblique.Slanted(placement_matrix(f.placement), f.sign, f.score, np.zeros(2)) for f in self._search(levels, max_parts)
+            ]
+            fits += [oblique.refined(levels, one, self._few, self._base.radius_px) for one in similar]
+            chosen = self._views_apart(fits, max_parts)
+        return tuple(self._finish_slanted(levels, one, gauge) for one in chosen)
 
-        samples = fine.every.samples
-        blur = gauge.estimate_blur(look, fine.straight)
-        edges = gauge.find_edges(look, fine.every, blur, sign, fine.inner_reach_px)
-        edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
-        near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
-        shift = np.where(near, edges.shift_px, F32(0))
-        spread = _spread(shift[near])
-        trust = samples.weight * near * np.square(np.clip(edges.contrast / F32(edges.typical), 0, F32(1.5)))
-        weights = trust * tukey(shift, max(4.5 * spread, 0.15))
-        steps = solve(samples, weights[None], shift[None], placement[None, 3], self._known is None)
-        edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps, placement[None, 3])[0])
-        placement = moved(placement[None], steps)[0]
-        return placement, self._gauged(full, fine, placement, sign, edges, blur)
+    def _views_apart(self, fits: Sequence[oblique.Slanted], most: int) -> list[oblique.Slanted]:
+        """The best of those that do not lie on each other."""
+        chosen: list[oblique.Slanted] = []
+        inner = (self._few.points - 3.0 * self._few.normals).astype(np.float64)
+        for one in sorted(fits, key=lambda f: -f.score):
+            if one.score < LEAST_SCORE_RATIO or len(chosen) >= most:
+                break
+            backs = [apply(np.linalg.inv(other.view) @ one.view, inner) for other in chosen]
+            if all(float(self._base.material(back).mean()) <= 0.3 for back in backs):
+                chosen.append(one)
+        return chosen
 
-    def _gauged(self, full: Level, fine: _Fine, placement: Floats, sign: float, edges: gauge.Edges, blur: float) -> gauge.Gauged:
-        samples = fine.every.samples
-        px_per_mm = fine.shape.scale_px_per_mm * float(placement[3])
-        holes = gauge.hole_fits(samples, self.contours, edges, px_per_mm)
-        missing = tuple(h.contour for h in holes if h.seen_ratio < 0.35 and _buried(edges, samples, h.contour))
-        return gauge.Gauged(
-            points_mm=fine.shape.to_mm(samples.points),
-            contour=samples.contour,
-            deviation_mm=edges.shift_px.astype(np.float64) / px_per_mm,
-            seen=edges.seen,
-            trusted=samples.weight > 0,
-            holes=holes,
-            missing=missing,
-            extra=self._extra(full, fine, placement, sign, missing),
-            noise_mm=_spread(edges.shift_px[edges.seen]) / px_per_mm,
-            spacing_mm=fine.shape.length_px / fine.shape.scale_px_per_mm / max(len(samples), 1),
-            blur_px=blur,
-            contrast_counts=edges.typical,
-        )
-
-    def _extra(self, full: Level, fine: _Fine, placement: Floats, sign: float, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
-        """What the drawing does not have, without the missing holes, which are told as such."""
-        grid = fine.grid
-        from_grid = np.array([[grid.px, 0, grid.low_px[0]], [0, grid.px, grid.low_px[1]], [0, 0, 1]])
-        picture = warp(full.image, placement_matrix(placement) @ from_grid, grid.inside.shape)
-        out: list[gauge.Extra] = []
-        for kind, at, area in gauge.extras(picture, grid, sign):
-            point = at * grid.px + grid.low_px
-            hidden = any(cv2.pointPolygonTest(fine.shape.contours_px[i].astype(F32), point.tolist(), False) >= 0 for i in missing)
-            if not (kind == "material" and hidden):
-                x, y = fine.shape.to_mm(point)
-                out.append(gauge.Extra(kind, (float(x), float(y)), area * (grid.px / fine.shape.scale_px_per_mm) ** 2))
-        return tuple(out)
+    def _finish_slanted(self, levels: Sequence[Level], found: oblique.Slanted, gauge: bool) -> Located:
+        """The view fitted on the full picture, and the outline measured through it."""
+        local = oblique.jacobian(found.view, np.zeros(2))
+        fine = self._fine(math.sqrt(abs(float(np.linalg.det(local)))) * self._base.scale_px_per_mm)
+        shrink = self._base.scale_px_per_mm / fine.shape.scale_px_per_mm
+        to_base = np.diag([shrink, shrink, 1.0])
+        start_ns = time.thread_time_ns()
+        start = replace(found, view=found.view @ to_base, wall_px=found.wall_px / shrink)
+        fit, gauged = measure.along_view(levels[0], fine, start)
+        spent_ms = (time.thread_time_ns() - start_ns) / 1e6
+        small = replace(fit, view=fit.view @ np.linalg.inv(to_base), wall_px=fit.wall_px * shrink)
+        score = oblique.score(levels, small, self._few)
+        return Located(_slanted_pose(fine.shape, fit.view, score, gauged.noise_mm), gauged if gauge else None, spent_ms)
 
 
-def _buried(edges: gauge.Edges, samples: Samples, contour: int) -> bool:
-    """Whether most of a hole's edge lies in material."""
-    own = (samples.contour == contour) & ~edges.seen
-    return bool(own.any()) and float((edges.shift_px[own] > 0).mean()) > 0.6
-
-
-def _spread(values: NDArray[np.floating]) -> float:
-    """Robust standard deviation: 1.4826 × median absolute deviation; NaN of nothing."""
-    if not len(values):
-        return math.nan
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+def _slanted_pose(shape: Shape, view: Floats, score: float, residual_mm: float) -> Pose:
+    """The homography in drawing millimetres, with the similarity that is nearest to it at the middle of the part."""
+    to_model = np.array(
+        [
+            [shape.scale_px_per_mm, 0.0, -shape.scale_px_per_mm * shape.centre_mm[0]],
+            [0.0, -shape.scale_px_per_mm, shape.scale_px_per_mm * shape.centre_mm[1]],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    matrix = view @ to_model
+    local = oblique.jacobian(view, np.zeros(2))
+    scale = math.sqrt(abs(float(np.linalg.det(local)))) * shape.scale_px_per_mm
+    angle = -math.atan2(local[1, 0] - local[0, 1], local[0, 0] + local[1, 1])
+    u, v = apply(view, np.zeros((1, 2)))[0]
+    x, y = shape.centre_mm
+    c, s = scale * math.cos(angle), scale * math.sin(angle)
+    homography = tuple(float(n) for n in (matrix / matrix[2, 2]).ravel())
+    return Pose(float(u - (c * x - s * y)), float(v + (s * x + c * y)), angle, scale, score, residual_mm, False, homography)
 
 
 def _pose(shape: Shape, placement: Floats, score: float, residual_mm: float, ambiguous: bool) -> Pose:

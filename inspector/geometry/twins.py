@@ -82,9 +82,8 @@ def matches(shown: Shape, shown_outline: Silhouette, asked: Shape, asked_outline
     return placements[share_seen > _LEAST_SEEN][:, :3]
 
 
-def twins_of(shape: Shape, fine: Profiles, found: Floats, growth: float, roundness: float) -> Twins:
-    """What tells the self-matches (of the base shape, `growth` times smaller) apart on this shape."""
-    turns = found * (growth, growth, 1.0)
+def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> Twins:
+    """What tells the self-matches (K, 3), in px of this shape, apart on it."""
     spacing = max(1.0, shape.radius_px / 140)
     rows, columns = (np.arange(int(2 * shape.radius_px / spacing)) * spacing - shape.radius_px for _ in range(2))
     grid = np.stack(np.meshgrid(columns, rows), axis=2).reshape(-1, 2)

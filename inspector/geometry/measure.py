@@ -1,0 +1,144 @@
+"""The drawing at one scale of the full picture, and the measuring of a part that lies there: from edges to `Gauged`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from inspector.geometry import gauge
+from inspector.geometry.oblique import Slanted, design, look_through, step
+from inspector.geometry.raster import warp
+from inspector.geometry.refine import Level, moved, phase_bias, placement_matrix, predicted_shifts, profiles, solve, tukey
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
+from inspector.geometry.twins import Twins, twins_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from inspector.records import Contour, Floats
+
+POSE_SAMPLES = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What is needed at one scale: `pose` profiles fit the pose, `every` (one a px) measure; twins; where extras are sought."""
+
+    contours: tuple[Contour, ...]
+    shape: Shape
+    pose: Profiles
+    every: Profiles
+    straight: gauge.Straight
+    twins: Twins
+    inner_reach_px: Floats32
+    grid: gauge.Grid
+
+
+def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float) -> Scaled:
+    """The drawing at this scale; `matches` (K, 3) are its near-symmetries in px of this scale."""
+    shape = Shape(contours, scale_px_per_mm)
+    pose = Profiles(shape, shape.samples(max(1.0, shape.length_px / POSE_SAMPLES)))
+    every = Profiles(shape, shape.samples(1.0))
+    for profile in (pose, every):
+        profile.rows(DEFAULT_BLUR_PX)
+    twins = twins_of(shape, pose, matches, roundness)
+    reaches = gauge.inner_reaches(shape, contours, every.samples)
+    return Scaled(contours, shape, pose, every, gauge.straight_samples(every), twins, reaches, gauge.grid_of(shape))
+
+
+def along(full: Level, at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:
+    """The whole outline measured, and the placement (4,) fitted to all of it."""
+
+    def look(samples: Samples, offsets: Floats32) -> Floats32:
+        return profiles(full, samples, placement[None], offsets)
+
+    samples = at.every.samples
+    blur = gauge.estimate_blur(look, at.straight)
+    edges = gauge.find_edges(look, at.every, blur, sign, at.inner_reach_px)
+    edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
+    weights, shift = fit_weights(samples, edges, 0.15)
+    steps = solve(samples, weights[None], shift[None], placement[None, 3], free_size)
+    edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps, placement[None, 3])[0])
+    placement = moved(placement[None], steps)[0]
+    px_per_mm = at.shape.scale_px_per_mm * float(placement[3])
+    return placement, gauged(full, at, placement_matrix(placement), px_per_mm, sign, edges, blur)
+
+
+def along_view(full: Level, at: Scaled, found: Slanted) -> tuple[Slanted, gauge.Gauged]:
+    """The whole outline measured through a homography, from the edges that its side walls put there, and both fitted to all of it."""
+    samples, columns, radius = at.every.samples, design(at.every.samples, at.shape.radius_px), at.shape.radius_px
+    blur = DEFAULT_BLUR_PX
+    for _ in range(2):
+        now = found
+
+        def look(chosen: Samples, offsets: Floats32, now: Slanted = now) -> Floats32:
+            return look_through(full, now.view, now.wall_px, chosen, offsets)
+
+        blur = gauge.estimate_blur(look, at.straight)
+        edges = gauge.find_edges(look, at.every, blur, found.sign, at.inner_reach_px)
+        weights, shift = fit_weights(samples, edges, 0.3)
+        after = step(found, samples, columns, shift, weights, radius, 8)
+        edges = replace(edges, shift_px=np.asarray(edges.shift_px - (shift - after.left_px), F32))
+        found = replace(found, view=after.view, wall_px=after.wall_px)
+    return found, gauged(full, at, found.view, at.shape.scale_px_per_mm, found.sign, edges, blur)
+
+
+def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float) -> tuple[Floats32, Floats32]:
+    """Robust weights (n,) for fitting a pose to measured edges, and the shifts (n,) with nothing where nothing near was seen."""
+    near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
+    shift = np.where(near, edges.shift_px, F32(0))
+    trust = samples.weight * near * np.square(np.clip(edges.contrast / F32(edges.typical), 0, F32(1.5)))
+    return np.asarray(trust * tukey(shift, max(4.5 * spread(shift[near]), least_limit_px)), F32), shift
+
+
+def gauged(full: Level, at: Scaled, matrix: Floats, px_per_mm: float, sign: float, edges: gauge.Edges, blur_px: float) -> gauge.Gauged:
+    """The measurements in the drawing's millimetres; `matrix` (3, 3): model px → picture px; shifts are px of `px_per_mm`."""
+    samples = at.every.samples
+    holes = gauge.hole_fits(samples, at.contours, edges, px_per_mm)
+    missing = tuple(h.contour for h in holes if h.seen_ratio < 0.35 and _buried(edges, samples, h.contour))
+    return gauge.Gauged(
+        points_mm=at.shape.to_mm(samples.points),
+        contour=samples.contour,
+        deviation_mm=edges.shift_px.astype(np.float64) / px_per_mm,
+        seen=edges.seen,
+        trusted=samples.weight > 0,
+        holes=holes,
+        missing=missing,
+        extra=_extra(full, at, matrix, sign, missing),
+        noise_mm=spread(edges.shift_px[edges.seen]) / px_per_mm,
+        spacing_mm=at.shape.length_px / at.shape.scale_px_per_mm / max(len(samples), 1),
+        blur_px=blur_px,
+        contrast_counts=edges.typical,
+    )
+
+
+def _extra(full: Level, at: Scaled, matrix: Floats, sign: float, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
+    """What the drawing does not have, without the missing holes, which are told as such."""
+    grid = at.grid
+    from_grid = np.array([[grid.px, 0, grid.low_px[0]], [0, grid.px, grid.low_px[1]], [0, 0, 1]])
+    picture = warp(full.image, matrix @ from_grid, grid.inside.shape)
+    out: list[gauge.Extra] = []
+    for kind, place, area in gauge.extras(picture, grid, sign):
+        point = place * grid.px + grid.low_px
+        hidden = any(cv2.pointPolygonTest(at.shape.contours_px[i].astype(F32), point.tolist(), False) >= 0 for i in missing)
+        if not (kind == "material" and hidden):
+            x, y = at.shape.to_mm(point)
+            out.append(gauge.Extra(kind, (float(x), float(y)), area * (grid.px / at.shape.scale_px_per_mm) ** 2))
+    return tuple(out)
+
+
+def _buried(edges: gauge.Edges, samples: Samples, contour: int) -> bool:
+    """Whether most of a hole's edge lies in material."""
+    own = (samples.contour == contour) & ~edges.seen
+    return bool(own.any()) and float((edges.shift_px[own] > 0).mean()) > 0.6
+
+
+def spread(values: NDArray[np.floating]) -> float:
+    """Robust standard deviation: 1.4826 × median absolute deviation; NaN of nothing."""
+    if not len(values):
+        return math.nan
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
