@@ -12,7 +12,7 @@ from inspector.records import ConfigError
 if TYPE_CHECKING:
     from inspector.neural.model import Model
 
-Trainable = Literal["segmentation", "classification"]
+Trainable = Literal["segmentation", "classification", "compare"]
 
 
 def add(app: typer.Typer) -> None:
@@ -50,10 +50,10 @@ def train(
         raise typer.BadParameter("--minutes and --steps: one of them", param_hint="--steps")
     if out.suffix != ".onnx":
         raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
-    workshop = _workshop("train")
+    workshop = _workshop("train_compare" if task == "compare" else "train")
     from inspector.workshop.fit import Schedule
 
-    order = workshop.Order(data, out, Schedule(seed, steps, minutes), arch, test, weights, size, width, licence, about, threads)
+    order = _workshop("train").Order(data, out, Schedule(seed, steps, minutes), arch, test, weights, size, width, licence, about, threads)
     model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
     _say(model, as_json)
 
@@ -68,6 +68,7 @@ def evaluate(
     Example: inspector evaluate models/surface.onnx test/raster --json
     """
     import json
+    from dataclasses import replace
 
     from inspector.neural import model as models
     from inspector.workshop import datasets
@@ -78,8 +79,8 @@ def evaluate(
     figures: dict[str, Any]
     if loaded.card.task == "segmentation":
         segmented = datasets.segmentation(data)
-        _same(segmented.classes, classes, data)
-        figures = workshop.segmentation(loaded, segmented)
+        _same(segmented.classes, classes[: len(segmented.classes)], data)
+        figures = workshop.segmentation(loaded, replace(segmented, classes=classes))
     elif loaded.card.task == "classification":
         if (data / "images").is_dir() and (data / "masks").is_dir():
             classified = datasets.crops(datasets.segmentation(data), loaded.card.input.width, 0)
@@ -87,6 +88,11 @@ def evaluate(
             classified = datasets.classification(data)
         _same(classified.classes, classes, data)
         figures = workshop.classification(loaded, classified)
+    elif loaded.card.task == "compare":
+        pairs = datasets.pairs(data)
+        if len(pairs.classes) > len(classes) - 1:
+            _same(pairs.classes, classes[1:], data)
+        figures = workshop.boxes(loaded, replace(pairs, classes=classes[1:]))
     else:
         raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {loaded.card.task}", file=str(model))
     if as_json:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from inspector.neural import model as models
 from inspector.neural import onnxfile
@@ -25,7 +26,11 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 5
 
 
 class Segmentation(nn.Module):
-    """The contract of segmentation around a network that scores 1 + K classes at 1/`down` of the input's size."""
+    """The contract of segmentation around a network that scores 1 + K classes at 1/`down` of the input's size.
+
+    1 − p(background) is had from the odds, and pixels are repeated by a shuffle of copies: a soft-max over few channels and an
+    expansion cost as much as a third of the network.
+    """
 
     def __init__(self, network: nn.Module, down: int, *, imagenet: bool = False) -> None:
         super().__init__()
@@ -34,13 +39,12 @@ class Segmentation(nn.Module):
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, H, W, C) to class_map, score_map uint8 (N, H, W)."""
         scores = self.network(normalise(seen.permute(0, 3, 1, 2), imagenet=self.imagenet))
-        background = torch.softmax(scores, dim=1)[:, 0]
-        return self._enlarge(scores.argmax(dim=1).to(torch.uint8)), self._enlarge((255.0 * (1.0 - background) + 0.5).to(torch.uint8))
-
-    def _enlarge(self, small: Tensor) -> Tensor:
-        """Every pixel `down` × `down` times."""
-        n, h, w = small.shape
-        return small.reshape(n, h, 1, w, 1).expand(n, h, self.down, w, self.down).reshape(n, h * self.down, w * self.down)
+        odds = torch.exp((scores[:, 1:] - scores[:, :1]).clamp(max=40.0)).sum(dim=1, keepdim=True)
+        score_map = (255.0 * odds / (1.0 + odds) + 0.5).to(torch.uint8)
+        class_map = scores.argmax(dim=1, keepdim=True).to(torch.uint8)
+        cells = self.down**2
+        both = functional.pixel_shuffle(torch.cat([class_map] * cells + [score_map] * cells, dim=1), self.down)
+        return both[:, 0], both[:, 1]
 
 
 class Classification(nn.Module):
@@ -53,6 +57,19 @@ class Classification(nn.Module):
     def forward(self, seen: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to float32 (N, K)."""
         return torch.softmax(self.network(normalise(seen.permute(0, 3, 1, 2))), dim=1)
+
+
+class Compare(nn.Module):
+    """The contract of compare around a network that gives class scores and a box as ratios of the side."""
+
+    def __init__(self, network: nn.Module, side_px: int) -> None:
+        super().__init__()
+        self.network, self.side_px = network, side_px
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, 2) to float32 (N, K), float32 (N, 4) in px."""
+        scores, boxes = self.network(normalise(seen.permute(0, 3, 1, 2)))
+        return torch.softmax(scores, dim=1), boxes * float(self.side_px)
 
 
 def normalise(pictures: Tensor, *, imagenet: bool = False) -> Tensor:

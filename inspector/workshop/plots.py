@@ -7,7 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from inspector.checks.compare import Difference
 from inspector.neural.pictures import as_channels
 from inspector.records import Image
 from inspector.workshop.fit import History
@@ -93,3 +95,18 @@ def sheet(path: Path, pictures: Sequence[Image], captions: Sequence[str], column
         out[y : y + small.shape[0], x : x + small.shape[1]] = small
         cv2.putText(out, caption[:30], (x + 2, y + side_px + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38, INK, 1, cv2.LINE_AA)
     cv2.imwrite(str(path), out)
+
+
+def boxes(image: Image, found: Sequence[Difference], truth: NDArray[np.int64]) -> Image:
+    """The picture in colour with the boxes found (by class) and the true ones (thin, grey)."""
+    out = as_channels(image // 2, 3).copy()
+    for x0, y0, x1, y1, k in truth:
+        cv2.rectangle(out, (int(x0) - 2, int(y0) - 2), (int(x1) + 2, int(y1) + 2), (160, 160, 160), 1)
+        cv2.putText(out, str(k), (int(x1) + 3, int(y1)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (160, 160, 160), 1, cv2.LINE_AA)
+    names = sorted({d.class_name for d in found})
+    for d in found:
+        x, y, w, h = (int(v) for v in d.box_px)
+        colour = COLOURS[names.index(d.class_name) % len(COLOURS)]
+        cv2.rectangle(out, (x, y), (x + w, y + h), colour, 1)
+        cv2.putText(out, f"{d.class_name} {d.score:.2f}", (x, y - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1, cv2.LINE_AA)
+    return out

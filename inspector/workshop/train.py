@@ -27,6 +27,8 @@ from inspector.workshop.fit import History, Schedule, Task, fit
 
 HELD_OUT = 0.2
 TILE_PX, TILE_MARGIN_PX = 160, 8
+EXPORT_TILE_PX = 192
+"""The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
 SEGMENTERS = ("unet", "deeplabv3plus-resnet101")
@@ -52,7 +54,7 @@ class Order:
 
 def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     """Train on a segmentation set. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = _known(order.arch or "unet", SEGMENTERS)
+    arch = known(order.arch or "unet", SEGMENTERS)
     data = datasets.segmentation(order.data)
     test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
     kept, held = _split(len(data.names), order.schedule.seed)
@@ -64,7 +66,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     network: nn.Module = (
         networks.DeepLabV3Plus(data.channels, len(data.classes))
         if deep
-        else networks.UNet(data.channels, len(data.classes), order.width or 24)
+        else networks.UNet(data.channels, len(data.classes), order.width or 16)
     )
     if deep and order.weights is not None:
         _load_body(network, order.weights)
@@ -73,7 +75,8 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     rich = [indices for indices in rich if indices]
     if not rich:
         raise ConfigError("E_DATA_MASK", "no defect is left to train on after the split; more pictures are needed", file=str(order.data))
-    looked = _look_tiles(data, held, size, order.schedule.seed)
+    shown = size if deep or order.size_px else EXPORT_TILE_PX
+    looked = _look_tiles(data, held, shown, order.schedule.seed)
     down = int(network.DOWN)  # type: ignore[arg-type]
     margin = 0 if deep else TILE_MARGIN_PX
     weight = torch.tensor([1.0] + [DEFECT_WEIGHT] * len(data.classes))
@@ -117,10 +120,12 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
         }
 
     task = Task(network, batch, loss, score, rate=1e-4 if deep else 6e-3, decay=1e-4, default_steps=3000)
-    history = _train(task, order, arch, say)
+    history = run(task, order, arch, say)
     contract = export.Segmentation(network, down, imagenet=deep)
     proofs = _proof_tiles(looked)
-    card = _card(order, "segmentation", list(data.classes), models.Input(height=size, width=size, channels=data.channels), arch, history)
+    card = card_of(
+        order, "segmentation", list(data.classes), models.Input(height=shown, width=shown, channels=data.channels), arch, history
+    )
     card["margin_px"] = margin
     bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation")
     model = export.save(order.out, bytes_of, proofs, card)
@@ -132,7 +137,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
         card["metrics"]["test"] = evaluate.segmentation(model, test)
     model = export.save(order.out, bytes_of, proofs, card)
     _samples(order.out, model, _subset(data, held))
-    _finish(order, history)
+    finish(order, history)
     return model
 
 
@@ -141,7 +146,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
 
     Raises E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
-    arch = _known(order.arch or "cnn", CLASSIFIERS)
+    arch = known(order.arch or "cnn", CLASSIFIERS)
     data, test = _classified(order.data, order), None if order.test is None else _classified(order.test, order)
     if test is not None and (test.classes, test.channels) != (data.classes, data.channels):
         raise ConfigError(
@@ -151,7 +156,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
         )
     kept, held = halves(data, HELD_OUT, order.schedule.seed)
     trained = classifier(data, kept, held, order, arch, say)
-    card = _card(order, "classification", list(data.classes), trained.size, arch, trained.history)
+    card = card_of(order, "classification", list(data.classes), trained.size, arch, trained.history)
     out = datasets.Classified(
         tuple(data.names[i] for i in held), tuple(data.images[i] for i in held), data.labels[held], data.classes, data.channels
     )
@@ -166,7 +171,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
     worst = np.argsort(scores[np.arange(len(out.labels)), out.labels])[:30]
     captions = [f"{out.classes[out.labels[i]][:14]} < {out.classes[int(scores[i].argmax())][:14]}" for i in worst]
     plots.sheet(order.out.with_suffix(".samples.png"), [out.images[i] for i in worst], captions)
-    _finish(order, trained.history)
+    finish(order, trained.history)
     return model
 
 
@@ -224,7 +229,7 @@ def classifier(
         return {"score": float(right.mean()) - 0.01 * nats, "accuracy": float(right.mean()), "balanced": float(np.mean(each))}
 
     task = Task(network, batch, loss, score, rate=3e-3, decay=5e-2, default_steps=2500)
-    return Trained(network, size, _train(task, order, arch, say))
+    return Trained(network, size, run(task, order, arch, say))
 
 
 def halves(data: datasets.Classified, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -254,9 +259,10 @@ def _classified(folder: Path, order: Order) -> datasets.Classified:
     return datasets.classification(folder)
 
 
-def _known(arch: str, known: Sequence[str]) -> str:
-    if arch not in known:
-        raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(known)}", key="--arch")
+def known(arch: str, among: Sequence[str]) -> str:
+    """The architecture, if it is one of those. Raises E_TRAIN_ARCH."""
+    if arch not in among:
+        raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(among)}", key="--arch")
     return arch
 
 
@@ -284,7 +290,7 @@ def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path)
     return replace(test, classes=data.classes)
 
 
-def _train(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:
+def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:
     """Run the loop with a checkpoint that belongs to this data, these settings and this seed."""
     schedule = order.schedule
     listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
@@ -294,12 +300,13 @@ def _train(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> H
     return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)
 
 
-def _finish(order: Order, history: History) -> None:
+def finish(order: Order, history: History) -> None:
+    """Draw the curves, and let the checkpoint go."""
     plots.curves(order.out.with_suffix(".curves.png"), history, order.out.stem)
     order.out.with_suffix(".training.pt").unlink(missing_ok=True)
 
 
-def _card(order: Order, task: models.Task, classes: list[str], size: models.Input, arch: str, history: History) -> dict[str, Any]:
+def card_of(order: Order, task: models.Task, classes: list[str], size: models.Input, arch: str, history: History) -> dict[str, Any]:
     """All of the card but its hash, thresholds, metrics and proofs."""
     return {
         "task": task,

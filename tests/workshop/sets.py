@@ -39,3 +39,26 @@ def classification(folder: Path, count: int, side: int = 32, seed: int = 0) -> P
             image = random.normal(grey, 12, (side, side)).clip(0, 255).astype(np.uint8)
             cv2.imwrite(str(folder / name / f"{i:03d}.png"), image)
     return folder
+
+
+def pairs(folder: Path, count: int, seed: int = 0) -> Path:
+    """Boards with two tracks, `<id>_temp` and `<id>_test`: class 1 a gap in a track, class 2 an island between them; boxes beside."""
+    random = np.random.default_rng(seed)
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("gap\nisland\n")
+    for i in range(count):
+        reference = np.zeros((128, 192), np.uint8)
+        reference[30:50], reference[90:110] = 255, 255
+        image = reference.copy()
+        lines = []
+        x = int(random.integers(10, 70))
+        image[28:52, x : x + 14] = 0
+        lines.append(f"{x - 2} 28 {x + 16} 52 1")
+        x, y = int(random.integers(100, 170)), int(random.integers(58, 74))
+        cv2.circle(image, (x, y), 6, 255, -1)
+        lines.append(f"{x - 8} {y - 8} {x + 9} {y + 9} 2")
+        image = np.roll(image, int(random.integers(-1, 2)), axis=0)
+        cv2.imwrite(str(folder / f"{i:03d}_temp.png"), reference)
+        cv2.imwrite(str(folder / f"{i:03d}_test.png"), image)
+        (folder / "annotations" / f"{i:03d}.txt").write_text("\n".join(lines) + "\n")
+    return folder
