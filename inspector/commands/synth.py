@@ -48,8 +48,8 @@ def synth(
         raise typer.BadParameter(f"{size!r} is not WxH with 64 … 16384 pixels a side, such as 1280x1024", param_hint="--size")
     given: dict[str, Any] = {"defect_ratio": defect_ratio, "most_defects": most_defects, "kinds": kinds and kinds.split(",")}
     job = workshop.Job(
-        tuple(drawings),
-        out,
+        tuple(path.absolute() for path in drawings),  # workers elsewhere have another current folder
+        out.absolute(),
         count,
         seed,
         (int(width), int(height)),

