@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,18 @@ def prepare(config: Config) -> Recipe:
 
     Raises `ConfigErrors` with everything that is wrong, each with file and line of the configuration.
     """
+
+    @cache
+    def load_model(path: Path, *, threads: int = 1, task: Any = None) -> Any:
+        from inspector.neural import model  # not for a line without networks
+
+        return model.load(path, threads=threads, task=task)
+
     errors: list[ConfigError] = []
     plans: dict[str, Plan] = {}
     prints: dict[str, Any] = {}
     for name in dict.fromkeys(camera.recipe for camera in config.cameras):
-        plans[name], prints[name] = _plan(config, name, errors)
+        plans[name], prints[name] = _plan(config, name, load_model, errors)
     if errors:
         raise ConfigErrors(errors)
     cameras = {camera.id: camera.recipe for camera in config.cameras}
@@ -46,10 +54,10 @@ def prepare(config: Config) -> Recipe:
     )
 
 
-def _plan(config: Config, recipe: str, errors: list[ConfigError]) -> tuple[Plan, dict[str, Any]]:
+def _plan(config: Config, recipe: str, load_model: Callable[..., Any], errors: list[ConfigError]) -> tuple[Plan, dict[str, Any]]:
     """What is done with the frames of one recipe's cameras, and what its digest is made of; what is wrong goes to `errors`."""
     settings, loc = config.recipes[recipe], ("recipes", recipe)
-    plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False)
+    plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False, load_model=load_model)
     prints: dict[str, Any] = {"template": None, "checks": []}
     if settings.template is not None:
         with _gathered(errors, config, *loc, "template"):
@@ -66,7 +74,7 @@ def _plan(config: Config, recipe: str, errors: list[ConfigError]) -> tuple[Plan,
                 checks.append((name, module.build(chosen, name, plan)))
                 raster |= bool(getattr(module, "NEEDS_RASTER", False))
                 prints["checks"].append([name, kind.kind, _print(chosen)])
-    return replace(plan, checks=tuple(checks), raster=raster and plan.template is not None), prints
+    return replace(plan, checks=tuple(checks), raster=raster and plan.template is not None, load_model=None), prints
 
 
 def _with_template(plan: Plan, settings: PartTemplate) -> Plan:

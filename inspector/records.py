@@ -104,7 +104,11 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How one camera sees the plane of the parts. `camera_matrix` (3, 3) and `distortion` (k,) as in OpenCV, or None for none."""
+    """How one camera sees the plane of the parts. `camera_matrix` (3, 3) and `distortion` (k,) as in OpenCV, or None for none.
+
+    `mm_per_px` holds at the middle of the undistorted picture. `shape_px` (rows, columns) is that of the pictures it is good for.
+    `homography` (9 numbers, row-major, undistorted pixel → plane mm) is set where the camera looks at the plane at a slant.
+    """
 
     camera: str
     mm_per_px: float
@@ -112,6 +116,8 @@ class Calibration:
     distortion: Floats | None
     rms_px: float
     taken_utc_ns: int
+    shape_px: tuple[int, int] | None = None
+    homography: tuple[float, ...] | None = None
 
 
 # --- one exposure ------------------------------------------------------------------------------------------------------
@@ -233,6 +239,7 @@ class Plan:
 
     `locator` finds the template (None: the whole picture is judged as it is); its type is the geometry's. `checks` are
     (name, check) in the order of the configuration; `raster` says whether any of them reads the part on the template's raster.
+    `load_model` is there while checks are built: (path, threads=, task=) → the network, loaded once for all recipes.
     """
 
     camera: str
@@ -242,6 +249,7 @@ class Plan:
     checks: tuple[tuple[str, Check], ...]
     raster: bool
     least_score_ratio: float = 0.6
+    load_model: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from inspector.config import Strict
 from inspector.judge import judge
 from inspector.records import ConfigError, ConfigErrors, Decision, Finding, Frame, Plan, Stamp, View
 from tests.contracts import REPOSITORY
+from tests.neural import nets
 
 
 class Settings(Strict):
@@ -211,3 +212,15 @@ def test_check_prints_every_error_and_ends_with_78(line: Path) -> None:
     as_json = [json.loads(text) for text in run(str(line), "--json").stdout.splitlines()]
     assert {e["code"] for e in as_json} == {"E_CFG_NAME", "E_CFG_UNKNOWN", "E_CFG_MISSING", "E_CFG_RANGE"}
     assert all(e["file"] == str(line) and e["line"] for e in as_json)
+
+
+def test_a_model_that_two_recipes_name_is_loaded_once(line: Path, tmp_path: Path) -> None:
+    nets.classifier(tmp_path, name="net.onnx")
+    kind = "{kind: classify, model: net.onnx, accept: [bright]}"
+    edited(line, "light: {kind: brightness, limit: 200}", f"light: {kind}")
+    edited(line, "again: {kind: brightness}", f"again: {kind}")
+    made = recipe.prepare(config.read(line))
+    checks: list[Any] = [made.plans["top"].checks[0][1], made.plans["end"].checks[1][1]]
+    assert checks[0].model is checks[1].model
+    assert {name for name, _ in made.models} == {"net"}
+    assert made.plans["top"].load_model is None

@@ -81,7 +81,8 @@ def fit(image: Image, card: networks.Card) -> Image:
 
 def build(settings: Settings, name: str, plan: Plan) -> Classify:
     """Load the network. Raises `ConfigError`: E_MODEL_*, E_CFG_CLASS where an accepted class is none of the model's."""
-    network = networks.load(settings.model, threads=settings.threads, task="classification")
+    load = plan.load_model or networks.load
+    network = load(settings.model, threads=settings.threads, task="classification")
     unknown = sorted(set(settings.accept) - set(network.card.classes))
     if unknown:
         raise ConfigError("E_CFG_CLASS", f"{unknown}; the model knows {network.card.classes}", key=f"{name}.accept")

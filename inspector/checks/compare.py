@@ -133,7 +133,8 @@ def build(settings: Settings, name: str, plan: Plan) -> Compare:
     """Load the network. Raises `ConfigError`: E_REFERENCE where there is no such folder, E_MODEL_*, E_CFG_CLASS."""
     if not settings.references.is_dir():
         raise ConfigError("E_REFERENCE", f"{settings.references} is no folder", key=f"{name}.references")
-    network = None if settings.model is None else networks.load(settings.model, threads=settings.threads, task="compare")
+    load = plan.load_model or networks.load
+    network = None if settings.model is None else load(settings.model, threads=settings.threads, task="compare")
     known = [DIFFERENCE] if network is None else network.card.classes[1:]
     unknown = sorted(set(settings.limits_px) - set(known))
     if unknown:

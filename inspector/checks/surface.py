@@ -162,10 +162,9 @@ class Surface:
 
 def build(settings: Settings, name: str, plan: Plan) -> Surface:
     """Load the networks and lay the tiles out. Raises `ConfigError`: E_MODEL_*, E_CFG_CLASS for a limit on no class, E_CFG_SCALE."""
-    network = networks.load(settings.model, threads=settings.threads, task="segmentation")
-    classifier = (
-        None if settings.classifier is None else networks.load(settings.classifier, threads=settings.threads, task="classification")
-    )
+    load = plan.load_model or networks.load
+    network = load(settings.model, threads=settings.threads, task="segmentation")
+    classifier = None if settings.classifier is None else load(settings.classifier, threads=settings.threads, task="classification")
     judged = None if plan.template is None else zone_of(plan.template, settings.edge_mm)
     if judged is not None and not judged.any():
         raise ConfigError("E_CFG_ZONE", "nothing of the drawing's zones is left to judge", key=name)
