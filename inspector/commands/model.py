@@ -19,6 +19,7 @@ def add(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(train)
     app.command()(evaluate)
+    app.command()(predict)
     group = typer.Typer(help="Models: verify and list them.", no_args_is_help=True)
     group.command()(verify)
     group.command("list")(list_models)
@@ -103,6 +104,30 @@ def evaluate(
             typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
         else:
             typer.echo(f"{name:24} {value}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model, x.onnx.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    out: Annotated[Path, typer.Option(help="Where masks and overlays go.")],
+    reference: Annotated[list[Path] | None, typer.Option(help="For a model that compares: one for all, or one for each picture.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each picture.")] = False,
+) -> None:
+    """Show what a model sees in pictures: classes, boxes, masks, and overlays to look at.
+
+    Example: inspector predict models/surface.onnx part.png --out seen --json
+    """
+    import json
+
+    from inspector.neural import model as models
+    from inspector.workshop import predict as workshop
+
+    for found in workshop.predict(models.load(model), images, reference or [], out):
+        if as_json:
+            typer.echo(json.dumps(found))
+        else:
+            best = found["classes"][0]
+            typer.echo(f"{found['image']}: {best['name']} {best['score']:.2f}, {len(found['boxes'])} boxes, {found['overlay']}")
 
 
 def verify(

@@ -71,7 +71,9 @@ def as_channels(image: Image, channels: int | None) -> Image:
 def _size(data: bytes, where: str) -> tuple[int, int]:
     """(width, height) by the header; E_IMG_FORMAT for what is no known picture, E_IMG_TRUNC where the end of the file is missing."""
     try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            if data[12:16] != b"IHDR":
+                raise ConfigError("E_IMG_TRUNC", "the PNG has no header", file=where)
             width, height = struct.unpack_from(">II", data, 16)
             if b"acTL" in data[:4096]:
                 raise ConfigError("E_IMG_FORMAT", "an animated picture", file=where)

@@ -1,0 +1,109 @@
+"""What a model sees in pictures of a person's own: classes, boxes, masks, and an overlay to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from inspector.checks import compare, surface
+from inspector.checks.classify import fit
+from inspector.neural import model as models
+from inspector.neural import pictures
+from inspector.records import ConfigError, Image
+from inspector.workshop import evaluate, plots
+
+
+def predict(model: models.Model, images: Sequence[Path], references: Sequence[Path], out: Path) -> Iterator[dict[str, Any]]:
+    """For each picture {"image", "classes": [{"name", "score"}], "boxes": [{"xyxy", "class", "score"}], "mask", "overlay", "spent_ms"}.
+
+    "mask" is the file with the class of each pixel (segmentation) or None; "spent_ms" is the judging alone, without files. One reference
+    serves all pictures, or each has its own. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what came before has been given and written.
+    """
+    needed = model.card.task == "compare"
+    if needed != bool(references) or (needed and len(references) not in (1, len(images))):
+        wanted = "one, or one for each picture" if needed else "none"
+        raise ConfigError("E_REFERENCE", f"{len(references)} references; {wanted} for a model of {model.card.task}", key="--reference")
+    out.mkdir(parents=True, exist_ok=True)
+    names = _names(images)
+    for number, (path, name) in enumerate(zip(images, names, strict=True)):
+        image = pictures.read(path)
+        mask = None
+        if model.card.task == "segmentation":
+            found, shown, spent_ms, class_map = _segmented(model, image)
+            mask = out / f"{name}.mask.png"
+            cv2.imwrite(str(mask), class_map)
+        elif model.card.task == "classification":
+            found, shown, spent_ms = _classified(model, image)
+        elif model.card.task == "compare":
+            found, shown, spent_ms = _compared(model, image, references[number if len(references) > 1 else 0])
+        else:
+            raise ConfigError("E_MODEL_TASK", f"no way to show a model of {model.card.task}", file=str(model.path))
+        overlay = out / f"{name}.overlay.png"
+        cv2.imwrite(str(overlay), shown)
+        yield {"image": str(path), **found, "mask": mask and str(mask), "overlay": str(overlay), "spent_ms": round(spent_ms, 3)}
+
+
+def _segmented(model: models.Model, image: Image) -> tuple[dict[str, Any], Image, float, Image]:
+    """Defects above their thresholds; the mask holds these only."""
+    begun = time.perf_counter()
+    class_map, score_map = evaluate.predict_maps(model, image)
+    defects = surface.defects(class_map, score_map, model.card.classes)
+    kept = [d for d in defects if d.score >= model.card.threshold(d.class_name)]
+    spent_ms = (time.perf_counter() - begun) * 1e3
+    for d in defects:
+        if d not in kept:
+            x, y, w, h = d.box_px
+            class_map[y : y + h, x : x + w] = 0
+    boxes = [_box(d.class_name, d.score, d.box_px) for d in kept]
+    scores = [(name, max((d.score for d in kept if d.class_name == name), default=0.0)) for name in model.card.classes]
+    return {"classes": _classes(scores), "boxes": boxes}, plots.overlay(image, class_map, model.card.classes), spent_ms, class_map
+
+
+def _classified(model: models.Model, image: Image) -> tuple[dict[str, Any], Image, float]:
+    begun = time.perf_counter()
+    scores = model.run(fit(image, model.card)[None])[0][0]
+    spent_ms = (time.perf_counter() - begun) * 1e3
+    classes = _classes(zip(model.card.classes, (float(s) for s in scores), strict=True))
+    shown = pictures.as_channels(image, 3).copy()
+    cv2.putText(
+        shown, f"{classes[0]['name']} {classes[0]['score']:.2f}", (3, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, plots.COLOURS[1], 1, cv2.LINE_AA
+    )
+    return {"classes": classes, "boxes": []}, shown, spent_ms
+
+
+def _compared(model: models.Model, image: Image, path: Path) -> tuple[dict[str, Any], Image, float]:
+    grey, reference = pictures.as_channels(image, 1), pictures.read(path, 1)
+    if grey.shape != reference.shape:
+        raise ConfigError("E_REFERENCE", f"{reference.shape[::-1]} px for a picture of {grey.shape[::-1]} px", file=str(path))
+    begun = time.perf_counter()
+    kept = compare.judged(model, grey, reference, compare.differing(grey, reference))
+    spent_ms = (time.perf_counter() - begun) * 1e3
+    scores = [(name, max((d.score for d in kept if d.class_name == name), default=0.0)) for name in model.card.classes[1:]]
+    found = {"classes": _classes(scores), "boxes": [_box(d.class_name, d.score, d.box_px) for d in kept]}
+    return found, plots.boxes(grey, kept, np.zeros((0, 5), np.int64)), spent_ms
+
+
+def _classes(scores: Any) -> list[dict[str, Any]]:
+    """Name and score, the highest first."""
+    return [{"name": name, "score": round(score, 4)} for name, score in sorted(scores, key=lambda item: -item[1])]
+
+
+def _box(name: str, score: float, box: Sequence[float]) -> dict[str, Any]:
+    x, y, w, h = box
+    return {"xyxy": [round(float(v), 1) for v in (x, y, x + w, y + h)], "class": name, "score": round(score, 4)}
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """The stems, numbered where two are the same."""
+    names: list[str] = []
+    for path in images:
+        name, number = path.stem, 2
+        while name in names:
+            name, number = f"{path.stem}-{number}", number + 1
+        names.append(name)
+    return names
