@@ -27,6 +27,7 @@ HEADERS = {
 }
 LARGEST_BODY_BYTES = 32 << 20
 LARGEST_QUERY_BYTES = 2048
+LARGEST_HEADER_BYTES = 16 << 10
 ASKED_PER_S = 200
 ASKED_AT_ONCE = 400
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -81,6 +82,8 @@ class Guard:
             return Refused(400, "E_HTTP_HOST", "this page is not served under that host name")
         if not self._token():
             return Refused(429, "E_HTTP_RATE", "too many requests; wait a moment")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADER_BYTES:
+            return Refused(431, "E_HTTP_HEADER", f"the header has more than {LARGEST_HEADER_BYTES >> 10} KiB")
         if len(scope.get("query_string", b"")) > LARGEST_QUERY_BYTES:
             return Refused(414, "E_HTTP_QUERY", f"the query has more than {LARGEST_QUERY_BYTES} bytes")
         if scope["method"] in WRITES:

@@ -1,0 +1,179 @@
+"""The page in a real Chromium: it moves, it says when it is old or alone, and its own content policy breaks nothing of it.
+
+Needs `chromium` on the PATH and the package playwright (no browser download); INSPECTOR_SHOTS keeps the pictures of the pages there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from inspector.desk.app import Desk, create
+from inspector.desk.serve import contours_of, listen
+from inspector.desk.state import Board
+from inspector.desk.trial import Trial
+from inspector.records import Contour
+from tests.desk.events import EPOCH, config, contours, finding, heartbeat, png, verdict
+from tests.desk.test_trial import photo
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+LOST = "Failed to load resource: net::ERR_"
+"""How Chromium tells that the desk has gone, which it may."""
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@dataclass
+class Served:
+    """A page that is served; `clock` runs unless `late_ns` is added, `stop` ends it as SIGTERM would."""
+
+    url: str
+    board: Board
+    server: uvicorn.Server
+    late_ns: list[int] = field(default_factory=lambda: [0])
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    board = Board([("cam0", 0), ("cam1", 1)], utc=time.time_ns)
+    late_ns = [0]
+    drawings: dict[str, tuple[Contour, ...]] = {"cam0": contours()}
+
+    def clock() -> int:
+        return time.monotonic_ns() + late_ns[0]
+
+    desk = Desk(
+        board,
+        "site · line · station",
+        [(0, "cam0"), (1, "cam1")],
+        drawings,
+        lambda reference: png(),
+        ("127.0.0.1",),
+        clock,
+        lambda: server.should_exit,
+        Trial(config(), contours_of(config()), clock=clock),
+    )
+    server = uvicorn.Server(uvicorn.Config(create(desk), log_level="critical", timeout_graceful_shutdown=1, ws="none"))
+    with listen("127.0.0.1:0") as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", board, server, late_ns)
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    """A tab of a headless browser as large as a tablet; what it complains of fails the test."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH")
+    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    complaints: list[str] = []
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        tab = browser.new_page(viewport={"width": 1024, "height": 768})
+        tab.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        yield tab
+        browser.close()
+    assert [text for text in complaints if not text.startswith(LOST)] == []
+
+
+def shot(page: Any, name: str) -> None:
+    folder = os.environ.get("INSPECTOR_SHOTS")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def feed(served: Served, seq: int, **changes: Any) -> None:
+    now = time.monotonic_ns() + served.late_ns[0]
+    served.board.beat(heartbeat(), now)
+    bad = seq % 3 == 0
+    event = verdict(seq, "REJECT_DEFECT" if bad else "PASS", image_ref=f"r{seq}" if bad else None, **changes)
+    event["trigger"]["t_trigger_utc_ns"] = str(time.time_ns())
+    served.board.verdict(event, now)
+
+
+def test_the_line_moves_without_a_reload_and_grows_stale(served: Served, page: Any) -> None:
+    for seq in range(1, 7):
+        feed(served, seq)
+    page.goto(served.url, wait_until="commit")
+    page.wait_for_selector(".banner.run")
+    assert page.title().startswith("Running")
+    feed(served, 7)
+    page.wait_for_selector(".tile .note >> text=/^7 since/")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shot(page, "line")
+    served.late_ns[0] = 60_000_000_000
+    page.wait_for_selector(".banner.stale")
+    assert page.title().startswith("STALE")
+    shot(page, "stale")
+
+
+def test_what_is_held_stands_still_and_its_banner_moves(served: Served, page: Any) -> None:
+    feed(served, 1)
+    page.goto(f"{served.url}/parts", wait_until="commit")
+    page.wait_for_selector("#hold:not([hidden])")
+    page.click("#hold")
+    feed(served, 2)
+    served.late_ns[0] = 60_000_000_000
+    page.wait_for_selector(".banner.stale")
+    assert page.locator("table.parts tbody tr").count() == 1
+    page.click("#hold")
+    page.wait_for_selector("table.parts tbody tr:nth-child(2)")
+
+
+def test_a_page_whose_desk_is_gone_says_so(served: Served, page: Any) -> None:
+    feed(served, 1)
+    page.goto(served.url, wait_until="commit")
+    page.wait_for_selector(".banner.run")
+    served.server.should_exit = True
+    page.wait_for_selector("#gone:not([hidden])", timeout=15_000)
+    assert "old" in page.inner_text("#gone")
+
+
+def test_a_reject_is_shown_with_its_drawing(served: Served, page: Any) -> None:
+    for seq in range(1, 4):
+        feed(served, seq)
+    page.goto(f"{served.url}/rejects", wait_until="commit")
+    page.click("a.card.fail")
+    page.wait_for_url(f"**/part/{EPOCH}/3")
+    page.wait_for_selector("svg.picture image")
+    assert page.locator("svg.picture use").is_visible()
+    box = page.locator("svg.picture g.bad circle").bounding_box()
+    frame = page.locator("svg.picture image").bounding_box()
+    assert box is not None
+    assert abs((box["x"] + box["width"] / 2 - frame["x"]) / frame["width"] - 160.5 / 600) < 0.01  # the finding lies where the pose says
+    shot(page, "part")
+    page.uncheck("#overlay")
+    assert not page.locator("svg.picture .over").is_visible()
+
+
+def test_trends_are_drawn(served: Served, page: Any) -> None:
+    for seq in range(1, 60):
+        feed(served, seq, findings=[finding(0.02 + 0.01 * (seq % 5))])
+    page.goto(f"{served.url}/trends", wait_until="commit")
+    page.wait_for_selector("svg.chart circle")
+    assert page.locator("svg.chart circle").count() == 59
+    shot(page, "trends")
+
+
+def test_a_picture_is_tried(served: Served, page: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "plate.png"
+    picture.write_bytes(photo(without="hole-3"))
+    page.goto(f"{served.url}/try", wait_until="commit")
+    page.set_input_files("input[name=picture]", str(picture))
+    assert page.inner_text("#said") == "plate.png"
+    page.click("button[type=submit]")
+    page.wait_for_selector("svg.picture", timeout=60_000)
+    assert "reject" in page.inner_text("h1 .verdict")
+    assert page.locator("#contours path.bad").count() >= 1
+    shot(page, "try")

@@ -1,0 +1,75 @@
+"""The feed against the real gate: events over real sockets reach the board, also those from before the desk was started."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from inspector.desk.feed import Endpoints, Feed, endpoints_of
+from inspector.desk.state import Board
+from tests.desk.events import board
+from tests.gate.line import running, settings, until
+
+PREFIX = "insp1/site/line-1/cell-1/"
+
+
+def feed(page: Board, stream: str, at: Endpoints | None) -> Feed:
+    return Feed(page, stream, prefix=PREFIX, endpoints=lambda: at, clock=time.monotonic_ns)
+
+
+def test_what_the_gate_tells_reaches_the_board(tmp_path: Path) -> None:
+    with running(tmp_path) as line:
+        at = Endpoints(line.gate.endpoints()["events"], line.gate.endpoints()["replay"])
+        for seq in range(1, 6):  # before anybody listens
+            line.expose(seq, "fail" if seq == 3 else "pass", 101 if seq == 3 else 0)
+        until(lambda: line.gate.counters()["pass"] == 4)
+        page = board(("top", 0))
+        verdicts, alarms = feed(page, "q", at), feed(page, "a", at)
+        try:
+
+            def told(parts: int) -> bool:
+                verdicts.step()
+                alarms.step()
+                return len(page.parts()) == parts
+
+            until(lambda: told(5), within_s=20)
+            glance = page.glance(time.monotonic_ns())
+            assert (glance.stale, glance.state, glance.permit) == (False, "RUN", False)  # no gateway is there
+            assert (glance.counters.passed, glance.counters.rejected, glance.counters.unexplained) == (4, 1, 0)
+            line.expose(6, "pass")
+            until(lambda: told(6), within_s=20)
+            assert page.parts()[0].exposures[0].camera == "top"
+            assert page.glance(time.monotonic_ns()).rate_per_min > 0
+            line.gate.detach("killed")
+            until(lambda: told(6) and bool(page.alarms()), within_s=20)
+            assert page.alarms()[0].severity in ("critical", "state")
+        finally:
+            verdicts.close()
+            alarms.close()
+
+
+def test_a_feed_without_a_daemon_waits(tmp_path: Path) -> None:
+    page = board()
+    nobody = feed(page, "q", None)
+    nobody.step()
+    nobody.close()
+    assert page.glance(time.monotonic_ns()).stale
+
+
+def test_the_ready_file_says_where_the_daemon_is(tmp_path: Path) -> None:
+    config, ready = settings(tmp_path), tmp_path / "ready.json"
+    assert endpoints_of(config, None)() == Endpoints("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    where = endpoints_of(config, ready)
+    assert where() is None
+    ready.write_text(json.dumps({"endpoints": {"events": "tcp://127.0.0.1:1", "replay": "tcp://127.0.0.1:2"}}))
+    assert where() == Endpoints("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"endpoints": 3}', '{"endpoints": {"events": "x"}}'])
+def test_a_ready_file_that_is_being_written_is_none_yet(tmp_path: Path, text: str) -> None:
+    ready = tmp_path / "ready.json"
+    ready.write_text(text)
+    assert endpoints_of(settings(tmp_path), ready)() is None
