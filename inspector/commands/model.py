@@ -20,7 +20,8 @@ def add(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(predict)
-    group = typer.Typer(help="Models: verify and list them.", no_args_is_help=True)
+    group = typer.Typer(help="Models: import, verify and list them.", no_args_is_help=True)
+    group.command("import")(import_model)
     group.command()(verify)
     group.command("list")(list_models)
     app.add_typer(group, name="model")
@@ -130,6 +131,43 @@ def predict(
             typer.echo(f"{found['image']}: {best['name']} {best['score']:.2f}, {len(found['boxes'])} boxes, {found['overlay']}")
 
 
+def import_model(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A float model of another maker.")],
+    out: Annotated[Path, typer.Option(help="The wrapped model's file, x.onnx.")],
+    task: Annotated[Literal["segmentation", "classification"], typer.Option(help="What it does.")],
+    classes: Annotated[str, typer.Option(metavar="NAME,...", help="Its classes in order; for segmentation without the background.")],
+    mean: Annotated[str, typer.Option(metavar="F[,F,F]", help="Of a colour's ratio 0 … 1; ImageNet's are 0.485,0.456,0.406.")] = "0",
+    std: Annotated[str, typer.Option(metavar="F[,F,F]", help="Likewise; ImageNet's are 0.229,0.224,0.225.")] = "1",
+    layout: Annotated[Literal["nchw", "nhwc"], typer.Option(help="Order of its input's dimensions.")] = "nchw",
+    colours: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of its colours.")] = "rgb",
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Where its sides are dynamic.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Its answers went through a soft-max or sigmoid.")] = False,
+    proof: Annotated[
+        list[Path] | None, typer.Option(help="Pictures by which it is known again, in its size; made up when not given.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "unknown",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card.")] = False,
+) -> None:
+    """Wrap a foreign model into the contract, and prove that it answers as before to 1e-3.
+
+    Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
+    """
+    from inspector.neural import pictures
+
+    workshop = _workshop("foreign")
+    sides = None
+    if size is not None:
+        width, cross, height = size.partition("x")
+        if not (cross and width.isdecimal() and height.isdecimal()):
+            raise typer.BadParameter(f"{size!r} is not WxH, such as 256x256", param_hint="--size")
+        sides = (int(height), int(width))
+    numbers = [_numbers(text, option) for text, option in ((mean, "--mean"), (std, "--std"))]
+    names = tuple(name.strip() for name in classes.split(","))
+    foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
+    proofs = [pictures.read(path, 1 if len(numbers[0]) == 1 == len(numbers[1]) else 3) for path in proof or []]
+    _say(workshop.wrap(foreign, out, proofs), as_json)
+
+
 def verify(
     files: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Models, x.onnx.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each model.")] = False,
@@ -196,6 +234,13 @@ def _workshop(name: str) -> Any:
         raise ConfigError("E_EXTRA_MISSING", f"{error.name} is not installed; pip install 'inspector[train]'") from error
 
 
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}; numbers with commas between", param_hint=option) from error
+
+
 def _same(found: tuple[str, ...], known: tuple[str, ...], data: Path) -> None:
     if found != known:
         raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(data))
@@ -215,4 +260,4 @@ def _say(model: Model, as_json: bool) -> None:
         return
     held = card.metrics.get("held_out", {})
     shown = ", ".join(f"{name} {value}" for name, value in held.items() if isinstance(value, (int, float)))
-    typer.echo(f"{model.path}: {card.task} of {', '.join(card.classes)}; held out: {shown}")
+    typer.echo(f"{model.path}: {card.task} of {', '.join(card.classes)}" + (f"; held out: {shown}" if shown else ""))

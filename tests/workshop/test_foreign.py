@@ -1,0 +1,107 @@
+"""A foreign float model answers after wrapping as it did before, and what cannot be wrapped is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from inspector.__main__ import application
+from inspector.neural import model as models
+from inspector.records import ConfigError
+from inspector.workshop import foreign
+from tests.neural import nets
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def convolved(
+    path: Path, outputs: int, *, sides: tuple[int | str, int | str] = (32, 48), step: int = 1, pooled: bool = False, opset: int = 17
+) -> Path:
+    """Float (1, 3, H, W) → a convolution with weights at random → (1, outputs, H/step, W/step), or (1, outputs, 1, 1) when pooled."""
+    random = np.random.default_rng(7)
+    weight = numpy_helper.from_array(random.normal(size=(outputs, 3, 3, 3)).astype(np.float32), "weight")
+    nodes = [helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1, 1, 1, 1], strides=[step, step])]
+    shape: list[int | str] = [1, outputs, *(side // step if isinstance(side, int) else f"{side}_out" for side in sides)]
+    if pooled:
+        nodes.append(helper.make_node("GlobalAveragePool", ["y"], ["z"]))
+        shape = [1, outputs, 1, 1]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, *sides])
+    y = helper.make_tensor_value_info("z" if pooled else "y", TensorProto.FLOAT, shape)
+    made = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], [weight]), opset_imports=[helper.make_opsetid("", opset)], ir_version=8
+    )
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(("outputs", "classes", "step"), [(2, ("pit",), 1), (1, ("pit",), 1), (4, ("a", "b", "c"), 4)])
+def test_a_segmenter_answers_as_before(tmp_path: Path, outputs: int, classes: tuple[str, ...], step: int) -> None:
+    path = convolved(tmp_path / "theirs.onnx", outputs, step=step)
+    model = foreign.wrap(foreign.Foreign(path, "segmentation", classes, mean=MEAN, std=STD), tmp_path / "ours.onnx")
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    class_map, score_map = model.run(image)
+    x = ((image[..., ::-1] / 255.0 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    logits = models.session_of(path.read_bytes(), "x").run(None, {"x": x})[0].astype(np.float64)
+    if outputs == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    shares = shares.repeat(step, axis=2).repeat(step, axis=3)
+    assert np.abs(score_map / 255.0 - (1 - shares[:, 0])).max() <= 0.5 / 255 + 1e-3
+    assert (class_map == shares.argmax(axis=1)).mean() > 0.999
+
+
+def test_a_pooled_classifier_with_dynamic_sides(tmp_path: Path) -> None:
+    path = convolved(tmp_path / "theirs.onnx", 3, sides=("h", "w"), pooled=True)
+    model = foreign.wrap(foreign.Foreign(path, "classification", ("a", "b", "c"), (40, 40), mean=MEAN, std=STD), tmp_path / "ours.onnx")
+    assert (model.card.input.height, model.card.input.width, model.card.input.channels) == (40, 40, 3)
+    (scores,) = model.run(np.zeros((2, 40, 40, 3), np.uint8)[:1])
+    assert scores.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_command_wraps_and_verifies(tmp_path: Path) -> None:
+    path = convolved(tmp_path / "theirs.onnx", 2)
+    run = CliRunner()
+    ours = str(tmp_path / "ours.onnx")
+    done = run.invoke(application(), ["model", "import", str(path), "--task", "segmentation", "--classes", "pit", "--out", ours])
+    assert done.exit_code == 0, done.output
+    assert run.invoke(application(), ["model", "verify", ours]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"classes": ("a", "b")}, "E_MODEL_OUTPUT"),
+        ({"size_px": (64, 64)}, "E_MODEL_INPUT"),
+        ({"mean": (0.5, 0.5)}, "E_MODEL_INPUT"),
+        ({"std": (0.0,)}, "E_MODEL_INPUT"),
+        ({"layout": "nhwc"}, "E_MODEL_INPUT"),
+        ({"task": "classification"}, "E_MODEL_OUTPUT"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, given: dict[str, object], code: str) -> None:
+    path = convolved(tmp_path / "theirs.onnx", 2)
+    wish = foreign.Foreign(**{"path": path, "task": "segmentation", "classes": ("pit",), **given})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        foreign.wrap(wish, tmp_path / "ours.onnx")
+    assert caught.value.code == code
+
+
+def test_what_is_no_float_model_or_reaches_outside_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.onnx"
+    wish = foreign.Foreign(path, "segmentation", ("pit",))
+    for content, code in ((nets.brightness(), "E_MODEL_INPUT"), (b"text", "E_MODEL_PARSE")):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=code):
+            foreign.wrap(wish, tmp_path / "ours.onnx")
+    convolved(path, 2, opset=11)
+    with pytest.raises(ConfigError, match="E_MODEL_OP"):
+        foreign.wrap(wish, tmp_path / "ours.onnx")
+    made = onnx.load(convolved(path, 2))
+    onnx.save(made, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
+    with pytest.raises(ConfigError, match="E_MODEL_EXTERNAL"):
+        foreign.wrap(wish, tmp_path / "ours.onnx")
