@@ -4,7 +4,8 @@ Words
   part      what lies on the belt: a template (or contours alone, in mm, y up)
   look      the ranges from which each picture draws its light, surface, optics, noise and defects (`look.Look`)
   surface   scratch 1, dent 2, stain 3, pit 4, crack 5: their pixels stand in `Drawn.mask` with these numbers
-  outline   burr, notch, missing_hole, small_hole, extra_material: made by editing contours; in `Drawn.defects`, never in the mask
+  outline   burr, notch, extra_material, and holes that are missing, extra, small, large or moved: made by editing contours; in
+            `Drawn.defects`, never in the mask
 
 Training pictures. `draw(...)` gives the camera's picture, `on_raster(drawn, template)` picture and mask on the template's raster: what a
 check is given of a part that was found, hence what a network is trained on. `inspector synth --raster` writes these as a plain

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from inspector.records import Contour
 from inspector.scene.look import DefectKind, Look
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from inspector.records import Contour, Floats, Template
+    from inspector.records import Floats, Template
 
 TRIES = 60
 
@@ -28,8 +29,9 @@ TRIES = 60
 @dataclass(frozen=True, slots=True)
 class Defect:
     """One known defect. `at_mm` its centre in the drawing; `size_mm` (along, across): a scratch's length and width, a dent's diameters,
-    a burr's width and height, a hole's old and new diameter. `feature` is the contour that an outline defect spoils, else empty.
-    `contrast_ratio` is the change of the surface's grey level (0 for the outline). `bbox_px` (x, y, w, h) in the picture.
+    a burr's width and height, a hole's old and new diameter (as the drawing has it and as it is), a moved hole's diameter and way.
+    `feature` is the contour that an outline defect spoils, else empty. `contrast_ratio` is the change of the surface's grey level (0 for
+    the outline), `depth_um` the depth of a hollow that gives this contrast under light from 45°. `bbox_px` (x, y, w, h) in the picture.
     """
 
     kind: DefectKind
@@ -37,6 +39,7 @@ class Defect:
     size_mm: tuple[float, float]
     feature: str = ""
     contrast_ratio: float = 0.0
+    depth_um: float = 0.0
     bbox_px: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -145,7 +148,7 @@ def _edge(
 def _hole(
     rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
-    """A hole that is missing, or one that is too small; None for a part without a hole to spoil."""
+    """A hole that is missing, of another size, or in another place; None for a part without a hole to spoil."""
     holes = [i for i, c in enumerate(contours) if c.kind == "hole" and not any(_within(o, c) for o in contours if o.kind == "island")]
     for i in rng.permutation(holes):
         contour = contours[int(i)]
@@ -158,14 +161,40 @@ def _hole(
         radius_mm = math.sqrt(abs(area) / math.pi)
         if kind == "missing_hole":
             return (*contours[:i], *contours[i + 1 :]), Defect(kind, at_mm, (2 * radius_mm, 0.0), contour.name), points
+        tolerance_mm = -contour.inward_mm if kind == "large_hole" else contour.outward_mm
         least_mm = look.least_edge_px / 2 * mm_per_px * rng.uniform(1.0, 1.5)
-        less_mm = max(contour.outward_mm * rng.uniform(*look.beyond_tolerance_ratio), least_mm)
-        if less_mm > 0.6 * radius_mm:
+        by_mm = max(tolerance_mm * rng.uniform(*look.beyond_tolerance_ratio), least_mm)
+        if kind == "moved_hole":
+            turn = rng.uniform(0, 2 * math.pi)
+            spoiled = points + by_mm * np.array([math.cos(turn), math.sin(turn)])
+            size = (2 * radius_mm, by_mm)
+        else:
+            by_mm = by_mm if kind == "large_hole" else -by_mm
+            spoiled = centre + (points - centre) * (1 + by_mm / radius_mm)
+            size = (2 * radius_mm, 2 * (radius_mm + by_mm))
+        others = [c for c in contours if c is not contour]
+        if (
+            abs(by_mm) > 0.6 * radius_mm
+            or min(-depth_mm(others, (float(x), float(y))) for x, y in spoiled[:: max(1, len(spoiled) // 16)]) < by_mm
+        ):
             continue
-        smaller = replace(contour, points_mm=centre + (points - centre) * (1 - less_mm / radius_mm), circle=None)
-        defect = Defect(kind, at_mm, (2 * radius_mm, 2 * (radius_mm - less_mm)), contour.name)
-        return (*contours[:i], smaller, *contours[i + 1 :]), defect, points
+        changed = replace(contour, points_mm=spoiled, circle=None)
+        return (*contours[:i], changed, *contours[i + 1 :]), Defect(kind, at_mm, size, contour.name), np.concatenate([points, spoiled])
     return None
+
+
+def _extra_hole(
+    rng: np.random.Generator, contours: tuple[Contour, ...], look: Look, mm_per_px: float
+) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
+    """A round hole where the drawing has none, as large as the smallest that a drill makes; None for a part without the room."""
+    radius_mm = max(0.75, 4 * mm_per_px) * rng.uniform(1.0, 2.0)
+    placed = _place(rng, contours, None, _circle(radius_mm, 48), 6 * mm_per_px)
+    if placed is None:
+        return None
+    points, centre = placed
+    diameter_mm = 2 * float(np.hypot(*(points[0] - centre)))
+    hole = Contour("extra", "hole", contours[0].layer, points[::-1], True, 0.0, 0.0)
+    return (*contours, hole), Defect("extra_hole", (float(centre[0]), float(centre[1])), (0.0, diameter_mm), "extra"), points
 
 
 def _within(inner: Contour, outer: Contour) -> bool:
@@ -177,7 +206,9 @@ def spoil_outline(
     rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
     """Contours with a geometric defect in them, the defect, and the points (N, 2) in mm that it spans; None where it fits nowhere."""
-    make = _hole if kind in ("missing_hole", "small_hole") else _edge
+    if kind == "extra_hole":
+        return _extra_hole(rng, contours, look, mm_per_px)
+    make = _hole if kind in ("missing_hole", "small_hole", "large_hole", "moved_hole") else _edge
     return make(rng, contours, kind, look, mm_per_px)
 
 
@@ -320,8 +351,8 @@ def _paint_pit(centre: Floats, radius_mm: float, contrast: float) -> Callable[..
     return paint
 
 
-def _circle(radius_mm: float) -> Floats:
-    t = np.arange(8) * (math.pi / 4)
+def _circle(radius_mm: float, sides: int = 8) -> Floats:
+    t = np.arange(sides) * (2 * math.pi / sides)
     return radius_mm * np.column_stack([np.cos(t), np.sin(t)])
 
 
@@ -339,7 +370,8 @@ def mark_surface(
         length_mm = float(np.hypot(*np.diff(points, axis=0).T).sum())
         middle = points.mean(axis=0)
         reach = np.concatenate([points - width_mm, points + width_mm])
-        defect = Defect(kind, (float(middle[0]), float(middle[1])), (length_mm, width_mm), "", more["contrast"])
+        depth_um = 500 * abs(more["contrast"]) * width_mm  # a groove with straight flanks
+        defect = Defect(kind, (float(middle[0]), float(middle[1])), (length_mm, width_mm), "", more["contrast"], depth_um)
         return Mark(defect, reach, _paint_line(points, width_mm, more["contrast"], kind == "scratch"))
     ranges = {
         "dent": (look.dent_radius_mm, look.dent_contrast_ratio),
@@ -366,4 +398,6 @@ def mark_surface(
         paint = _paint_pit(centre, radius_mm, contrast)
         size, reach_mm = (2 * radius_mm, 2 * radius_mm), 1.8 * radius_mm
     reach = centre + _circle(reach_mm)
-    return Mark(Defect(kind, (float(centre[0]), float(centre[1])), size, "", contrast), reach, paint)
+    # A bowl of depth D, exp(−2ρ²) over ρ = r/R, is steepest at half its radius: there its slope is 2 exp(−½) D/R. A pit is a cone.
+    depth_um = {"dent": 500 * math.exp(0.5), "pit": 1000.0, "stain": 0.0}[kind] * abs(contrast) * radius_mm
+    return Mark(Defect(kind, (float(centre[0]), float(centre[1])), size, "", contrast, depth_um), reach, paint)

@@ -9,12 +9,35 @@ from pydantic import AfterValidator, Field
 from inspector.config import Strict
 
 Texture: TypeAlias = Literal["brushed", "cast", "painted", "rolled"]
-DefectKind: TypeAlias = Literal["scratch", "dent", "stain", "pit", "crack", "burr", "notch", "missing_hole", "small_hole", "extra_material"]
+DefectKind: TypeAlias = Literal[
+    "scratch",
+    "dent",
+    "stain",
+    "pit",
+    "crack",
+    "burr",
+    "notch",
+    "missing_hole",
+    "small_hole",
+    "extra_material",
+    "large_hole",
+    "moved_hole",
+    "extra_hole",
+]
 
 SURFACE: tuple[DefectKind, ...] = ("scratch", "dent", "stain", "pit", "crack")
 """Defects of the surface; the class in a mask is the index here plus one."""
 
-GEOMETRIC: tuple[DefectKind, ...] = ("burr", "notch", "missing_hole", "small_hole", "extra_material")
+GEOMETRIC: tuple[DefectKind, ...] = (
+    "burr",
+    "notch",
+    "missing_hole",
+    "small_hole",
+    "extra_material",
+    "large_hole",
+    "moved_hole",
+    "extra_hole",
+)
 """Defects of the outline; they are found by gauging and never stand in a mask."""
 
 
@@ -32,8 +55,9 @@ class Look(Strict):
     """Ranges are [least, most], uniform. Grey levels are of 255, ratios are relative to the grey level that they change.
 
     `defect_ratio` of the parts have one to `most_defects` defects out of `kinds`. Sizes of surface defects are in mm, their contrast is
-    a ratio of the surface's grey level. Geometric defects are as large as `beyond_tolerance_ratio` times the contour's tolerance, and
-    no smaller than `least_edge_px`: what a caliper would call out of tolerance.
+    a ratio of the surface's grey level: of a hollow under light from 45° it is the slope of its flank, so a scratch 0.2 mm wide and 30 µm
+    deep has 2 · 0.03 / 0.2 = 0.3; the truth says that depth. Geometric defects are as large as `beyond_tolerance_ratio` times the
+    contour's tolerance, and no smaller than `least_edge_px`: what a caliper would call out of tolerance.
     """
 
     defect_ratio: float = Field(default=0.3, ge=0, le=1)

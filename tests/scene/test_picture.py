@@ -140,7 +140,17 @@ def test_resampling_keeps_corners_and_length(step_mm: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sign"), [("burr", 1), ("notch", -1), ("missing_hole", 1), ("small_hole", 1), ("extra_material", 1), ("scratch", 0)]
+    ("kind", "sign"),
+    [
+        ("burr", 1),
+        ("notch", -1),
+        ("missing_hole", 1),
+        ("small_hole", 1),
+        ("extra_material", 1),
+        ("large_hole", -1),
+        ("extra_hole", -1),
+        ("scratch", 0),
+    ],
 )
 def test_outline_defects_add_or_take_material(kind: DefectKind, sign: int) -> None:
     """Against the good part at the same place: the bright area within the defect's box grows with a burr and shrinks with a notch."""
