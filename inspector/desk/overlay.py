@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -166,4 +167,5 @@ def _close_ups(markers: Sequence[Marker], boxes: Sequence[Box], line: float) -> 
     side = CLOSE_UP_PX * line
     found = [(m.x, m.y, side, f"{m.index}: {m.label}") for m in markers if not m.ok]
     found += [(b.x + b.width / 2, b.y + b.height / 2, max(side, 1.25 * max(b.width, b.height)), b.label) for b in boxes]
+    found = [f for i, f in enumerate(found) if all(math.dist(f[:2], before[:2]) > side / 10 for before in found[:i])]
     return [CloseUp(f"{x - wide / 2:.1f} {y - wide / 2:.1f} {wide:.1f} {wide:.1f}", label) for x, y, wide, label in found[:MOST_CLOSE_UPS]]

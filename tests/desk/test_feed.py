@@ -33,7 +33,7 @@ def test_what_the_gate_tells_reaches_the_board(tmp_path: Path) -> None:
             def told(parts: int) -> bool:
                 verdicts.step()
                 alarms.step()
-                return len(page.parts()) == parts
+                return len(page.parts()) == parts and not page.glance(time.monotonic_ns()).stale
 
             until(lambda: told(5), within_s=20)
             glance = page.glance(time.monotonic_ns())
