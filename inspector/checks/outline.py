@@ -32,12 +32,14 @@ NEEDS_RASTER = False
 
 class Settings(Strict):
     """`least_seen_ratio` of each contour must be seen. `run` samples (about one a pixel) are taken together by their median, so that
-    noise and a speck of dust are no deviation; None chooses by the noise of the picture.
+    noise and a speck of dust are no deviation; None chooses by the noise of the picture. `contours` are the names of those that are
+    judged, where not all can be seen (a deep dark hole in a dark part); `extra` says whether what is not in the drawing is told.
     """
 
     least_seen_ratio: float = Field(default=0.7, ge=0, le=1)
     run: int | None = Field(default=None, ge=1, le=101)
     extra: bool = True
+    contours: list[str] | None = Field(default=None, min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class Outline:
     def _judge(self, gauged: Gauged) -> tuple[Finding, ...]:
         out: list[Finding] = []
         run = self.settings.run or chosen_run(gauged.noise_mm / max(gauged.spacing_mm, 1e-9))
+        judged = self.settings.contours
         for index, contour in enumerate(self.contours):
+            if judged is not None and contour.name not in judged:
+                continue
             out += self._contour(gauged, index, contour, run)
         if self.settings.extra:
             count = {"hole": 0, "material": 0}
@@ -109,7 +114,12 @@ def worst_of(deviations: Floats, inward_mm: float, outward_mm: float) -> int:
 
 
 def build(settings: Settings, name: str, plan: Plan) -> Outline:
-    """The check. Raises `ConfigError` E_CFG_TEMPLATE where the recipe has no template."""
+    """The check. Raises `ConfigError` E_CFG_TEMPLATE where the recipe has no template, E_CFG_CONTOUR for a contour that it has not."""
     if plan.template is None:
         raise ConfigError("E_CFG_TEMPLATE", "the outline is measured against a drawing; the recipe has no template", key=f"{name}.kind")
-    return Outline(name, settings, tuple(c for c in plan.template.contours if c.closed and len(c.points_mm) >= 3))
+    contours = tuple(c for c in plan.template.contours if c.closed and len(c.points_mm) >= 3)
+    unknown = sorted(set(settings.contours or ()) - {c.name for c in contours})
+    if unknown:
+        known = ", ".join(c.name for c in contours)
+        raise ConfigError("E_CFG_CONTOUR", f"{', '.join(unknown)}; the drawing has {known}", key=f"{name}.contours")
+    return Outline(name, settings, contours)

@@ -122,6 +122,13 @@ def test_a_batch_gives_as_many_answers() -> None:
     assert len(check([view(gauged())] * 3)) == 3
 
 
+def test_only_the_named_contours_are_judged() -> None:
+    check = outline.build(outline.Settings(contours=["outer"]), "outline", plan())
+    assert {f.feature for f in check([view(gauged())])[0]} == {"outer"}
+    with pytest.raises(ConfigError, match=r"E_CFG_CONTOUR.*hole-99; the drawing has outer"):
+        outline.build(outline.Settings(contours=["outer", "hole-99"]), "outline", plan())
+
+
 def test_without_a_template_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="E_CFG_TEMPLATE"):
         outline.build(outline.Settings(), "outline", Plan("c", None, None, None, (), False))
