@@ -45,6 +45,7 @@ logging.getLogger("ezdxf").addHandler(logging.NullHandler())  # what it finds is
 MAX_BYTES = 32 << 20
 MAX_ENTITIES = 100_000
 MAX_POINTS = 2_000_000
+MOST_WARNINGS = 200
 MAX_DEPTH = 8
 MAX_SECONDS = 5.0
 LINE_SECONDS, RECORD_SECONDS = 1.5e-6, 1.2e-4
@@ -66,7 +67,7 @@ ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 NOT_CUT_LAYER = re.compile(
     r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|(?<!con)text(?!ur)|annot|notes?\b|label|dim(s|ens.*)?\b|"
     r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
-    r"viewport|vport|hatch|schraff|^zone|^ignore",
+    r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed|^zone|^ignore",
     re.IGNORECASE,
 )
 NOT_CUT_LINETYPE = re.compile(r"cent(er|re)|hidden|dash|phantom|dot|divide|mitte|strich|verdeckt|ACAD_ISO0[2-9]|ACAD_ISO1", re.IGNORECASE)
@@ -159,7 +160,8 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
         contours=contours,
         parts=parts,
         ignored=tuple(Ignored(*key, count) for key, count in sorted(notes.ignored.items())),
-        warnings=tuple(notes.warnings),
+        warnings=tuple(notes.warnings[:MOST_WARNINGS])
+        + ((f"and {more} more",) if (more := len(notes.warnings) - MOST_WARNINGS) > 0 else ()),
         side=side,
     )
 
