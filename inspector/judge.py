@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from inspector.geometry import raster
 from inspector.interfaces import Clock
@@ -97,6 +98,10 @@ def _judge_batch(batch: list[_Case], plan: Plan, now_ns: Clock) -> None:
 def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     """The frame with its drawing laid over it; None when the part was not found, which is a finding."""
     frame = case.frame
+    if plan.straighten is not None:
+        start_ns = now_ns()
+        frame = replace(frame, image=plan.straighten(frame.image))
+        case.spent_ns["straighten"] = now_ns() - start_ns
     if plan.locator is None:
         return View(frame, None, plan.template, frame.image)
     start_ns = now_ns()

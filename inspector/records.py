@@ -239,6 +239,8 @@ class Plan:
 
     `locator` finds the template (None: the whole picture is judged as it is); its type is the geometry's. `checks` are
     (name, check) in the order of the configuration; `raster` says whether any of them reads the part on the template's raster.
+    `straighten` takes a picture to what a lens without distortion would have shown (None: it has none to speak of); all is then judged,
+    and every px of findings and evidence is, in the straightened picture.
     `load_model` is there while checks are built: (path, threads=, task=) → the network, loaded once for all recipes.
     """
 
@@ -250,6 +252,7 @@ class Plan:
     raster: bool
     least_score_ratio: float = 0.6
     load_model: Any = None
+    straighten: Callable[[Image], Image] | None = None
 
 
 @dataclass(frozen=True, slots=True)

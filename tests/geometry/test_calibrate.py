@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,9 +19,23 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from inspector.__main__ import application
-from inspector.geometry import calibrate, dxf, raster, template
+from inspector.geometry import calibrate, dxf, locate, raster, template
 from inspector.geometry.coverage import coverage
-from inspector.records import Calibration, ConfigError, ConfigErrors, Pose, Template
+from inspector.judge import judge
+from inspector.records import (
+    Calibration,
+    ConfigError,
+    ConfigErrors,
+    Decision,
+    Finding,
+    Frame,
+    Plan,
+    Pose,
+    Recipe,
+    Stamp,
+    Template,
+    View,
+)
 
 Points: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -320,3 +335,37 @@ def test_the_command_refuses_what_is_no_picture(tmp_path: Path) -> None:
         result = CliRunner().invoke(application(), arguments)
         assert isinstance(result.exception, ConfigError)
         assert result.exception.code == "E_IMAGE"
+
+
+def test_the_judge_sees_straightened_pictures() -> None:
+    truth = lens(-0.12)
+    pose = Pose(50, 420, 0.1, 5.0, 1, 0)
+    frame = Frame(Stamp("cam", 1, 0, None, (ROWS, COLUMNS)), part_picture(pose, truth))
+    built = plate()
+    seen: list[View] = []
+
+    def look(views: Sequence[View]) -> list[tuple[Finding, ...]]:
+        seen.extend(views)
+        return [(Finding("look", "part", 1.0, None, None, "count"),)]
+
+    locator = locate.compile(built, scale_px_per_mm=5.0)
+    plan = Plan("cam", built, locator, truth, (("look", look),), False, straighten=calibrate.undistorter(truth))
+    (inspection,) = judge([frame], Recipe("", {"cam": plan}, (), ("locate", "look")), lambda: 0)
+    assert inspection.pose is not None
+    assert inspection.pose.x_px == pytest.approx(pose.x_px, abs=0.02)
+    assert inspection.pose.angle_rad == pytest.approx(pose.angle_rad, abs=1e-4)
+    assert "straighten" in inspection.spent_ns
+    deviation = seen[0].gauged.deviation_mm[seen[0].gauged.seen & seen[0].gauged.trusted]
+    assert np.percentile(np.abs(deviation), 99) < 0.03
+    plain = judge([frame], Recipe("", {"cam": replace(plan, straighten=None)}, (), ("locate", "look")), lambda: 0)
+    assert plain[0].pose is not None
+    bent = seen[-1].gauged.deviation_mm[seen[-1].gauged.seen & seen[-1].gauged.trusted]
+    assert np.percentile(np.abs(bent), 99) > 0.3
+
+
+def test_a_picture_of_another_size_is_not_judged() -> None:
+    plan = Plan("cam", None, None, lens(-0.1), (), False, straighten=calibrate.undistorter(lens(-0.1)))
+    frame = Frame(Stamp("cam", 1, 0, None, (100, 100)), np.zeros((100, 100), np.uint8))
+    (inspection,) = judge([frame], Recipe("", {"cam": plan}, (), ()), lambda: 0)
+    assert inspection.decision is Decision.UNJUDGED
+    assert "E_CAL_SIZE" in inspection.reason_text
