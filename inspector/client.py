@@ -456,7 +456,7 @@ class Subscriber:
                     self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, header.seq - 1, "not kept"))
                     self._give(Message(None, header, payload, True))
             return
-        body = protocol.loads(payload)
+        _, body = protocol.said(frames)
         if fill is None or body.get("id") != fill.number:
             if name == b"REFUSE" and fill is not None:
                 fill.asked, fill.since_ns = False, self._clock() + REPLAY_AGAIN_NS

@@ -702,20 +702,19 @@ class Arbiter:
     def _on_received(self, now_ns: int, item: Received) -> None:
         identity, user, frames = item
         try:
-            if len(frames) != 3:
-                raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
-            name = frames[0].decode("ascii", "replace")
+            if len(frames) == 3 and frames[0] == b"RETURN":
+                name, body = "RETURN", dict[str, Any]()
+            else:
+                name, body = protocol.said(frames)
             handler = self._commands.get(name)
             if handler is None:
                 raise Refused("command", f"{name[:20]!r}")
-            if len(frames[2]) > protocol.LARGEST_PAYLOAD_BYTES:
-                raise Refused("size", f"{len(frames[2])} bytes")
             gateway = self.sessions.get(identity)
             if gateway is None and name not in ("HELLO", "PING"):
                 raise Refused("state", f"{name} before HELLO")
             if gateway is not None and gateway.user != user:
                 raise Refused("auth", "another user than at HELLO")
-            handler(self, now_ns, item, gateway, b"" if name == "RETURN" else protocol.loads(frames[2] or b"{}"))
+            handler(self, now_ns, item, gateway, body)
         except Refused as error:
             self._fault(now_ns, identity, error)
 
@@ -889,7 +888,8 @@ class Arbiter:
             raise Refused("order", f"TRIG {part_seq} after {last}")
         encoder = body.get("encoder")
         counts = encoder if isinstance(encoder, int) and not isinstance(encoder, bool) else None
-        self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, now_ns, counts, challenge=body.get("challenge") is True))
+        at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
+        self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, challenge=body.get("challenge") is True))
 
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
@@ -924,7 +924,7 @@ class Arbiter:
         self._alarm(now_ns, "GATEWAY", "info", f"{gateway.hello.client} says goodbye")
         self._close(now_ns, item.identity)
 
-    def _cmd_return(self, now_ns: int, item: Received, gateway: Session, body: bytes) -> None:
+    def _cmd_return(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         head, payload = item.frames[1:]
         protocol.parse(head, payload)
         self._out.append(Returned(gateway.hello.client, head, payload))

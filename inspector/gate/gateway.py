@@ -145,7 +145,7 @@ class Gateway:
             if name == b"HB":
                 self._heartbeat(now_ns, protocol.parse(head, payload), payload)
                 return []
-            return self._told(now_ns, name.decode("ascii", "replace"), protocol.loads(payload))
+            return self._told(now_ns, *protocol.said(frames))
         except Refused as error:
             self.faults[error.why] = self.faults.get(error.why, 0) + 1
             return []

@@ -182,6 +182,7 @@ class Ledger:
         self._exposures: dict[tuple[str, int], Part] = {}
         self._past: dict[tuple[str, int], tuple[int, int]] = {}
         self._next: dict[str, int] = {}
+        self._last_at: dict[str, int] = {}
         self._down: dict[str, str] = {}
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
         self._triggers = self._passed = self._reject = self._not_inspected = 0
@@ -272,6 +273,9 @@ class Ledger:
         if self._absent is not None:
             notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
             return notes
+        overdue = self._close_if_overdue(now_ns, part)
+        if overdue:
+            return notes + overdue
         for key in [key for key, entry in room.waiting.items() if self._nearest(room, entry.at_counts, entry.at_ns) is part]:
             entry = room.waiting.pop(key)
             if entry.camera in part.bound:
@@ -320,6 +324,7 @@ class Ledger:
         """Vision is ready: exposures are numbered anew, parts wait for it from now on."""
         self._absent = None
         self._next.clear()
+        self._last_at.clear()
         self._past.clear()
         self._down.clear()
         for lane in self._lanes.values():
@@ -411,11 +416,15 @@ class Ledger:
         if self._absent is not None:
             return [self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent)]
         notes = self._bind(part, camera, seq, complete=complete or lost, uid=uid)
-        if lost:
+        stale = not lost and at_ns <= self._last_at.get(camera, at_ns - 1)
+        if not lost and not stale:
+            self._last_at[camera] = at_ns
+        if stale:
+            text = f"exposure {seq} of {camera} is older than the one before: a picture of another part"
+            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text, {}))
+        elif lost:
             notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost", {}))
-        elif part.act_by_ns <= now_ns:
-            notes.append(self._close_by_votes(part))
-        return notes
+        return notes + self._close_if_overdue(now_ns, part)
 
     def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:
         """The part whose place is nearest and within the window, open or closed a moment ago; by time where there is no encoder."""
@@ -455,6 +464,12 @@ class Ledger:
                 return []  # a second word can only take a PASS away
         part.votes[camera] = vote
         if None in part.votes.values():
+            return []
+        return [self._close_by_votes(part)]
+
+    def _close_if_overdue(self, now_ns: int, part: Part) -> list[Note]:
+        """A part that waited in a buffer until its time was over never waits in the ledger."""
+        if part.act_by_ns > now_ns or part.part_seq not in self._lanes[part.lane].open:
             return []
         return [self._close_by_votes(part)]
 

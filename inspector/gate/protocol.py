@@ -1,8 +1,8 @@
 """INSP/1 on the wire: the 64-byte header, CRC-32C, topics, commands, and the chain that ties one event to the next.
 
-Pure: bytes in, bytes and records out. A message of the gate or replay socket is `[command][header or empty][payload]`, one of the events
-socket `[topic][header][payload]`. The payload is UTF-8 JSON; whole numbers that may pass 2**53 are strings in it, because a Node
-reader would lose their last digits.
+Pure: bytes in, bytes and records out. A message of the gate or replay socket is `[command][header][payload]`, where a message that is no
+event has its checksum instead of a header; one of the events socket is `[topic][header][payload]`. The payload is UTF-8 JSON; whole
+numbers that may pass 2**53 are strings in it, because a Node reader would lose their last digits.
 
 The chain: every event's payload ends with its own digest, `…,"hash":"<64 hex digits>"}`, and
 
@@ -301,8 +301,21 @@ def loads(data: bytes) -> dict[str, Any]:
 
 
 def command(name: str, body: Mapping[str, Any] | None = None) -> Frames:
-    """A message without header: `[name][][JSON]`."""
-    return [name.encode(), b"", dumps(body if body is not None else {})]
+    """A message without header: `[name][CRC-32C of name ‖ payload, 4 bytes][JSON]`."""
+    payload = dumps(body if body is not None else {})
+    return [name.encode(), _CRC.pack(crc32c(name.encode() + payload)), payload]
+
+
+def said(frames: Sequence[bytes]) -> tuple[str, dict[str, Any]]:
+    """(name, body) of a message without header; raises `Refused`. The checksum may be left out (an empty frame), not be wrong."""
+    if len(frames) != 3:
+        raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
+    name, check, payload = frames
+    if len(payload) > LARGEST_PAYLOAD_BYTES:
+        raise Refused("size", f"{len(payload)} bytes")
+    if check and check != _CRC.pack(crc32c(name + payload)):
+        raise Refused("crc", "checksum differs")
+    return name.decode("ascii", "replace"), loads(payload or b"{}")
 
 
 def u64(body: Mapping[str, Any], field: str, default: int | None = None) -> int:

@@ -105,15 +105,12 @@ class Server:
     def step(self, now_ns: int, identity: bytes, frames: Frames, now: Now) -> list[Answer]:
         """The answers to one message."""
         try:
-            if len(frames) != 3:
-                raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
-            body = protocol.loads(frames[2] or b"{}")
-            name = frames[0]
-            if name == b"SNAPSHOT":
+            name, body = protocol.said(frames)
+            if name == "SNAPSHOT":
                 return self._snapshot(identity, now)
-            if name == b"REPLAY":
+            if name == "REPLAY":
                 return self._replay(identity, body, now) + self.tick(now_ns)
-            if name == b"MORE":
+            if name == "MORE":
                 for run in self.runs.get(identity, []):
                     if run.number == body.get("id"):
                         run.waits = False

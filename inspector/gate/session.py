@@ -16,6 +16,7 @@ from inspector.gate.protocol import Flag, Frames, Refused
 
 RESEND_NS: Final = 20_000_000
 RESEND_EXPIRED_NS: Final = 200_000_000
+OFFSET_WINDOW_NS: Final = 60_000_000_000
 LARGEST_CREDIT: Final = 64
 LARGEST_QUEUE: Final = 4096
 PROFILES: Final = ("permit", "fire")
@@ -128,6 +129,22 @@ class Session:
     counted_from: dict[int, int] = field(default_factory=dict)
     """By lane: the PLC's count minus ours when it was first told."""
     count_off_since_ns: int | None = None
+    _offsets_ns: tuple[int, int, int] | None = None
+    """(since when, smallest of our clock minus the gateway's since then, and in the time before that)."""
+
+    def when(self, now_ns: int, gateway_ns: int) -> int:
+        """When, by our clock, something happened that the gateway's clock shows as `gateway_ns`; never later than now.
+
+        The smallest difference of the clocks seen in the last minute or two is the one with the least delay in it; what is more is how
+        long this message waited somewhere, and its deadline runs already. The minute bounds what two clocks can drift apart.
+        """
+        offset_ns = now_ns - gateway_ns
+        since_ns, least, before = self._offsets_ns or (now_ns, offset_ns, offset_ns)
+        if now_ns - since_ns > OFFSET_WINDOW_NS:
+            since_ns, least, before = now_ns, offset_ns, least
+        least = min(least, offset_ns)
+        self._offsets_ns = since_ns, least, before
+        return min(now_ns, gateway_ns + min(least, before))
 
     def fresh(self, now_ns: int) -> bool:
         """The gateway was heard within its lease."""

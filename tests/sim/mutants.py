@@ -1,0 +1,343 @@
+"""Deliberate mistakes in the core, each of which the simulator must catch: what proves that its checks can fail.
+
+A mutant patches one thing of the core for as long as its context lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+from inspector.gate import arbiter as core
+from inspector.gate import ledger, protocol
+from inspector.gate.arbiter import Arbiter
+from inspector.gate.gateway import Gateway, Slot
+from inspector.gate.ledger import Ledger, Vote
+from inspector.gate.session import Session
+from inspector.records import Decision, Reason, Verdict
+from tests.sim.world import Broken, World
+
+Patch = Callable[[], Any]
+PASS = (Verdict.PASS, 0, "")
+
+
+def _fuse(keep: Callable[[list[Vote | None]], bool]) -> Patch:
+    real = ledger.fuse
+
+    def fuse(votes: Any) -> Any:
+        cast = list(votes)
+        return PASS if keep(cast) else real(cast)
+
+    return lambda: patch.object(ledger, "fuse", fuse)
+
+
+def _decisions(votes: list[Vote | None]) -> list[Decision]:
+    return [vote.decision for vote in votes if vote is not None]
+
+
+def _method(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
+    return lambda: patch.object(owner, name, make(getattr(owner, name)))
+
+
+def _nothing(*_: Any, **__: Any) -> Any:
+    return []
+
+
+def _late(real: Any) -> Any:
+    return lambda self, now_ns, position=None: real(self, now_ns - 200_000_000, position)
+
+
+def _lost_forgotten(real: Any) -> Any:
+    def exposure(self: Ledger, now_ns: int, camera: str, seq: int, *rest: Any, **kinds: Any) -> Any:
+        if kinds["lost"]:
+            return []
+        self._next[camera] = seq
+        return real(self, now_ns, camera, seq, *rest, **kinds)
+
+    return exposure
+
+
+def _twice(real: Any) -> Any:
+    def exposure(self: Ledger, now_ns: int, camera: str, seq: int, *rest: Any, **kinds: Any) -> Any:
+        self._next[camera] = min(self._next.get(camera, seq), seq)
+        return real(self, now_ns, camera, seq, *rest, **kinds)
+
+    return exposure
+
+
+def _reused(real: Any) -> Any:
+    def event(self: Arbiter, now_ns: int, stream: str, *rest: Any, **more: Any) -> Any:
+        if self.heads[stream] % 20 == 19:
+            self.heads[stream] -= 1
+        return real(self, now_ns, stream, *rest, **more)
+
+    return event
+
+
+def _chain(real: Any) -> Any:
+    def event(self: Arbiter, now_ns: int, stream: str, *rest: Any, **more: Any) -> Any:
+        before = self._chain[stream]
+        record = real(self, now_ns, stream, *rest, **more)
+        if record.header.seq % 10 == 0:
+            self._chain[stream] = before
+        return record
+
+    return event
+
+
+def _no_hold(*prefixes: str) -> Patch:
+    real = Arbiter._hold
+
+    def hold(self: Arbiter, now_ns: int, name: str, text: str, code: str) -> None:
+        if not name.startswith(prefixes):
+            real(self, now_ns, name, text, code)
+
+    return lambda: patch.object(Arbiter, "_hold", hold)
+
+
+def _state_forgotten(real: Any) -> Any:
+    def become(self: Arbiter, now_ns: int, state: core.State) -> None:
+        self.state = state
+        self._holds.pop("state", None)
+
+    return become
+
+
+def _permit_kept(real: Any) -> Any:
+    def beats(self: Arbiter, now_ns: int, *, at_once: bool = False) -> None:
+        holds, self._holds = self._holds, {} if any(self._permits.values()) else self._holds
+        real(self, now_ns, at_once=at_once)
+        self._holds = holds
+
+    return beats
+
+
+def _nan(real: Any) -> Any:
+    def judged(self: Arbiter, now_ns: int, item: core.Judged) -> None:
+        try:
+            protocol.loads(item.body)
+        except protocol.Refused:
+            item = item._replace(body=b"{}")
+        real(self, now_ns, item)
+
+    return judged
+
+
+def _complete(real: Any) -> Any:
+    return lambda self, part, camera, seq, *, complete, uid: real(self, part, camera, seq, complete=True, uid=uid)
+
+
+def _two_outcomes(real: Any) -> Any:
+    def close(self: Ledger, part: Any, *rest: Any) -> Any:
+        closed = real(self, part, *rest)
+        if part.part_seq % 7 == 0 and rest[0] is not Verdict.PASS:
+            self._lanes[part.lane].open[part.part_seq] = part
+            self._due.append((part.act_by_ns + 1, part.lane, part.part_seq))
+        return closed
+
+    return close
+
+
+def _miscounted(real: Any) -> Any:
+    def close(self: Ledger, part: Any, verdict: Verdict, *rest: Any) -> Any:
+        if verdict is Verdict.REJECT_NOT_INSPECTED:
+            self._not_inspected -= 1
+        return real(self, part, verdict, *rest)
+
+    return close
+
+
+def _forgotten(real: Any) -> Any:
+    def close(self: Ledger, part: Any, verdict: Verdict, reason: int, text: str) -> Any:
+        closed = real(self, part, verdict, reason, text)
+        if reason == Reason.FRAME_LOST:
+            self._lanes[part.lane].open.pop(part.part_seq, None)
+            self._not_inspected -= 1
+            self._triggers -= 1
+        return closed
+
+    return close
+
+
+def _credit(real: Any) -> Any:
+    def flow(self: Session, now_ns: int) -> Any:
+        credit, self.credit = self.credit, 1000
+        frames = real(self, now_ns)
+        self.credit = credit
+        return frames
+
+    return flow
+
+
+def _old_pictures(real: Any) -> Any:
+    def part(self: Ledger, *rest: Any, **kinds: Any) -> Any:
+        self._last_at.clear()
+        return real(self, *rest, **kinds)
+
+    return part
+
+
+def _no_window(real: Any) -> Any:
+    def nearest(self: Ledger, room: Any, at_counts: int | None, at_ns: int) -> Any:
+        parts = [p for p in room.open.values() if p.at_counts is not None]
+        return min(parts, key=lambda p: abs(p.at_counts - (at_counts or 0)), default=None)
+
+    return nearest
+
+
+def _first_camera(real: Any) -> Any:
+    def vote(self: Ledger, part: Any, camera: str, said: Vote) -> Any:
+        if said.decision is Decision.PASS and part.part_seq in self._lanes[part.lane].open:
+            for other in part.votes:
+                part.votes[other] = said
+            return [self._close_by_votes(part)]
+        return real(self, part, camera, said)
+
+    return vote
+
+
+def _uncounted(real: Any) -> Any:
+    def opened(self: Ledger, *rest: Any) -> Any:
+        part = real(self, *rest)
+        if part.part_seq % 5 == 0:
+            self._triggers -= 1
+        return part
+
+    return opened
+
+
+def _gap_forgotten(real: Any) -> Any:
+    def trigger(self: Ledger, now_ns: int, lane: int, part_seq: int, *rest: Any, **more: Any) -> Any:
+        if lane in self._lanes and self._lanes[lane].last_seq and part_seq > self._lanes[lane].last_seq:
+            self._lanes[lane].last_seq = part_seq - 1
+        return real(self, now_ns, lane, part_seq, *rest, **more)
+
+    return trigger
+
+
+def _future(real: Any) -> Any:
+    def opened(self: Ledger, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None) -> Any:
+        return real(self, max(now_ns, at_ns), lane, part_seq, at_ns, at_counts)
+
+    return opened
+
+
+def _old_numbers(real: Any) -> Any:
+    def present(self: Ledger) -> None:
+        before = dict(self._next)
+        real(self)
+        self._next.update(before)
+
+    return present
+
+
+def _same_epoch(real: Any) -> Any:
+    def begin(self: Arbiter, settings: Any, *, epoch: bytes, **more: Any) -> None:
+        real(self, settings, epoch=bytes(16), **more)
+
+    return begin
+
+
+def _slots_kept(real: Any) -> Any:
+    def told(self: Gateway, now_ns: int, name: str, body: Any) -> Any:
+        slots = self.slots
+        answers = real(self, now_ns, name, body)
+        self.slots = slots
+        return answers
+
+    return told
+
+
+def _guilty_no_more() -> Any:
+    real = Slot.__init__
+
+    def begin(self: Slot, *rest: Any, **more: Any) -> None:
+        real(self, *rest, **more)
+        self.passes = True
+
+    return patch.object(Slot, "__init__", begin)
+
+
+def _resend_other(real: Any) -> Any:
+    def frames(order: Any, now_ns: int, add: Any) -> Any:
+        sent = real(order, now_ns, add)
+        return [sent[0], protocol.pack(protocol.parse(sent[1], sent[2])._replace(ttl_us=2_000_000), sent[2]), sent[2]]
+
+    return staticmethod(frames)
+
+
+def _wrong_byte(real: Any) -> Any:
+    def event(self: Arbiter, now_ns: int, stream: str, kind: Any, body: Any, **more: Any) -> Any:
+        if more.get("verdict") == Verdict.REJECT_UNDECIDABLE:
+            more["verdict"] = Verdict.PASS
+        return real(self, now_ns, stream, kind, body, **more)
+
+    return event
+
+
+MUTANTS: dict[str, Patch] = {
+    "pass unless failed": _fuse(lambda votes: Decision.FAIL not in _decisions(votes)),
+    "pass if any camera passes": _fuse(lambda votes: Decision.PASS in _decisions(votes)),
+    "pass if nobody objects in words": _fuse(lambda votes: bool(votes) and set(_decisions(votes)) <= {Decision.PASS} and len(votes) > 0),
+    "the first camera decides": _method(Ledger, "_vote", _first_camera),
+    "late verdict accepted": _method(Ledger, "close_due", _late),
+    "overdue parts are never closed": _method(Ledger, "close_due", lambda real: _nothing),
+    "lost frame forgotten": _method(Ledger, "_exposure", _lost_forgotten),
+    "repeated frame makes a part": _method(Ledger, "_exposure", _twice),
+    "old picture judged": _method(Ledger, "_part_of_exposure", _old_pictures),
+    "exposure bound whatever its place": _method(Ledger, "_nearest", _no_window),
+    "incomplete frame may pass": _method(Ledger, "_bind", _complete),
+    "two outcomes for a part": _method(Ledger, "_close", _two_outcomes),
+    "a reject is not counted": _method(Ledger, "_close", _miscounted),
+    "a lost part is taken out of the books": _method(Ledger, "_close", _forgotten),
+    "a trigger is not counted": _method(Ledger, "_open", _uncounted),
+    "missing triggers forgotten": _method(Ledger, "trigger", _gap_forgotten),
+    "a stamp from the future lengthens the deadline": _method(Ledger, "_open", _future),
+    "exposure numbers kept over vision's restart": _method(Ledger, "present", _old_numbers),
+    "what is not finite may pass": _method(Arbiter, "_on_judged", _nan),
+    "sequence reused": _method(Arbiter, "_event", _reused),
+    "chain not continued": _method(Arbiter, "_event", _chain),
+    "header and payload differ": _method(Arbiter, "_event", _wrong_byte),
+    "permit whatever the state": _method(Arbiter, "_become", _state_forgotten),
+    "permit not dropped": _method(Arbiter, "_heartbeats", _permit_kept),
+    "permit with a camera down": _no_hold("camera:"),
+    "permit without a journal": _no_hold("journal"),
+    "permit for a silent gateway": _method(Session, "fresh", lambda real: lambda self, now_ns: True),
+    "permit with unconfirmed verdicts": lambda: patch.object(Session, "unconfirmed", PropertyMock(return_value=False)),
+    "credit ignored": _method(Session, "_flow", _credit),
+    "time to live made longer": lambda: patch.object(Session, "_frames", _resend_other(Session._frames)),
+    "rolled back journal not told": _method(Arbiter, "_rollback", lambda real: _nothing),
+    "epoch used again": _method(Arbiter, "__init__", _same_epoch),
+    "slots kept over epochs": _method(Gateway, "_told", _slots_kept),
+    "slots innocent from the start": _guilty_no_more,
+}
+"""Name → patch. Each is caught within `SEEDS` seeds."""
+
+SEEDS = 400
+
+
+@contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """The core with one mistake in it."""
+    with MUTANTS[name]():
+        yield
+
+
+def caught(name: str, seeds: range = range(SEEDS)) -> tuple[int, str] | None:
+    """(the first seed that catches the mutant, what it says); None when none does. A crash counts too."""
+    with mutated(name):
+        for seed in seeds:
+            try:
+                World(seed).run()
+            except Broken as error:
+                return seed, str(error)
+            except Exception as error:  # noqa: BLE001 - whatever the mistake leads to
+                return seed, f"{type(error).__name__}: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    for each in MUTANTS:
+        print(f"{each}: {caught(each)}", flush=True)

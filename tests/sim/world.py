@@ -1,0 +1,830 @@
+"""A line that exists only in numbers, driven by one seed: belt, encoder, part sensor, cameras, vision, journal, network, gateway and PLC,
+with a random set of faults, around the very core that the daemon runs (`gate.arbiter`, `gate.gateway`). No thread, no socket, no clock.
+
+The world knows the physical truth of each part, and after every step of the core it checks what must hold (`Broken` says what does not):
+one outcome per part, conservation, no PASS without a PASS of every camera for that very part in time, permit only with all its
+conditions, bounded queues, gapless chains, no number used twice, credit kept; and at the ejector: no bad part passes. In the end the
+faults stop, and the line must run again within 30 simulated seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from inspector.gate import arbiter as core
+from inspector.gate import gateway, protocol
+from inspector.gate.arbiter import Arbiter, EpochHead, Record, Send
+from inspector.gate.ledger import Line
+from inspector.gate.protocol import Frames, Kind
+from inspector.records import Verdict
+
+MS = 1_000_000
+S = 1_000 * MS
+START_NS = 1_000 * S
+COUNTS_PER_S = 1_000
+TRAVEL_MS, ACTUATOR_MS, SCAN_MS, LEASE_MS, HB_MS = 600, 40, 10, 300, 100
+ACT_BY_NS = (TRAVEL_MS - ACTUATOR_MS - SCAN_MS - 40) * MS
+LIVE_AGAIN_NS = 30 * S
+LARGEST_SESSION = 5_000
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What can go wrong in this run; probabilities are per part or per message, 0 where the fault is off."""
+
+    count: str
+    lanes: int
+    cameras_per_lane: int
+    period_ms: int
+    parts: int
+    bad: float
+    lost: float
+    repeated: float
+    stale: float
+    swapped: float
+    incomplete: float
+    unheard: float
+    slow: float
+    nan: float
+    dropped: float
+    unjudged: float
+    double_edge: float
+    missed_edge: float
+    corrupt: float
+    vision_deaths: int
+    camera_outages: int
+    gate_deaths: int
+    stalls: int
+    link_resets: int
+    gateway_hangs: int
+    silent_acks: int
+    journal_outages: int
+    ahead: float
+    lying_disk: bool
+    clock_jumps: int
+    late_hello: bool
+
+    @staticmethod
+    def draw(random: Random) -> Knobs:
+        """A random subset of the faults, with random strength."""
+
+        def maybe(most: float) -> float:
+            return random.random() * most if random.random() < 0.4 else 0.0
+
+        def some(most: int) -> int:
+            return random.randint(1, most) if random.random() < 0.4 else 0
+
+        count = random.choice(("frames", "conveyor", "conveyor", "plc"))
+        return Knobs(
+            count=count,
+            lanes=random.choice((1, 1, 2)),
+            cameras_per_lane=1 if count == "frames" else random.choice((1, 2)),
+            period_ms=random.choice((110, 150, 200, 300)),
+            parts=random.randint(20, 45),
+            bad=random.choice((0.0, 0.1, 0.5)),
+            lost=maybe(0.2),
+            repeated=maybe(0.2),
+            stale=maybe(0.1),
+            swapped=maybe(0.1),
+            incomplete=maybe(0.2),
+            unheard=maybe(0.1),
+            slow=maybe(0.3),
+            nan=maybe(0.2),
+            dropped=maybe(0.2),
+            unjudged=maybe(0.2),
+            double_edge=maybe(0.1),
+            missed_edge=maybe(0.1),
+            corrupt=maybe(0.1),
+            vision_deaths=some(2),
+            camera_outages=some(2),
+            gate_deaths=some(2),
+            stalls=some(3),
+            link_resets=some(3),
+            gateway_hangs=some(3),
+            silent_acks=some(2),
+            journal_outages=some(2),
+            ahead=maybe(0.2),
+            lying_disk=random.random() < 0.2,
+            clock_jumps=some(3),
+            late_hello=random.random() < 0.3,
+        )
+
+    @staticmethod
+    def calm(knobs: Knobs) -> Knobs:
+        """The same line without any fault."""
+        off = {name: type(value)(0) for name, value in knobs.__dict__.items() if name not in _SHAPE}
+        return Knobs(**{**knobs.__dict__, **off})
+
+
+_SHAPE = frozenset({"count", "lanes", "cameras_per_lane", "period_ms", "parts", "bad"})
+
+
+@dataclass
+class Part:
+    """One thing on the belt. `numbers` are the sensor's edges that it made."""
+
+    number: int
+    lane: int
+    good: bool
+    at_ns: int
+    numbers: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Picture:
+    """What one exposure shows: its part, and what vision will say of it."""
+
+    camera: str
+    seq: int
+    part: Part
+    present: Part
+    """The part that stood before the camera; not the one shown where the camera delivers an old buffer."""
+    at_ns: int
+    at_counts: int
+
+
+@dataclass
+class Plc:
+    """The gateway and the PLC behind it."""
+
+    core: gateway.Gateway
+    identity: bytes
+    hung_until_ns: int = 0
+    deaf_until_ns: int = 0
+    """Does not acknowledge until then."""
+
+
+class World:
+    """One run. `run()` returns how many parts there were, or raises `Broken`."""
+
+    def __init__(
+        self, seed: int, *, make: Callable[..., Arbiter] = Arbiter, make_gateway: Callable[..., gateway.Gateway] = gateway.Gateway
+    ) -> None:
+        self.random = Random(seed)
+        self.make, self.make_gateway = make, make_gateway
+        self.knobs = Knobs.draw(self.random)
+        self.now_ns = START_NS
+        self.utc_ns = 1_790_000_000 * S
+        self.heap: list[tuple[int, int, Callable[[], None]]] = []
+        self.order = 0
+        self.faulty = True
+        self.lanes = list(range(self.knobs.lanes))
+        self.cameras = {f"c{lane}{i}": lane for lane in self.lanes for i in range(self.knobs.cameras_per_lane)}
+        # vision
+        self.generation = self.heard = 0
+        self.vision_up = False
+        self.camera_seq = dict.fromkeys(self.cameras, 0)
+        self.camera_up = dict.fromkeys(self.cameras, True)
+        self.pictures: dict[tuple[str, int, int], Picture] = {}
+        self.incomplete: set[tuple[str, int, int]] = set()
+        self.last_picture: dict[str, Picture] = {}
+        self.first_told: dict[str, int] = {}
+        # belt
+        self.parts: list[Part] = []
+        self.edges = dict.fromkeys(self.lanes, 0)
+        self.shown: dict[tuple[int, int], Part] = {}
+        # gate
+        self.alive = False
+        self.stalled_until_ns = 0
+        self.inbox: list[core.Input] = []
+        self.epoch_number = 0
+        self.began = False
+        self.disk: list[Record] = []
+        self.unsynced: list[Record] = []
+        self.epoch_of_disk: list[bytes] = []
+        self.closed_epochs: set[bytes] = set()
+        self.journal_bad_since_ns: int | None = None
+        self.used: dict[tuple[bytes, str, int], bytes] = {}
+        self.base_parts = dict.fromkeys(self.lanes, 0)
+        # network
+        self.links_down_until_ns = 0
+        self.identities = 0
+        self.to_gate_at_ns = self.to_plc_at_ns = 0
+        self.plc = Plc(make_gateway(self._terms()), self._identity())
+        self.passed_physically = 0
+        self.permit_heard = False
+        self._permit_now = False
+        self.hello_of: dict[bytes, int] = {}
+        self.peer_heard_ns: dict[bytes, int] = {}
+        self.window: dict[bytes, dict[int, int]] = {}
+        self.live_since_ns: int | None = None
+        self._boot()
+
+    # -- the scheduler
+
+    def at(self, when_ns: int, what: Callable[[], None]) -> None:
+        """Do something later (or now), in an order that only the seed decides."""
+        self.order += 1
+        heapq.heappush(self.heap, (max(when_ns, self.now_ns), self.order, what))
+
+    def after(self, ms: float, what: Callable[[], None]) -> None:
+        """Do something in so many milliseconds."""
+        self.at(self.now_ns + int(ms * MS), what)
+
+    def chance(self, probability: float) -> bool:
+        """Whether a fault strikes now; never once the faults are off."""
+        return self.faulty and probability > 0 and self.random.random() < probability
+
+    def run(self) -> int:
+        """Until every part is through and the line has run again without faults."""
+        knobs = self.knobs
+        span_ms = knobs.parts * knobs.period_ms
+        for lane in self.lanes:
+            self.after(500 + lane * knobs.period_ms / len(self.lanes), lambda lane=lane: self._part(lane))  # type: ignore[misc]
+        for count, what in (
+            (knobs.vision_deaths, self._kill_vision),
+            (knobs.camera_outages, self._pull_camera),
+            (knobs.gate_deaths, self._kill_gate),
+            (knobs.stalls, self._stall),
+            (knobs.link_resets, self._reset_link),
+            (knobs.gateway_hangs, self._hang_plc),
+            (knobs.silent_acks, self._deafen),
+            (knobs.journal_outages, self._break_journal),
+            (knobs.clock_jumps, self._jump_clock),
+        ):
+            for _ in range(count):
+                self.after(300 + self.random.random() * span_ms, what)
+        self.after(self.random.random() * 800 if knobs.late_hello else 0, self._plc_turn)
+        self.after(50, self._wake)
+        end_of_faults_ns = self.now_ns + int((span_ms + 1000) * MS)
+        self.at(end_of_faults_ns, self._heal)
+        while self.heap:
+            when_ns, _, what = heapq.heappop(self.heap)
+            self.now_ns = max(self.now_ns, when_ns)
+            what()
+            if self.live_since_ns is not None:
+                break
+            if self.now_ns > end_of_faults_ns + LIVE_AGAIN_NS:
+                holds = dict(self.arbiter.holds) if self.alive else "dead"
+                raise Broken(f"the line does not run again: {holds}, session {self.plc.core.session}, permit {self.permit_heard}")
+        self._feed(core.Drain())
+        self._feed(core.Stop())
+        self._check_end()
+        return len(self.parts)
+
+    def _heal(self) -> None:
+        self.faulty = False
+        self.knobs = Knobs.calm(self.knobs)
+        self.stalled_until_ns = self.plc.hung_until_ns = self.plc.deaf_until_ns = self.links_down_until_ns = 0
+        for camera in self.cameras:
+            if not self.camera_up[camera]:
+                self._plug_camera(camera)
+        if self.journal_bad_since_ns is not None:
+            self._mend_journal()
+        if not self.alive:
+            self._boot()
+        elif not self.vision_up:
+            self._start_vision()
+
+    # -- belt and sensor
+
+    def _part(self, lane: int) -> None:
+        part = Part(len(self.parts), lane, self.random.random() >= self.knobs.bad, self.now_ns)
+        self.parts.append(part)
+        edges = 0 if self.chance(self.knobs.missed_edge) else 2 if self.chance(self.knobs.double_edge) else 1
+        if self.knobs.count != "frames":
+            for i in range(edges):
+                self.edges[lane] += 1
+                number = self.edges[lane]
+                part.numbers.append(number)
+                counts = self._counts() + 8 * i
+                if self.knobs.count == "conveyor":
+                    self.at(self.now_ns + 8 * i * MS, lambda n=number, c=counts, t=self.now_ns + 8 * i * MS: self._edge(part, n, c, t))  # type: ignore[misc]
+                else:
+                    self.at(self.now_ns + 8 * i * MS, lambda n=number, c=counts: self._plc_edge(part, n, c))  # type: ignore[misc]
+        for camera, at in self.cameras.items():
+            if at == lane:
+                self.after(self.random.random() * 4, lambda camera=camera: self._expose(camera, part))  # type: ignore[misc]
+        self.after(TRAVEL_MS, lambda: self._eject(part))
+        wobble = self.random.randint(-3, 3)
+        self.after(self.knobs.period_ms + wobble, lambda: self._part(lane))
+
+    def _counts(self) -> int:
+        return (self.now_ns - START_NS) * COUNTS_PER_S // S
+
+    def _edge(self, part: Part, number: int, counts: int, at_ns: int) -> None:
+        self.shown[part.lane, number] = part
+        self._tell(core.Triggered(number, part.lane, at_ns, counts))
+
+    def _plc_edge(self, part: Part, number: int, counts: int) -> None:
+        self.shown[part.lane, number] = part
+        self._to_gate(self.plc.core.trigger(self.now_ns, part.lane, number, counts))
+
+    def _eject(self, part: Part) -> None:
+        """The part is at the ejector: it passes only if one of its slots says so."""
+        for (lane, number), slot in list(self.plc.core.slots.items()):
+            if lane == part.lane and slot.passes and self.named(self.plc.core.epoch, lane, number) is part:
+                self.passed_physically += 1
+                if not part.good:
+                    raise Broken(f"bad part {part.number} passed by slot {number} of lane {lane}")
+                if not self.faulty and self.permit_heard and self.live_since_ns is None:
+                    self.live_since_ns = self.now_ns
+                break
+
+    def named(self, epoch: bytes, lane: int, number: int) -> Part | None:
+        """The part that the ledger calls so."""
+        if self.knobs.count == "frames":
+            return self.names.get((epoch, lane, number))
+        return self.shown.get((lane, number))
+
+    # -- cameras and vision
+
+    def _expose(self, camera: str, part: Part) -> None:
+        if not self.vision_up or not self.camera_up[camera]:
+            return
+        self.camera_seq[camera] += 1
+        seq = self.camera_seq[camera]
+        shows, at_ns, at_counts = part, self.now_ns, self._counts() + self.random.randint(-4, 4)
+        before = self.last_picture.get(camera)
+        if before is not None and self.chance(self.knobs.stale):
+            shows, at_ns, at_counts = before.part, before.at_ns, before.at_counts  # an old buffer comes again
+        picture = Picture(camera, seq, shows, part, at_ns, at_counts)
+        self.pictures[camera, self.generation, seq] = picture
+        if self.chance(self.knobs.lost):
+            if self.random.random() < 0.5:  # told by the source with the next one; otherwise the ledger must see the jump itself
+                generation = self.generation
+                self.after(1, lambda: self._from_vision(generation, core.Lost(camera, seq, at_ns, at_counts)))
+            return
+        # Only a delivered buffer comes again: a lost one under a new number cannot be told from a new one without a part sensor.
+        self.last_picture[camera] = picture
+        complete = not self.chance(self.knobs.incomplete)
+        generation = self.generation
+        delay_ms = 1 + self.random.random() * 5
+        if self.chance(self.knobs.swapped):
+            delay_ms += self.knobs.period_ms * 1.2
+        stamp_ns = at_ns + (self.random.randint(1, 400) * MS if self.chance(self.knobs.ahead) else 0)  # a camera's clock that is ahead
+        seen = core.Seen(camera, seq, stamp_ns, at_counts, complete, None)
+        if not self.chance(self.knobs.unheard):
+            self.after(delay_ms, lambda: self._from_vision(generation, seen))
+            if self.chance(self.knobs.repeated):
+                self.after(delay_ms + 2, lambda: self._from_vision(generation, seen))
+        judged_ms = delay_ms + 10 + self.random.random() * 80
+        if self.chance(self.knobs.slow):
+            judged_ms += self.random.choice((300, 430, 480, 600, 3000)) + self.random.random() * 60
+        self.after(judged_ms, lambda: self._from_vision(generation, self._judge(picture, complete)))
+        if self.chance(self.knobs.repeated):
+            self.after(judged_ms + self.random.random() * 3, lambda: self._from_vision(generation, self._judge(picture, complete)))
+
+    def _judge(self, picture: Picture, complete: bool) -> core.Input:
+        name, seq = picture.camera, picture.seq
+        if self.chance(self.knobs.dropped):
+            return core.Dropped(name, seq, 206)
+        if not complete and self.random.random() < 0.5:
+            return core.Judged(name, seq, "unjudged", 202, "", b"{}")
+        if self.chance(self.knobs.unjudged):
+            return core.Judged(name, seq, "unjudged", self.random.choice((205, 211, 302, 0, 999)), "", b"{}")
+        text = json.dumps({"findings": [{"check": "c", "value": 1.0}], "camera": {"cam_id": name, "frame_id": seq}})
+        if self.chance(self.knobs.nan):
+            text = self.random.choice((text.replace("1.0", "NaN"), text.replace("1.0", "1e999"), text[:-1], "[]"))
+            return core.Judged(name, seq, "pass", 0, "", text.encode())
+        if picture.part.good:
+            return core.Judged(name, seq, "pass", 0, "", text.encode())
+        return core.Judged(name, seq, "fail", 101, "", text.encode())
+
+    def _from_vision(self, generation: int, message: core.Input) -> None:
+        if generation == self.generation and self.vision_up:
+            self._tell(message)
+
+    def _start_vision(self) -> None:
+        if not self.alive or self.vision_up:
+            return
+        self.generation += 1
+        self.vision_up = True
+        self.camera_seq = dict.fromkeys(self.cameras, 0)
+        self.last_picture.clear()
+        self._tell(core.Attached(str(self.generation), [["net", "cd" * 32]], ["locate"]))
+        self._tell(core.Begin())
+        for camera, up in self.camera_up.items():
+            if not up:
+                self._tell(core.CameraState(camera, False, "still out"))
+
+    def _kill_vision(self) -> None:
+        if self.vision_up:
+            self.vision_up = False
+            self._tell(core.Detached("killed"))
+            self.after(300 + self.random.random() * 1000, self._start_vision)
+
+    def _pull_camera(self) -> None:
+        camera = self.random.choice(list(self.cameras))
+        if self.faulty and self.camera_up[camera]:
+            self.camera_up[camera] = False
+            self._tell(core.CameraState(camera, False, "pulled"))
+            self.after(100 + self.random.random() * 2000, lambda: self._plug_camera(camera))
+
+    def _plug_camera(self, camera: str) -> None:
+        if not self.camera_up[camera]:
+            self.camera_up[camera] = True
+            self._tell(core.CameraState(camera, True, ""))
+
+    # -- the gate's process
+
+    def _boot(self) -> None:
+        """A new daemon: what is on the disk is all that it knows."""
+        self.epoch_number += 1
+        self.unsynced.clear()
+        epoch = protocol.epoch(self.utc_ns + self.epoch_number * S, self.random.randbytes(10))
+        line = Line(self.cameras, self.knobs.count, 50, TRAVEL_MS, ACTUATOR_MS, SCAN_MS, None)
+        settings = core.Settings("site", "line", "cell", line, "permit", LEASE_MS, HB_MS, "sim")
+        chain = {"q": protocol.NO_HASH, "a": protocol.NO_HASH}
+        heads: dict[bytes, dict[str, int]] = {before: {"q": 0, "a": 0} for before in self.epoch_of_disk}
+        for record in self.disk:
+            chain[record.stream] = record.hash
+            heads[record.header.epoch][record.stream] = record.header.seq
+        epochs = [EpochHead(before, heads[before], before in self.closed_epochs) for before in self.epoch_of_disk]
+        self.known_heads = {e.epoch: e.last for e in epochs}
+        self.chain = dict(chain)
+        self.seqs = {"q": 0, "a": 0}
+        self.outcomes: dict[tuple[int, int], Verdict] = {}
+        self.tally = dict.fromkeys(Verdict, 0)
+        self.votes: dict[tuple[int, int], dict[str, int]] = {}
+        self.triggered: dict[tuple[int, int], int] = {}
+        self.names: dict[tuple[bytes, int, int], Part] = getattr(self, "names", {})
+        self.frames_seen: dict[str, tuple[int, int]] = {}
+        self.last_verdict_sent: dict[bytes, int] = {}
+        self.window.clear()
+        self.peer_heard_ns.clear()
+        self.epoch_of_disk.append(epoch)
+        self.arbiter = self.make(settings, epoch=epoch, now_ns=self.now_ns, chain=chain, epochs=epochs)
+        self.alive = True
+        self.stalled_until_ns = 0
+        self.journal_bad_since_ns = None
+        self.state_run = self.gate_vision = False
+        self.gate_began = False
+        self.gate_cameras_down: set[str] = set()
+        self.inbox.clear()
+        self._feed(core.Utc(self.utc_ns - self.now_ns, "ok"))
+        self.after(200 + self.random.random() * 300, self._start_vision)
+
+    def _kill_gate(self) -> None:
+        if not self.faulty or not self.alive:
+            return
+        self.alive = self.vision_up = False
+        if self.random.random() < 0.5:
+            self._commit()
+        if self.knobs.lying_disk and self.disk:
+            del self.disk[-self.random.randint(1, min(5, len(self.disk))) :]
+        self._forget_link()
+        self.after(300 + self.random.random() * 1500, self._boot_again)
+
+    def _boot_again(self) -> None:
+        if not self.alive:
+            self._boot()
+
+    def _stall(self) -> None:
+        if self.faulty and self.alive:
+            self.stalled_until_ns = self.now_ns + int((0.2 + self.random.random() * 2) * S)
+
+    def _wake(self) -> None:
+        """The daemon's loop: whatever waits, and a tick at the latest when it is due."""
+        next_ms = 20.0
+        if self.alive and self.now_ns >= self.stalled_until_ns:
+            items, self.inbox = self.inbox, []
+            for item in items:
+                self._feed(item)
+            self._feed(core.Tick())
+            due_ns = self.arbiter.due_ns() - self.now_ns
+            next_ms = min(20.0, max(1.0, due_ns / MS))
+            if not self.unsynced or self.random.random() < 0.5:
+                self._commit()
+        self.after(next_ms, self._wake)
+
+    def _tell(self, item: core.Input) -> None:
+        if not self.alive:
+            return
+        if self.now_ns < self.stalled_until_ns or self.inbox:
+            self.inbox.append(item)
+        else:
+            self._feed(item)
+
+    def _commit(self) -> None:
+        if self.journal_bad_since_ns is None or not self.faulty:
+            self.disk += self.unsynced
+            self.unsynced.clear()
+
+    def _break_journal(self) -> None:
+        if self.alive and self.faulty and self.journal_bad_since_ns is None:
+            self._tell(core.JournalState(False, "disk full"))
+            self.after(500 + self.random.random() * 9000, self._mend_journal)
+
+    def _mend_journal(self) -> None:
+        if self.alive:
+            self._tell(core.JournalState(True, ""))
+
+    def _jump_clock(self) -> None:
+        if self.faulty:
+            self.utc_ns += self.random.choice((-3600, 3600, -1, 1)) * S
+            self._tell(core.Utc(self.utc_ns, "unsynced"))
+
+    # -- network and PLC
+
+    def _terms(self) -> gateway.Terms:
+        return gateway.Terms(
+            "plc",
+            "cell",
+            tuple(range(self.knobs.lanes)),
+            "permit",
+            TRAVEL_MS,
+            SCAN_MS,
+            ACTUATOR_MS,
+            LEASE_MS,
+            self.random.choice((1, 4, 64)),
+            HB_MS,
+        )
+
+    def _identity(self) -> bytes:
+        self.identities += 1
+        return b"g%d" % self.identities
+
+    def _plc_turn(self) -> None:
+        if self.now_ns >= self.plc.hung_until_ns:
+            self._to_gate(self.plc.core.tick(self.now_ns))
+        self.after(10, self._plc_turn)
+
+    def _to_gate(self, messages: list[Frames]) -> None:
+        for frames in messages:
+            if frames[0] == b"ACK" and self.now_ns < self.plc.deaf_until_ns:
+                continue
+            arrives_ns = max(self.now_ns + int((0.2 + self.random.random()) * MS), self.links_down_until_ns, self.to_gate_at_ns)
+            self.to_gate_at_ns = arrives_ns
+            identity = self.plc.identity
+            self.at(arrives_ns, lambda frames=frames, identity=identity: self._arrive_gate(identity, self._maybe_broken(frames)))  # type: ignore[misc]
+
+    def _arrive_gate(self, identity: bytes, frames: Frames) -> None:
+        if identity == self.plc.identity and self.alive:
+            self._tell(core.Received(identity, "", frames))
+
+    def _to_plc(self, identity: bytes, frames: Frames) -> None:
+        if identity != self.plc.identity:
+            self.inbox.append(core.Unreachable(identity))
+            return
+        arrives_ns = max(self.now_ns + int((0.2 + self.random.random()) * MS), self.links_down_until_ns, self.to_plc_at_ns)
+        self.to_plc_at_ns = arrives_ns
+        self.at(arrives_ns, lambda: self._arrive_plc(identity, self._maybe_broken(frames)))
+
+    def _arrive_plc(self, identity: bytes, frames: Frames) -> None:
+        if identity != self.plc.identity:
+            return
+        if self.now_ns < self.plc.hung_until_ns:
+            self.at(self.plc.hung_until_ns, lambda: self._arrive_plc(identity, frames))
+            return
+        self._to_gate(self.plc.core.receive(self.now_ns, frames))
+        self.plc.core.happenings.clear()
+        self.permit_heard = self.plc.core.permit(self.now_ns)
+
+    def _maybe_broken(self, frames: Frames) -> Frames:
+        if not self.chance(self.knobs.corrupt):
+            return frames
+        broken = [bytearray(frame) for frame in frames]
+        frame = self.random.choice([f for f in broken if f])
+        frame[self.random.randrange(len(frame))] ^= 1 << self.random.randrange(8)
+        return [bytes(frame) for frame in broken]
+
+    def _forget_link(self) -> None:
+        """The connection breaks: what was on the way is gone, and the gateway comes back under another identity."""
+        self.plc.identity = self._identity()
+        self.to_gate_at_ns = self.to_plc_at_ns = 0
+
+    def _reset_link(self) -> None:
+        if self.faulty:
+            if self.random.random() < 0.5:
+                self._forget_link()
+            else:
+                self.links_down_until_ns = self.now_ns + int(self.random.random() * 1.5 * S)
+
+    def _hang_plc(self) -> None:
+        if self.faulty:
+            self.plc.hung_until_ns = self.now_ns + int(self.random.random() * 2 * S)
+
+    def _deafen(self) -> None:
+        if self.faulty:
+            self.plc.deaf_until_ns = self.now_ns + int(self.random.random() * 1.5 * S)
+
+    # -- the core, and what must hold
+
+    def _feed(self, item: core.Input) -> None:
+        if not self.alive:
+            return
+        parts_before = {lane: self.arbiter.ledger.last_part(lane) for lane in self.lanes}
+        self._notice(item)
+        out = self.arbiter.step(self.now_ns, item)
+        self._name(item, parts_before)
+        for entry in out:
+            if isinstance(entry, Record):
+                self._check_record(entry)
+                self.unsynced.append(entry)
+        if isinstance(item, core.Received):
+            self._check_hello(item, out)
+        for entry in out:
+            if isinstance(entry, Send):
+                self._check_send(entry)
+                self._to_plc(entry.identity, entry.frames)
+        self._check_state()
+
+    def _notice(self, item: core.Input) -> None:
+        """What the world knows of the gate's world, by itself."""
+        if isinstance(item, core.Attached):
+            self.gate_vision = True
+            self.heard = int(item.recipe)  # the generation of vision that the gate hears, which may be behind
+            self.gate_cameras_down.clear()
+            self.frames_seen.clear()
+        elif isinstance(item, core.Detached):
+            self.gate_vision = False
+        elif isinstance(item, core.Begin):
+            self.gate_began = True
+        elif isinstance(item, core.Drain):
+            self.gate_vision = False
+        elif isinstance(item, core.CameraState):
+            (self.gate_cameras_down.discard if item.up else self.gate_cameras_down.add)(item.camera)
+        elif isinstance(item, core.JournalState):
+            if item.healthy:
+                self.journal_bad_since_ns = None
+            elif self.journal_bad_since_ns is None:
+                self.journal_bad_since_ns = self.now_ns
+        elif isinstance(item, core.Triggered):
+            self.triggered.setdefault((item.lane, item.part_seq), min(item.at_ns, self.now_ns))
+        elif isinstance(item, core.Seen):
+            if not item.complete:
+                self.incomplete.add((item.camera, self.heard, item.seq))
+        elif isinstance(item, core.Judged):
+            self._notice_vote(item)
+        elif isinstance(item, core.Received) and len(item.frames) == 3:
+            try:
+                body = protocol.loads(item.frames[2])
+            except protocol.Refused:
+                return
+            if item.frames[0] in (b"HB", b"ACK", b"EXEC", b"TRIG", b"HELLO"):
+                self.peer_heard_ns[item.identity] = self.now_ns
+            if item.frames[0] == b"ACK" and body.get("epoch") == protocol.epoch_text(self.arbiter.epoch):
+                upto = int(body["upto"]) if str(body.get("upto", "")).isdigit() else 0
+                mine = self.window.setdefault(item.identity, {})
+                for seq in [seq for seq in mine if seq <= upto]:
+                    del mine[seq]
+            if item.frames[0] == b"TRIG" and str(body.get("part_seq", "")).isdigit() and body.get("lane") in self.lanes:
+                key = body["lane"], int(body["part_seq"])
+                self.triggered.setdefault(key, self.now_ns)
+
+    def _notice_vote(self, item: core.Judged) -> None:
+        """A PASS of vision is a vote for the part that the picture shows, if it says nothing that is not finite."""
+        picture = self.pictures.get((item.camera, self.heard, item.seq))
+        if (item.camera, self.heard, item.seq) in self.incomplete:
+            return
+        if picture is None or item.decision != "pass" or item.reason:
+            return
+        try:
+            protocol.loads(item.body)
+        except protocol.Refused:
+            return
+        self.votes.setdefault((picture.part.number, self.heard), {}).setdefault(item.camera, self.now_ns)
+
+    def _name(self, item: core.Input, before: dict[int, int]) -> None:
+        """With `count: frames` the exposures are the parts: one number for each, the missing ones included."""
+        if self.knobs.count != "frames" or not isinstance(item, (core.Seen, core.Lost)):
+            return
+        lane = self.cameras[item.camera]
+        now = self.arbiter.ledger.last_part(lane)
+        if not self.gate_vision:
+            return
+        first, count = self.frames_seen.get(item.camera, (item.seq, 0))
+        fresh = item.seq - (first + count) + 1
+        if fresh > 0:
+            if now - before[lane] != fresh:
+                raise Broken(f"{fresh} exposures of {item.camera} made {now - before[lane]} parts")
+            self.frames_seen[item.camera] = first, item.seq - first + 1
+            for i in range(fresh):
+                picture = self.pictures.get((item.camera, self.heard, item.seq - i))
+                if picture is not None:
+                    self.names[self.arbiter.epoch, lane, now - i] = picture.present
+            self.triggered[lane, now] = min(item.at_ns, self.now_ns)
+        elif now != before[lane]:
+            raise Broken(f"exposure {item.seq} of {item.camera} came twice and made a part")
+
+    def _check_record(self, record: Record) -> None:
+        header = record.header
+        if header.epoch != self.arbiter.epoch or header.seq != self.seqs[record.stream] + 1:
+            raise Broken(f"{record.stream} {header.seq} after {self.seqs[record.stream]}")
+        self.seqs[record.stream] = header.seq
+        digest = protocol.hash_of(record.head, record.payload, self.chain[record.stream])
+        if digest is None or digest != record.hash or protocol.parse(record.head, record.payload) != header:
+            raise Broken(f"the chain breaks at {record.stream} {header.seq}")
+        self.chain[record.stream] = digest
+        if self.used.setdefault((header.epoch, record.stream, header.seq), digest) != digest:
+            raise Broken(f"number {header.seq} of {record.stream} is used twice")
+        if header.kind == Kind.VERDICT:
+            self._check_verdict(record)
+
+    def _check_verdict(self, record: Record) -> None:
+        header = record.header
+        key = header.lane, header.part_seq
+        if key in self.outcomes:
+            raise Broken(f"part {key} has two outcomes")
+        verdict = Verdict(header.verdict)
+        self.outcomes[key] = verdict
+        self.tally[verdict] += 1
+        body = protocol.loads(record.payload)
+        if body["verdict"] != verdict.name or (verdict is Verdict.PASS) != (header.reason == 0):
+            raise Broken(f"header and payload of part {key} differ, or a PASS has a reason")
+        if (record.r_seq is None) != (verdict is Verdict.PASS):
+            raise Broken(f"part {key} is {verdict.name} and r_seq {record.r_seq}")
+        told = {name: int(value) for name, value in body["counters"].items()}
+        if told["triggers"] != told["pass"] + told["reject"] + told["not_inspected"] + told["pending"]:
+            raise Broken(f"an event tells an account that does not add up: {told}")
+        if verdict is not Verdict.PASS:
+            return
+        part = self.named(self.arbiter.epoch, *key)
+        if part is None:
+            raise Broken(f"PASS for {key}, which is no part")
+        votes = self.votes.get((part.number, self.heard), {})
+        for camera, lane in self.cameras.items():
+            if lane == header.lane and camera not in votes:
+                raise Broken(f"PASS for part {key} ({part.number}) without a PASS of {camera}")
+        at_ns = self.triggered.get(key)
+        if at_ns is None or self.now_ns > at_ns + ACT_BY_NS:
+            raise Broken(f"PASS for part {key} {(self.now_ns - (at_ns or 0)) / MS:.0f} ms after its trigger")
+
+    def _check_end(self) -> None:
+        """Every number that the ledger has ever reached in this epoch has its outcome."""
+        for lane in self.lanes:
+            numbers = sorted(number for at, number in self.outcomes if at == lane)
+            if numbers and numbers != list(range(numbers[0], numbers[-1] + 1)):
+                raise Broken(f"lane {lane}: numbers without outcome between {numbers[0]} and {numbers[-1]}")
+            if numbers and self.arbiter.ledger.last_part(lane) != numbers[-1]:
+                raise Broken(f"lane {lane}: the last part has no outcome")
+
+    def _check_hello(self, item: core.Received, out: list[core.Output]) -> None:
+        if not any(isinstance(entry, Send) and entry.frames[0] == b"WELCOME" for entry in out):
+            return
+        self.window[item.identity] = {}
+        last = protocol.loads(item.frames[2]).get("last", {}).get("q")
+        alarm = any(isinstance(e, Record) and b'"code":"JOURNAL_ROLLBACK"' in e.payload for e in out)
+        if last is None:
+            return
+        epoch, seq = protocol.epoch_bytes(last["epoch"]), int(last["seq"])
+        head = self.known_heads.get(epoch, {}).get("q", 0) if epoch != self.arbiter.epoch else self.seqs["q"]
+        if seq > head and not alarm and self.arbiter.alarms.get("JOURNAL_ROLLBACK", 0) < core.ALARM_BURST:
+            raise Broken(f"a gateway has seen {seq}, the journal holds {head}, and nobody says so")
+
+    def _check_send(self, sent: Send) -> None:
+        name, head, payload = sent.frames
+        if name == b"VERDICT":
+            header = protocol.parse(head, payload)
+            mine = self.window.setdefault(sent.identity, {})
+            if header.ttl_us:
+                mine[header.seq] = self.now_ns
+            self.last_verdict_sent[sent.identity] = max(self.last_verdict_sent.get(sent.identity, 0), header.seq)
+            credit = self.plc.core.terms.credit
+            if len(mine) > credit + 1:
+                raise Broken(f"{len(mine)} verdicts are under way, the credit is {credit}")
+            if header.ttl_us > ACT_BY_NS // 1000 + 20_000:
+                raise Broken(f"verdict {header.seq} may be acted on for {header.ttl_us} µs")
+            if self.used.get((header.epoch, "q", header.seq)) is None:
+                raise Broken(f"verdict {header.seq} was sent and is no event")
+        elif name == b"HB":
+            header = protocol.parse(head, payload)
+            if header.verdict == Verdict.PASS:
+                self._check_permit(sent.identity)
+
+    def _check_permit(self, identity: bytes) -> None:
+        bad_ns = self.journal_bad_since_ns
+        faults = {
+            "vision is gone, or the line has not begun": not (self.gate_vision and self.gate_began),
+            f"cameras are down: {self.gate_cameras_down}": bool(self.gate_cameras_down),
+            "the journal has failed for 5 s": bad_ns is not None and self.now_ns - bad_ns >= 5 * S,
+            "the gateway is silent": self.now_ns - self.peer_heard_ns.get(identity, 0) > LEASE_MS * MS,
+            "a verdict was not confirmed in time": any(
+                self.now_ns - at_ns > ACT_BY_NS + 40 * MS for at_ns in self.window.get(identity, {}).values()
+            ),
+        }
+        wrong = [text for text, is_so in faults.items() if is_so]
+        if wrong:
+            raise Broken(f"permit although {'; '.join(wrong)}")
+
+    def _check_state(self) -> None:
+        counters = self.arbiter.ledger.counters
+        if counters.unexplained:
+            raise Broken(f"{counters.unexplained} parts are unexplained")
+        not_inspected = self.tally[Verdict.REJECT_NOT_INSPECTED]
+        others = sum(self.tally.values()) - self.tally[Verdict.PASS] - not_inspected
+        if (counters.passed, counters.not_inspected, counters.reject) != (self.tally[Verdict.PASS], not_inspected, others):
+            raise Broken(f"{counters} is not what was told: {self.tally}")
+        for gateway_session in self.arbiter.sessions.values():
+            if len(gateway_session.queue) + len(gateway_session.sent) > LARGEST_SESSION:
+                raise Broken("a session's queue has no bound")
+        oldest_ns = self.arbiter.ledger.oldest_pending_ns()
+        if oldest_ns is not None and self.now_ns - oldest_ns > ACT_BY_NS + 100 * MS and self.now_ns >= self.stalled_until_ns:
+            raise Broken(f"a part is open {(self.now_ns - oldest_ns) / MS:.0f} ms after its trigger")
+        if counters.pending > 200:
+            raise Broken(f"{counters.pending} parts are pending")
+
+
+def run(seed: int, **made: Any) -> int:
+    """One run; how many parts it saw."""
+    return World(seed, **made).run()
