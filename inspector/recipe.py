@@ -19,17 +19,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from inspector.config import Config, PartTemplate, plugin, settings_of
-from inspector.geometry import dxf, locate, template
+from inspector.geometry import calibrate, dxf, locate, template
 from inspector.judge import LOCATE
 from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe
 
 CHUNK_BYTES = 1 << 20
 
 
-def prepare(config: Config) -> Recipe:
+def prepare(config: Config, now_utc_ns: int | None = None) -> Recipe:
     """The recipe of all cameras. Cameras with the same recipe share its template, checks and networks, which no judging changes.
 
-    Raises `ConfigErrors` with everything that is wrong, each with file and line of the configuration.
+    With `now_utc_ns` a calibration may be too old. Raises `ConfigErrors` with everything that is wrong, each with file and line of the
+    configuration.
     """
 
     @cache
@@ -42,7 +43,7 @@ def prepare(config: Config) -> Recipe:
     plans: dict[str, Plan] = {}
     prints: dict[str, Any] = {}
     for name in dict.fromkeys(camera.recipe for camera in config.cameras):
-        plans[name], prints[name] = _plan(config, name, load_model, errors)
+        plans[name], prints[name] = _plan(config, name, load_model, now_utc_ns, errors)
     if errors:
         raise ConfigErrors(errors)
     cameras = {camera.id: camera.recipe for camera in config.cameras}
@@ -54,14 +55,16 @@ def prepare(config: Config) -> Recipe:
     )
 
 
-def _plan(config: Config, recipe: str, load_model: Callable[..., Any], errors: list[ConfigError]) -> tuple[Plan, dict[str, Any]]:
+def _plan(
+    config: Config, recipe: str, load_model: Callable[..., Any], now_utc_ns: int | None, errors: list[ConfigError]
+) -> tuple[Plan, dict[str, Any]]:
     """What is done with the frames of one recipe's cameras, and what its digest is made of; what is wrong goes to `errors`."""
     settings, loc = config.recipes[recipe], ("recipes", recipe)
     plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False, load_model=load_model)
     prints: dict[str, Any] = {"template": None, "checks": []}
     if settings.template is not None:
         with _gathered(errors, config, *loc, "template"):
-            plan, prints["template"] = _with_template(plan, settings.template), _print(settings.template)
+            plan, prints["template"] = _with_template(plan, settings.template, now_utc_ns), _print(settings.template)
     checks: list[tuple[str, Check]] = []
     raster = False
     for name, kind in settings.checks.items():
@@ -77,20 +80,20 @@ def _plan(config: Config, recipe: str, load_model: Callable[..., Any], errors: l
     return replace(plan, checks=tuple(checks), raster=raster and plan.template is not None, load_model=None), prints
 
 
-def _with_template(plan: Plan, settings: PartTemplate) -> Plan:
+def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None) -> Plan:
     """The plan with drawing, calibration and locator."""
     drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
     made = _keyed("drawing", template.build, drawing, mm_per_px=settings.mm_per_px, tolerance_mm=settings.tolerance_mm, part=settings.part)
     calibration = None
     if settings.calibration is not None:
-        from inspector.geometry import calibrate
-
-        calibration = _keyed("calibration", calibrate.read, settings.calibration)
+        calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
     scale = settings.scale_px_per_mm
     if scale is None and calibration is not None:
         scale = 1 / calibration.mm_per_px
     locator = _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
-    return replace(plan, template=made, locator=locator, calibration=calibration, least_score_ratio=settings.least_score_ratio)
+    straighten = None if calibration is None else calibrate.undistorter(calibration)
+    plan = replace(plan, template=made, locator=locator, calibration=calibration, straighten=straighten)
+    return replace(plan, least_score_ratio=settings.least_score_ratio)
 
 
 def _keyed(key: str, function: Any, *args: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Files that people bring, wrong in every way that the table of bad inputs knows (I22 to I28, I31, I32, I36): exit code 78 and a text.
+"""Files that people bring, wrong in every way that the table of bad inputs knows (I22 to I28, I31, I32, I36, I37): exit code 78 and a text.
 
 Each row goes the whole way through the command line. The texts are compared to `golden/bad_inputs.txt` (`INSPECTOR_ACCEPT=1` writes it);
 none is a traceback, and the worst of them stay small in a process of their own.
@@ -186,6 +186,49 @@ def drawing_row(folder: Path, data: bytes | None) -> list[str]:
     return ["check", str(folder / "line.yaml")]
 
 
+# --- calibrations ------------------------------------------------------------------------------------------------------
+
+CALIBRATION = """\
+version: 1
+camera: top
+method: board
+shape_px: [1024, 1280]
+mm_per_px: 0.125
+camera_matrix: [[2000.0, 0.0, 640.0], [0.0, 2000.0, 512.0], [0.0, 0.0, 1.0]]
+homography: [0.125, 0.0, 0.0, 0.0, 0.125, 0.0, 0.0, 0.0, 1.0]
+rms_px: 0.1
+taken_utc_ns: 1700000000000000000
+"""
+
+
+def calibration(old: str, new: str) -> Callable[[], bytes]:
+    """A calibration with one line changed."""
+    assert old in CALIBRATION
+    return lambda: CALIBRATION.replace(old, new).encode()
+
+
+CALIBRATIONS: dict[str, Callable[[], bytes | None]] = {
+    "I37 missing": lambda: None,
+    "I37 no YAML": lambda: b"a: [",
+    "I37 scale 0": calibration("mm_per_px: 0.125", "mm_per_px: 0.0"),
+    "I37 scale negative": calibration("mm_per_px: 0.125", "mm_per_px: -0.125"),
+    "I37 scale NaN": calibration("mm_per_px: 0.125", "mm_per_px: .nan"),
+    "I37 camera matrix": calibration("[[2000.0, 0.0", "[[-2000.0, 0.0"),
+    "I37 singular": calibration("[0.125, 0.0, 0.0, 0.0, 0.125,", "[0.125, 0.0, 0.0, 0.0, 0.0,"),
+    "I37 unknown key": calibration("rms_px: 0.1", "rms_px: 0.1\nrms: 3"),
+    "I37 too old": calibration("rms_px: 0.1", "rms_px: 0.1\nmax_age_days: 30.0"),
+}
+
+
+def calibration_row(folder: Path, data: bytes | None) -> list[str]:
+    """Settings that name a calibration with this content."""
+    drawing_row(folder, drawing(SQUARE))
+    if data is not None:
+        (folder / "camera.yaml").write_bytes(data)
+    (folder / "line.yaml").write_text(WITH_DRAWING.replace("part.dxf}", "part.dxf, calibration: camera.yaml}"))
+    return ["check", str(folder / "line.yaml")]
+
+
 # --- pictures ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +275,7 @@ def picture_row(folder: Path, data: bytes | None) -> list[str]:
 
 # --- the rows ----------------------------------------------------------------------------------------------------------
 
-TABLES = ((model_row, MODELS), (drawing_row, DRAWINGS), (picture_row, PICTURES))
+TABLES = ((model_row, MODELS), (drawing_row, DRAWINGS), (calibration_row, CALIBRATIONS), (picture_row, PICTURES))
 
 
 def arguments(row: str, folder: Path) -> list[str]:
@@ -261,6 +304,7 @@ def test_texts_of_the_refusals_are_the_golden_ones(
         text = refusal(arguments(row, folder), monkeypatch, capsys)
         text = text.replace(str(folder), "configs").replace(str(REPOSITORY), "repository")
         text = re.sub(r"(ONNX Runtime refuses it|the model fails): .*", r"\1: …", text)  # its words change with its version
+        text = re.sub(r"[0-9.]+ days old", "… days old", text)
         said += [f"# {row}", *(line for line in text.splitlines() if not line.endswith("would not start")), ""]
     found = "\n".join(said)
     if os.environ.get("INSPECTOR_ACCEPT"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ def check(
 
     try:
         found = settings.read(config, kinds=True)
-        prepared = recipe.prepare(found)
+        prepared = recipe.prepare(found, time.time_ns())
     except ConfigError as error:
         errors = error.errors if isinstance(error, ConfigErrors) else (error,)
         for each in errors:
