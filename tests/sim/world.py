@@ -355,15 +355,19 @@ class World:
                 self.after(1, lambda: self._from_vision(generation, core.Lost(camera, seq, at_ns, at_counts)))
             return
         # Only a delivered buffer comes again: a lost one under a new number cannot be told from a new one without a part sensor.
-        self.last_picture[camera] = picture
+        heard = not self.chance(self.knobs.unheard)
+        if heard:
+            self.last_picture[camera] = picture
         complete = not self.chance(self.knobs.incomplete)
         generation = self.generation
         delay_ms = 1 + self.random.random() * 5
         if self.chance(self.knobs.swapped):
             delay_ms += self.knobs.period_ms * 1.2
-        stamp_ns = at_ns + (self.random.randint(1, 400) * MS if self.chance(self.knobs.ahead) else 0)  # a camera's clock that is ahead
-        seen = core.Seen(camera, seq, stamp_ns, at_counts, complete, None)
-        if not self.chance(self.knobs.unheard):
+        if self.chance(self.knobs.ahead) and at_ns == self.now_ns:  # a camera's clock that is ahead
+            at_ns += self.random.randint(1, 400) * MS
+            picture.at_ns = at_ns
+        seen = core.Seen(camera, seq, at_ns, at_counts, complete, None)
+        if heard:
             self.after(delay_ms, lambda: self._from_vision(generation, seen))
             if self.chance(self.knobs.repeated):
                 self.after(delay_ms + 2, lambda: self._from_vision(generation, seen))
