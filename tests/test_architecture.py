@@ -34,6 +34,7 @@ BROAD_EXCEPTS = {
     "judge.py": "one frame's trouble is that frame's alone",
     "runtime/vision.py": "whatever is wrong with a new recipe, the old one stays",
     "runtime/worker.py": "a thread that dies must end the process, whatever it died of",
+    "workshop/foreign.py": "whatever the runtime says of a foreign model, the model is at fault",
     "workshop/train.py": "an unpickler raises what it likes",
 }
 """Files that may catch everything and go on, and why."""

@@ -22,6 +22,7 @@ from inspector.judge import judge
 from inspector.records import ConfigError, ConfigErrors, Decision, Finding, Frame, Plan, Stamp, View
 from tests.contracts import REPOSITORY
 from tests.neural import nets
+from tests.test_bad_inputs import CALIBRATION
 
 
 class Settings(Strict):
@@ -224,3 +225,15 @@ def test_a_model_that_two_recipes_name_is_loaded_once(line: Path, tmp_path: Path
     assert checks[0].model is checks[1].model
     assert {name for name, _ in made.models} == {"net"}
     assert made.plans["top"].load_model is None
+
+
+def test_a_calibration_gives_the_scale_and_straightens(line: Path, tmp_path: Path) -> None:
+    edited(line, "scale_px_per_mm: 6", "calibration: camera.yaml")
+    (tmp_path / "camera.yaml").write_text(CALIBRATION)
+    plain = recipe.prepare(config.read(line))
+    assert plain.plans["top"].calibration is not None
+    assert plain.plans["top"].straighten is None
+    (tmp_path / "camera.yaml").write_text(CALIBRATION + "distortion: [-0.1, 0.01, 0.0, 0.0]\n")
+    bent = recipe.prepare(config.read(line))
+    assert bent.plans["top"].straighten is not None
+    assert bent.digest != plain.digest
