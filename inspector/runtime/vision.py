@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,8 @@ class Vision:
         with ExitStack() as stack:
             for camera in self._cameras:
                 stack.callback(camera.close)
-                camera.build()
+            with ThreadPoolExecutor(len(self._cameras), "build") as builders:  # each may take seconds, most of them waiting
+                list(builders.map(Camera.build, self._cameras))
             server, _ = metrics.serve(self._settings.metrics.vision_bind, self.families)
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
