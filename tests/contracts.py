@@ -24,7 +24,7 @@ import yaml
 from pydantic import BaseModel
 
 from inspector import config
-from inspector.interfaces import Conveyor, EndOfPictures, Source
+from inspector.interfaces import Bridge, Conveyor, EndOfPictures, Source
 from inspector.records import DeviceError, Finding, Frame, Plan, Stamp, Trigger, View
 
 if TYPE_CHECKING:
@@ -102,6 +102,25 @@ def _pictures(folder: Path) -> None:
 def picture(number: int) -> Image:
     """A grey picture (96, 128) that differs from the others: noise, from its number."""
     return np.random.default_rng(number).integers(0, 255, PICTURE_SIZE, np.uint8)
+
+
+EVENTS: tuple[dict[str, Any], ...] = (
+    {
+        "schema": "insp.verdict",
+        "part_seq": "1",
+        "lane": 0,
+        "verdict": "PASS",
+        "reason": 0,
+        "reason_text": "",
+        "findings": [],
+        "defects": [],
+    },
+    {"schema": "insp.alarm", "code": "SOMETHING_ELSE", "text": "of a kind that nobody knows"},
+    {"schema": "insp.hb", "state": "RUN", "permit": True},
+    {"schema": "insp.stale"},
+    {},
+)
+"""What a bridge may be told; fields that it does not know or does not find are no reason to fail."""
 
 
 @dataclass
@@ -185,6 +204,18 @@ def keeps_check(check: Any, name: str, views: Sequence[View]) -> None:
     assert _told(check(list(reversed(views)))) == list(reversed(_told(together)))
     assert before == [(view.image.tobytes(), view.frame.image.tobytes()) for view in views]
     assert list(check([])) == []
+
+
+def keeps_bridge(bridge: Bridge) -> int:
+    """A bridge takes every event or says `DeviceError`, whoever listens or not, and can be closed twice. Returns how many it took."""
+    taken = 0
+    for event in EVENTS:
+        with contextlib.suppress(DeviceError):
+            bridge.send(event)
+            taken += 1
+    bridge.close()
+    bridge.close()
+    return taken
 
 
 def _told(answers: Sequence[tuple[Finding, ...]]) -> list[list[str]]:
