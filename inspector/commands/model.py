@@ -20,6 +20,7 @@ def add(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(predict)
+    app.command()(quantise)
     group = typer.Typer(help="Models: import, verify and list them.", no_args_is_help=True)
     group.command("import")(import_model)
     group.command()(verify)
@@ -37,6 +38,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Split, weights and order of the pictures.")] = 0,
     test: Annotated[Path | None, typer.Option(help="Another set of the same kind; its figures go on the card.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Published weights of ResNet-101 for deeplabv3plus-resnet101.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A segmentation model whose false detections the classifier is to know as good.")
+    ] = None,
     size: Annotated[int | None, typer.Option(min=16, max=2048, help="Side of the network's input in pixels, a multiple of 16.")] = None,
     width: Annotated[int | None, typer.Option(min=8, max=256, help="Channels of the first stage, a multiple of 8.")] = None,
     licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",
@@ -55,7 +59,9 @@ def train(
     workshop = _workshop("train_compare" if task == "compare" else "train")
     from inspector.workshop.fit import Schedule
 
-    order = _workshop("train").Order(data, out, Schedule(seed, steps, minutes), arch, test, weights, size, width, licence, about, threads)
+    order = _workshop("train").Order(
+        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads
+    )
     model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
     _say(model, as_json)
 
@@ -129,6 +135,30 @@ def predict(
         else:
             best = found["classes"][0]
             typer.echo(f"{found['image']}: {best['name']} {best['score']:.2f}, {len(found['boxes'])} boxes, {found['overlay']}")
+
+
+def quantise(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The FP32 model, x.onnx; x.int8.onnx is written beside it.")],
+    data: Annotated[Path, typer.Option(help="A data set of its kind; half sets the ranges, the other half measures.")],
+    seed: Annotated[int, typer.Option(min=0, help="Which half.")] = 0,
+    reduce_range: Annotated[bool | None, typer.Option(help="7-bit weights, safe on every CPU; by this CPU when not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with quality and speed of both.")] = False,
+) -> None:
+    """Make the INT8 twin of a model, and measure on this machine whether it is worth having.
+
+    Example: inspector quantise models/surface.onnx --data test/raster
+    """
+    import json
+
+    report = _workshop("quantise").quantise(model, data, seed=seed, reduce_range=reduce_range)
+    if as_json:
+        typer.echo(json.dumps(report))
+        return
+    for name in ("fp32", "int8"):
+        typer.echo(
+            f"{name}: {report['measure']} {report[name]['quality']:.4f}, {report[name]['ms']:.3f} ms, {report[name]['bytes'] / 1e6:.2f} MB"
+        )
+    typer.echo(f"{report['model']}: " + ("recommended" if report["recommended"] else f"not recommended, {report['why']}"))
 
 
 def import_model(

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -134,17 +135,21 @@ def good(folder: Path) -> tuple[tuple[str, ...], tuple[Image, ...], int]:
     return tuple(path.stem for path in paths), images, channels
 
 
-def crops(data: Segmented, size: int, seed: int, *, most_per_defect: int = 2) -> Classified:
+def crops(
+    data: Segmented, size: int, seed: int, *, most_per_defect: int = 2, against: Sequence[Sequence[tuple[int, int]]] = ()
+) -> Classified:
     """A classification set cut from a segmentation set: windows of `size` px on each defect, and "good" ones.
 
-    The window lies as a check lays it: around one pixel of the defect, at the picture's own scale.
+    The window lies as a check lays it: around one pixel of the defect, at the picture's own scale. `against`: for each picture,
+    (row, column) of further good places, such as those that another network takes for defects.
     """
     random = np.random.default_rng(seed)
     windows: list[tuple[str, Image, int, int]] = []
     half = size // 2
     for group, (name, image, mask) in enumerate(zip(data.names, data.images, data.masks, strict=True)):
         padded = cv2.copyMakeBorder(image, half, size - half, half, size - half, cv2.BORDER_REPLICATE)
-        for number, (row, column, label) in enumerate(_places(mask, half, random, most_per_defect)):
+        places = [*_places(mask, half, random, most_per_defect), *((*at, 0) for at in (against[group] if against else ()))]
+        for number, (row, column, label) in enumerate(places):
             window = np.asarray(padded[row : row + size, column : column + size], np.uint8).copy()
             windows.append((f"{name}-{number}", window, label, group))
     names, images, labels, groups = zip(*windows, strict=True)
@@ -245,3 +250,18 @@ def _boxes(path: Path) -> NDArray[np.int64]:
             raise ConfigError("E_DATA_BOX", f"{line[:60]!r}; x1 < x2, y1 < y2 and class ≥ 1", file=str(path), line=number)
         rows.append((x1, y1, x2, y2, label))
     return np.array(rows, np.int64).reshape(-1, 5)
+
+
+Set = TypeVar("Set", Segmented, Classified, Paired)
+
+
+def part(data: Set, indices: Sequence[int] | NDArray[np.int64]) -> Set:
+    """The pictures of these indices, with all that belongs to them."""
+    chosen: dict[str, Any] = {}
+    for each in fields(data):
+        column = getattr(data, each.name)
+        if isinstance(column, np.ndarray):
+            chosen[each.name] = column[np.asarray(indices, np.int64)]
+        elif isinstance(column, tuple) and each.name != "classes":
+            chosen[each.name] = tuple(column[int(i)] for i in indices)
+    return replace(data, **chosen)

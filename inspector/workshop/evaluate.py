@@ -121,6 +121,19 @@ def scores(model: models.Model, data: Classified) -> NDArray[np.float32]:
     return np.concatenate([model.run(fit(image, model.card)[None])[0] for image in data.images])
 
 
+def false_places(model: models.Model, data: Segmented, *, least_score: float = 0.3, most: int = 12) -> list[list[tuple[int, int]]]:
+    """For each picture (row, column) of the surest detections that touch no true defect."""
+    places = []
+    for image, mask in zip(data.images, data.masks, strict=True):
+        class_map, score_map = predict_maps(model, image)
+        near = np.asarray(cv2.dilate((mask > 0).astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
+        found = [
+            d for d in surface.defects(class_map, score_map, data.classes) if d.score >= least_score and not _touches(d, class_map, near)
+        ]
+        places.append([d.at_px[::-1] for d in sorted(found, key=lambda d: -d.score)[:most]])
+    return places
+
+
 def calibrate(model: models.Model, data: Segmented, *, false_per_picture: float = 0.02) -> dict[str, float]:
     """For each class the lowest of 0.3, 0.35 … 0.95 at which at most so many false detections a picture are left on these pictures."""
     peaks: dict[str, list[float]] = {name: [] for name in data.classes}

@@ -37,7 +37,10 @@ CLASSIFIERS = ("cnn",)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a person asked for. `weights`: a state dict for the ResNet body, named as published; `size_px`, `width` None: the defaults."""
+    """What a person asked for. `weights`: a state dict for the ResNet body; `size_px`, `width` None: the defaults.
+
+    `against`: a segmentation model whose false detections are shown to the classifier as good.
+    """
 
     data: Path
     out: Path
@@ -45,6 +48,7 @@ class Order:
     arch: str | None = None
     test: Path | None = None
     weights: Path | None = None
+    against: Path | None = None
     size_px: int | None = None
     width: int | None = None
     licence: str = "unknown"
@@ -129,14 +133,14 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     card["margin_px"] = margin
     bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation")
     model = export.save(order.out, bytes_of, proofs, card)
-    thresholds = evaluate.calibrate(model, _subset(data, held))
+    thresholds = evaluate.calibrate(model, datasets.part(data, held))
     card["thresholds"] = thresholds
     model = export.save(order.out, bytes_of, proofs, card)
-    card["metrics"] = {"held_out": evaluate.segmentation(model, _subset(data, held), intervals=False)}
+    card["metrics"] = {"held_out": evaluate.segmentation(model, datasets.part(data, held), intervals=False)}
     if test is not None:
         card["metrics"]["test"] = evaluate.segmentation(model, test)
     model = export.save(order.out, bytes_of, proofs, card)
-    _samples(order.out, model, _subset(data, held))
+    _samples(order.out, model, datasets.part(data, held))
     finish(order, history)
     return model
 
@@ -157,9 +161,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
     kept, held = halves(data, HELD_OUT, order.schedule.seed)
     trained = classifier(data, kept, held, order, arch, say)
     card = card_of(order, "classification", list(data.classes), trained.size, arch, trained.history)
-    out = datasets.Classified(
-        tuple(data.names[i] for i in held), tuple(data.images[i] for i in held), data.labels[held], data.classes, data.channels
-    )
+    out = datasets.part(data, held)
     proofs = [fit_to(out.images[int(np.nonzero(out.labels == k)[0][0])], trained.size) for k in np.unique(out.labels)][:8]
     bytes_of = export.to_onnx(export.Classification(trained.network), trained.size, "classification")
     model = export.save(order.out, bytes_of, proofs, card)
@@ -255,7 +257,9 @@ def fit_to(image: Image, size: models.Input) -> Image:
 def _classified(folder: Path, order: Order) -> datasets.Classified:
     """The classification set in the folder; a segmentation set is cut into windows."""
     if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        return datasets.crops(datasets.segmentation(folder), order.size_px or 64, order.schedule.seed)
+        data = datasets.segmentation(folder)
+        against = () if order.against is None else evaluate.false_places(models.load(order.against, task="segmentation"), data)
+        return datasets.crops(data, order.size_px or 64, order.schedule.seed, against=against)
     return datasets.classification(folder)
 
 
@@ -273,16 +277,6 @@ def _split(count: int, seed: int) -> tuple[list[int], list[int]]:
     return [int(i) for i in kept], [int(i) for i in held]
 
 
-def _subset(data: datasets.Segmented, indices: Sequence[int]) -> datasets.Segmented:
-    return datasets.Segmented(
-        tuple(data.names[i] for i in indices),
-        tuple(data.images[i] for i in indices),
-        tuple(data.masks[i] for i in indices),
-        data.classes,
-        data.channels,
-    )
-
-
 def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path) -> datasets.Segmented:
     found = f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}"
     if test.classes != data.classes[: len(test.classes)] or test.channels != data.channels:
@@ -294,7 +288,7 @@ def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> Hist
     """Run the loop with a checkpoint that belongs to this data, these settings and this seed."""
     schedule = order.schedule
     listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
-    parts = [arch, str(schedule), str(order.size_px), str(order.width), *listing]
+    parts = [arch, str(schedule), str(order.size_px), str(order.width), str(order.against), str(order.weights), *listing]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     order.out.parent.mkdir(parents=True, exist_ok=True)
     return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)

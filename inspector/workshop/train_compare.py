@@ -92,7 +92,7 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     bytes_of = export.to_onnx(export.Compare(network, side), size, "compare")
     proofs = [look_windows[int(np.nonzero(looked[:, 3] == k)[0][0])] for k in np.unique(looked[:, 3])]
     model = export.save(order.out, bytes_of, proofs, card)
-    unseen = _subset(data, held)
+    unseen = datasets.part(data, held)
     found = evaluate.detect(model, unseen)
     best = evaluate.best_threshold(found, unseen)
     card["thresholds"] = dict.fromkeys(classes[1:], best)
@@ -139,10 +139,3 @@ def _symmetry(which: int, window: Image, box: NDArray[np.float64]) -> tuple[Imag
     if which & 4:
         window, (x0, y0, x1, y1) = window.transpose(1, 0, 2), (y0, x0, y1, x1)
     return window, np.array([x0, y0, x1, y1])
-
-
-def _subset(data: datasets.Paired, indices: NDArray[np.int64]) -> datasets.Paired:
-    names, images, references, boxes = (
-        tuple(column[i] for i in indices) for column in (data.names, data.images, data.references, data.boxes)
-    )
-    return datasets.Paired(names, images, references, boxes, data.classes)
