@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.geometry.refine import slope_filter
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, subset
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ Look = Callable[[Samples, Floats32], Floats32]
 NEAR_PX = 6
 FAR_PX = 40
 _LEAST_CONTRAST = 0.35  # of the typical one, for an edge to count
+_EXPECTED_PX = 0.5
+_LIKELY_CONTRAST = 0.7
 _PRIOR = 0.25  # how much less a slope counts at the end of the near search
 _BLURS_PX = (0.55, 3.5)
+_HOLE_PX = 0.15  # what lies so near to a hole's fit belongs to it
+_UPPER = np.triu_indices(3)
 _GRID_PX = 256  # extra holes are looked for on a raster of about this size
 
 
@@ -106,67 +112,89 @@ def _bell(x: Floats) -> Floats:
     return np.asarray(np.exp(-0.5 * x * x) / math.sqrt(math.tau))
 
 
+@lru_cache
+def _blur_solver(step: int) -> tuple[float, Floats]:
+    """A blur of a grid of 5 %, and the matrix (4, 13) that turns a mean profile into (a, b, b·shift, b·(blur − it))."""
+    sigma = 1.05**step
+    x = np.arange(-NEAR_PX, NEAR_PX + 1) / sigma
+    bell = _bell(x) / sigma
+    basis = np.column_stack([np.ones(len(x)), _edge(x), -bell, -x * bell])
+    return sigma, np.asarray(np.linalg.pinv(basis), np.float64)
+
+
 def estimate_blur(look: Look, straight: Straight) -> float:
     """The picture's total blur in px, from the mean profile of the straight edges.
 
-    Least squares of a + b·Φ((t − d)/σ), Gauss–Newton in (a, b, d, σ). Without straight edges the default.
+    Least squares of a + b·Φ((t − d)/σ), linear about the nearest of a grid of blurs. Without straight edges the default.
     """
     if not len(straight.samples):
         return DEFAULT_BLUR_PX
-    t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=np.float64)
-    mean = look(straight.samples, t.astype(F32)).mean(axis=0, dtype=np.float64)
-    sigma, at = DEFAULT_BLUR_PX, 0.0
-    for _ in range(5):
-        x = (t - at) / sigma
-        step, bell = _edge(x), _bell(x) / sigma
-        basis = np.column_stack([np.ones(len(t)), step, -bell, -x * bell])
-        solved, *_ = np.linalg.lstsq(basis, mean, rcond=None)
-        if abs(solved[1]) < 1e-3:
+    t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=F32)
+    mean = look(straight.samples, t).mean(axis=0, dtype=np.float64)
+    sigma = DEFAULT_BLUR_PX
+    for _ in range(4):
+        about, solver = _blur_solver(round(math.log(sigma) / math.log(1.05)))
+        _, contrast, _, growth = solver @ mean
+        if abs(contrast) < 1e-3:
             return DEFAULT_BLUR_PX
-        at = float(np.clip(at + solved[2] / solved[1], -1.5, 1.5))
-        sigma = float(np.clip(sigma + np.clip(solved[3] / solved[1], -0.4 * sigma, 0.4 * sigma), *_BLURS_PX))
+        sigma = float(np.clip(about + np.clip(growth / contrast, -0.4 * about, 0.4 * about), *_BLURS_PX))
     return sigma
 
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """Signed distances of the real edge from the samples, in px of the model, NaN where not to be known; which were really seen."""
+    """Signed distances of the real edge from the samples, in px of the model, NaN where not to be known; which were really seen.
+
+    `typical` is the contrast, `material` and `background` the grey levels 4 px on either side, all medians.
+    """
 
     shift_px: Floats32
     seen: NDArray[np.bool_]
     contrast: Floats32
     typical: float
+    material: float
+    background: float
 
 
 def find_edges(look: Look, profiles: Profiles, blur_px: float, sign: float, inner_reach_px: Floats32) -> Edges:
-    """The edge at every sample. `inner_reach_px` (n,): how far outwards of the material an edge of the same contour can be."""
+    """The edge at every sample. `inner_reach_px` (n,): how far outwards of the material an edge of the same contour can be.
+
+    First the predicted profile where it is expected; what does not fit there within half a pixel is searched near, what has no edge
+    there far.
+    """
     samples, rows = profiles.samples, profiles.rows(blur_px)
-    reach = NEAR_PX + PROFILE_REACH
-    offsets = np.arange(-reach, reach + 1, dtype=F32)
-    values = look(samples, offsets)
-    places, contrast = _near_edges(values, rows.contrast, rows.shift, sign, _PRIOR)
-    middle = len(contrast) // 2
-    typical = max(float(np.partition(contrast, middle)[middle]), 1e-3)
-    good = contrast > _LEAST_CONTRAST * typical
-    if not good.all() and good.any():
-        material, background = (float(np.median(values[good, at])) for at in (2, -3))
-        lost = np.flatnonzero(~good)
-        for part in np.array_split(lost, len(lost) // 8000 + 1):
-            levels = (material, background)
-            found, really = _far_edges(
-                look, subset(samples, part), rows.contrast[part], rows.shift[part], inner_reach_px[part], levels, typical
+    values = look(samples, np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32))
+    contrast = np.einsum("ij,ij->i", values, rows.contrast) * F32(sign)
+    places = np.einsum("ij,ij->i", values, rows.shift) * F32(sign)
+    typical = max(float(middle(contrast)), 1e-3)
+    places /= np.maximum(contrast, F32(1e-3))
+    near = np.flatnonzero((np.abs(places) > _EXPECTED_PX) | (contrast < _LIKELY_CONTRAST * F32(typical)))
+    good = np.ones(len(samples), bool)
+    material, background = float(middle(values[::4, 0])), float(middle(values[::4, -1]))
+    if len(near):
+        reach = NEAR_PX + PROFILE_REACH
+        values = look(subset(samples, near), np.arange(-reach, reach + 1, dtype=F32))
+        places[near], contrast[near] = _near_edges(values, rows.contrast[near], rows.shift[near], sign, _PRIOR)
+        good[near] = contrast[near] > _LEAST_CONTRAST * typical
+        lost = near[~good[near]]
+        for part in np.array_split(lost, len(lost) // 8000 + 1) if len(lost) else ():
+            places[part], good[part] = _far_edges(
+                look, subset(samples, part), rows.contrast[part], rows.shift[part], inner_reach_px[part], (material, background), typical
             )
-            places[part], good[part] = found, really
-    return Edges(places, good, contrast, typical)
+    return Edges(places, good, contrast, typical, material, background)
+
+
+def middle(values: Floats32) -> np.float32:
+    """The upper median; quick."""
+    middle = len(values) // 2
+    return np.float32(np.partition(values, middle)[middle])
 
 
 def _near_edges(values: Floats32, contrast_rows: Floats32, shift_rows: Floats32, sign: float, prior: float) -> tuple[Floats32, Floats32]:
     """Place (px from the middle) and contrast of the strongest slope in each profile."""
     count, width = values.shape
     reach = width // 2
-    where = np.arange(PROFILE_REACH, width - PROFILE_REACH)
-    liking = 1.0 - prior * ((where - reach) / max(reach - PROFILE_REACH, 1)) ** 2
-    slopes = values @ _slopes_at(width, where, liking * sign)
+    slopes = values @ (slope_filter(width, PROFILE_REACH, prior) * F32(sign))
     best = slopes.argmax(axis=1)
     window = (best + np.arange(count) * width)[:, None] + np.arange(2 * PROFILE_REACH + 1)
     around = values.ravel().take(window)
@@ -174,13 +202,6 @@ def _near_edges(values: Floats32, contrast_rows: Floats32, shift_rows: Floats32,
     shift = np.einsum("ij,ij->i", around, shift_rows) * F32(sign)
     shift /= np.maximum(contrast, F32(1e-3))
     return np.asarray(best + F32(PROFILE_REACH - reach) + np.clip(shift, F32(-1.2), F32(1.2)), F32), contrast
-
-
-def _slopes_at(width: int, where: NDArray[np.intp], weight: Floats) -> Floats32:
-    out = np.zeros((width, len(where)), F32)
-    for j, (at, w) in enumerate(zip(where, weight, strict=True)):
-        out[at - 2 : at + 3, j] = w * np.array((-1, -2, 0, 2, 1))
-    return out
 
 
 def _far_edges(
@@ -199,16 +220,16 @@ def _far_edges(
     offsets = np.arange(-reach, reach + 1, dtype=F32)
     values = look(samples, offsets)
     share = (values - F32(material)) / F32(background - material if abs(background - material) > 1e-3 else 1e-3)
-    where = np.arange(PROFILE_REACH, len(offsets) - PROFILE_REACH)
-    slopes = values @ _slopes_at(len(offsets), where, np.full(len(where), sign))
-    slopes[offsets[where][None] > inner_reach_px[:, None]] = -np.inf
+    where = offsets[PROFILE_REACH:-PROFILE_REACH]
+    slopes = values @ (slope_filter(len(offsets), PROFILE_REACH) * F32(sign))
+    slopes[where[None] > inner_reach_px[:, None]] = -np.inf
     best = slopes.argmax(axis=1)
     n = len(samples)
     window = (best + np.arange(n) * len(offsets))[:, None] + np.arange(2 * PROFILE_REACH + 1)
     around = values.ravel().take(window)
     contrast = np.einsum("ij,ij->i", around, contrast_rows) * F32(sign)
     shift = np.einsum("ij,ij->i", around, shift_rows) * F32(sign) / np.maximum(contrast, F32(1e-3))
-    place = offsets[where][best] + np.clip(shift, F32(-1.2), F32(1.2))
+    place = where[best] + np.clip(shift, F32(-1.2), F32(1.2))
     total = np.concatenate([np.zeros((n, 1), F32), np.cumsum(share, axis=1)], axis=1)
     rows, middle = np.arange(n), reach
     found = best + PROFILE_REACH
@@ -238,39 +259,70 @@ def inner_radius(points_px: Floats) -> float:
     return float(cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()) / zoom
 
 
-def hole_fits(samples: Samples, contours: tuple[Contour, ...], edges: Edges, px_per_mm: float) -> tuple[HoleFit, ...]:
-    """Shift and growth of every hole from its own samples: least squares of d = n·(dx, dy) − dr, then again without outliers."""
+@dataclass(frozen=True, slots=True)
+class Holes:
+    """What fitting the holes needs, computed once, for the n samples (`chosen`) that lie on holes; those of hole k from `starts[k]` on.
+
+    `contours` and `counts` (K,): which contour, how many samples; `hole` (n,): which hole; `basis` (n, 3), `products` (n, 6).
+    """
+
+    contours: NDArray[np.intp]
+    counts: Floats
+    starts: NDArray[np.intp]
+    chosen: NDArray[np.intp]
+    hole: NDArray[np.intp]
+    basis: Floats
+    products: Floats
+
+
+def holes_of(contours: tuple[Contour, ...], samples: Samples) -> Holes:
+    """For the samples of these contours."""
+    indices = np.array([i for i, c in enumerate(contours) if c.kind == "hole"], np.intp)
+    chosen = np.flatnonzero(np.isin(samples.contour, indices))
+    hole = np.searchsorted(indices, samples.contour[chosen])
+    starts = np.searchsorted(hole, np.arange(len(indices)))
+    basis = np.column_stack([samples.normals[chosen].astype(np.float64), -np.ones(len(chosen))])
+    counts = np.bincount(hole, minlength=len(indices)).astype(np.float64)
+    return Holes(indices, counts, starts, chosen, hole, basis, basis[:, _UPPER[0]] * basis[:, _UPPER[1]])
+
+
+def hole_fits(holes: Holes, edges: Edges, px_per_mm: float) -> tuple[HoleFit, ...]:
+    """Shift and growth of every hole from its own samples: least squares of d = n·(dx, dy) − dr, twice again without what lies far off."""
+    if not len(holes.contours):
+        return ()
+    found = edges.seen[holes.chosen]
+    shift = np.where(found, edges.shift_px[holes.chosen], 0.0)
+    seen = np.add.reduceat(found.astype(np.float64), holes.starts)
+    rest, limits = np.zeros(len(shift)), np.full(len(holes.starts), np.inf)
+    fits: Floats = np.zeros((len(holes.starts), 3))
+    for last in (False, False, True):
+        used = (found & (np.abs(rest) < limits[holes.hole])).astype(np.float64)
+        sums = np.add.reduceat(holes.products * used[:, None], holes.starts)
+        matrix = np.zeros((len(fits), 3, 3))
+        matrix[:, _UPPER[0], _UPPER[1]] = matrix[:, _UPPER[1], _UPPER[0]] = sums
+        right = np.add.reduceat(holes.basis * (used * shift)[:, None], holes.starts)
+        fits = np.asarray(np.linalg.solve(matrix + 1e-9 * np.eye(3), right[:, :, None])[:, :, 0], np.float64)
+        if not last:
+            rest = shift - (holes.basis * fits[holes.hole]).sum(axis=1)
+            total = np.maximum(np.add.reduceat(used, holes.starts), 1.0)
+            limits = np.maximum(1.8 * np.sqrt(np.add.reduceat(used * rest * rest, holes.starts) / total), _HOLE_PX)
+            if not (found & (np.abs(rest) > limits[holes.hole])).any():
+                break
     out: list[HoleFit] = []
-    for index, contour in enumerate(contours):
-        if contour.kind != "hole":
-            continue
-        own = samples.contour == index
-        used = own & edges.seen
-        ratio = float(used.sum()) / max(int(own.sum()), 1)
-        if used.sum() < 8:
-            out.append(HoleFit(index, ratio, math.nan, math.nan, math.nan))
-            continue
-        basis = np.column_stack([samples.normals[used], -np.ones(int(used.sum()))]).astype(np.float64)
-        shift = edges.shift_px[used].astype(np.float64)
-        fit, *_ = np.linalg.lstsq(basis, shift, rcond=None)
-        rest = np.abs(shift - basis @ fit)
-        near = rest < 3 * 1.4826 * float(np.median(rest)) + 0.02
-        if near.sum() >= 6:
-            fit, *_ = np.linalg.lstsq(basis[near], shift[near], rcond=None)
-        dx, dy, dr = (float(v) / px_per_mm for v in fit)
-        out.append(HoleFit(index, ratio, dx, -dy, dr))
+    for k, contour in enumerate(holes.contours.tolist()):
+        dx, dy, dr = (fits[k] / px_per_mm).tolist() if seen[k] >= 8 else (math.nan, math.nan, math.nan)
+        out.append(HoleFit(contour, float(seen[k] / holes.counts[k]), dx, -dy, dr))
     return tuple(out)
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A coarse raster of the shape: model point = low_px + pixel · px. `inside` and `outside` keep off edges; `in_hole`: within holes."""
+    """A coarse raster of the shape: model point = low_px + pixel · px. Masks (0 or 255) that keep off edges: material, and within holes."""
 
     low_px: Floats
     px: float
-    inside: NDArray[np.bool_]
-    outside: NDArray[np.bool_]
-    in_hole: NDArray[np.bool_]
+    material: NDArray[np.uint8]
+    in_hole: NDArray[np.uint8]
 
 
 def grid_of(shape: Shape) -> Grid:
@@ -282,30 +334,29 @@ def grid_of(shape: Shape) -> Grid:
     share = shape.material(np.stack(np.meshgrid(columns, rows), axis=2))
     solid = (share > 0.5).astype(np.uint8)
     kernel = np.ones((7, 7), np.uint8)
-    inside = cv2.erode(solid, kernel, borderValue=0) > 0
+    inside = cv2.erode(solid, kernel, borderValue=0) * 255
     outside = cv2.dilate(solid, kernel) == 0
     flooded = np.pad(solid, 1)
     cv2.floodFill(flooded, None, (0, 0), 2)
-    return Grid(low, px, inside, outside, flooded[1:-1, 1:-1] == 0)
+    in_hole = (flooded[1:-1, 1:-1] == 0) & outside
+    return Grid(low, px, np.asarray(inside, np.uint8), in_hole.astype(np.uint8) * 255)
 
 
-def extras(picture: NDArray[np.uint8], grid: Grid, sign: float) -> list[tuple[str, Floats, int]]:
+def extras(picture: NDArray[np.uint8], grid: Grid, material: float, background: float) -> list[tuple[str, Floats, int]]:
     """Holes in the material and material in holes that the drawing does not have: (kind, centre (x, y) px, area in px) on the grid.
 
-    Levels are the medians of both sides; a place differs when it is nearer to the other level than to its own, over at least 12 px
-    and 3 px across.
+    A place differs when it is nearer to the other's grey level than to its own, over at least 12 px and 3 px across.
     """
-    inside, outside = grid.inside, grid.outside
-    if inside.sum() < 50 or outside.sum() < 20:
+    if abs(background - material) < 8:
         return []
-    grey = picture.astype(F32)
-    material, background = float(np.median(grey[inside])), float(np.median(grey[outside]))
-    if (background - material) * sign < 8:
-        return []
-    towards = (grey - material) / (background - material)
     out: list[tuple[str, Floats, int]] = []
-    for kind, odd in (("hole", inside & (towards > 0.6)), ("material", grid.in_hole & outside & (towards < 0.4))):
-        core = cv2.morphologyEx(odd.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    for kind, mask, share in (("hole", grid.material, 0.6), ("material", grid.in_hole, 0.4)):
+        level = material + share * (background - material)
+        beyond = (background > material) == (kind == "hole")
+        odd = cv2.bitwise_and(cv2.compare(picture, level, cv2.CMP_GT if beyond else cv2.CMP_LT), mask)  # type: ignore[call-overload]
+        if cv2.countNonZero(odd) < 12:
+            continue
+        core = cv2.morphologyEx(odd, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         count, _, stats, centres = cv2.connectedComponentsWithStats(core, connectivity=8)
         out += [(kind, centres[i], int(stats[i, cv2.CC_STAT_AREA])) for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= 12]
     return out

@@ -206,10 +206,10 @@ class Locator:
         if len(fine.twins.turns):
             _, typical = seen(full, fine.pose.samples, placement[None], signs, within_px=4.0)
             placement, ambiguous = resolve(full, fine.twins, placement, sign, float(typical[0]))
-        placement = edge_step(full, fine.pose.samples, placement[None], signs, reach=6, step_px=1.0, limit_px=3.0, free_size=free)[0]
+        placement = edge_step(full, fine.few, placement[None], signs, reach=6, step_px=1.0, limit_px=3.0, free_size=free)[0]
         rows = fine.pose.rows(DEFAULT_BLUR_PX)
-        for _ in range(2):
-            placement, _ = profile_step(full, fine.pose.samples, rows, placement, sign, free)
+        for last in (False, True):
+            placement = profile_step(full, fine.pose.samples, rows, placement, sign, free_size=free, last=last)
         small = placement * (1.0, 1.0, 1.0, 1.0 / ratio)
         level = levels[int(np.clip(round(math.log2(small[3])), 0, len(levels) - 1))]
         score = float(seen(level, self._few, small[None], signs)[0][0])
@@ -218,7 +218,7 @@ class Locator:
         if not gauge:
             return Located(_pose(fine.shape, placement, score, math.nan, ambiguous), None)
         start_ns = time.thread_time_ns()
-        placement, gauged = measure.along(full, fine, placement, sign, free_size=free)
+        placement, gauged = measure.along(levels, fine, placement, sign, free_size=free)
         spent_ms = (time.thread_time_ns() - start_ns) / 1e6
         return Located(_pose(fine.shape, placement, score, gauged.noise_mm, ambiguous), gauged, spent_ms)
 
@@ -268,7 +268,7 @@ class Locator:
         to_base = np.diag([shrink, shrink, 1.0])
         start_ns = time.thread_time_ns()
         start = replace(found, view=found.view @ to_base, wall_px=found.wall_px / shrink)
-        fit, gauged = measure.along_view(levels[0], fine, start)
+        fit, gauged = measure.along_view(levels, fine, start)
         spent_ms = (time.thread_time_ns() - start_ns) / 1e6
         small = replace(fit, view=fit.view @ np.linalg.inv(to_base), wall_px=fit.wall_px * shrink)
         score = oblique.score(levels, small, self._few)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,21 +22,26 @@ if TYPE_CHECKING:
 
     from inspector.records import Contour, Floats
 
-POSE_SAMPLES = 1200
+POSE_SAMPLES = 1000
+FEW_SAMPLES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """What is needed at one scale: `pose` profiles fit the pose, `every` (one a px) measure; twins; where extras are sought."""
+    """What is needed at one scale: `few` catch the pose, `pose` profiles fit it, `every` (one a px) measure; twins; extras."""
 
     contours: tuple[Contour, ...]
     shape: Shape
+    few: Samples
     pose: Profiles
     every: Profiles
     straight: gauge.Straight
     twins: Twins
     inner_reach_px: Floats32
     grid: gauge.Grid
+    holes: gauge.Holes
+    points_mm: Floats
+    trusted: NDArray[np.bool_]
 
 
 def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float) -> Scaled:
@@ -47,14 +53,29 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
         profile.rows(DEFAULT_BLUR_PX)
     twins = twins_of(shape, pose, matches, roundness)
     reaches = gauge.inner_reaches(shape, contours, every.samples)
-    return Scaled(contours, shape, pose, every, gauge.straight_samples(every), twins, reaches, gauge.grid_of(shape))
+    straight, holes = gauge.straight_samples(every), gauge.holes_of(contours, every.samples)
+    few = shape.samples(max(1.0, shape.length_px / FEW_SAMPLES))
+    return Scaled(
+        contours,
+        shape,
+        few,
+        pose,
+        every,
+        straight,
+        twins,
+        reaches,
+        gauge.grid_of(shape),
+        holes,
+        shape.to_mm(every.samples.points),
+        every.samples.weight > 0,
+    )
 
 
-def along(full: Level, at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:
+def along(levels: Sequence[Level], at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:
     """The whole outline measured, and the placement (4,) fitted to all of it."""
 
     def look(samples: Samples, offsets: Floats32) -> Floats32:
-        return profiles(full, samples, placement[None], offsets)
+        return profiles(levels[0], samples, placement[None], offsets)
 
     samples = at.every.samples
     blur = gauge.estimate_blur(look, at.straight)
@@ -65,10 +86,10 @@ def along(full: Level, at: Scaled, placement: Floats, sign: float, *, free_size:
     edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps, placement[None, 3])[0])
     placement = moved(placement[None], steps)[0]
     px_per_mm = at.shape.scale_px_per_mm * float(placement[3])
-    return placement, gauged(full, at, placement_matrix(placement), px_per_mm, sign, edges, blur)
+    return placement, gauged(levels, at, placement_matrix(placement), px_per_mm, edges, blur)
 
 
-def along_view(full: Level, at: Scaled, found: Slanted) -> tuple[Slanted, gauge.Gauged]:
+def along_view(levels: Sequence[Level], at: Scaled, found: Slanted) -> tuple[Slanted, gauge.Gauged]:
     """The whole outline measured through a homography, from the edges that its side walls put there, and both fitted to all of it."""
     samples, columns, radius = at.every.samples, design(at.every.samples, at.shape.radius_px), at.shape.radius_px
     blur = DEFAULT_BLUR_PX
@@ -76,7 +97,7 @@ def along_view(full: Level, at: Scaled, found: Slanted) -> tuple[Slanted, gauge.
         now = found
 
         def look(chosen: Samples, offsets: Floats32, now: Slanted = now) -> Floats32:
-            return look_through(full, now.view, now.wall_px, chosen, offsets)
+            return look_through(levels[0], now.view, now.wall_px, chosen, offsets)
 
         blur = gauge.estimate_blur(look, at.straight)
         edges = gauge.find_edges(look, at.every, blur, found.sign, at.inner_reach_px)
@@ -84,7 +105,7 @@ def along_view(full: Level, at: Scaled, found: Slanted) -> tuple[Slanted, gauge.
         after = step(found, samples, columns, shift, weights, radius, 8)
         edges = replace(edges, shift_px=np.asarray(edges.shift_px - (shift - after.left_px), F32))
         found = replace(found, view=after.view, wall_px=after.wall_px)
-    return found, gauged(full, at, found.view, at.shape.scale_px_per_mm, found.sign, edges, blur)
+    return found, gauged(levels, at, found.view, at.shape.scale_px_per_mm, edges, blur)
 
 
 def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float) -> tuple[Floats32, Floats32]:
@@ -95,20 +116,20 @@ def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float) -> 
     return np.asarray(trust * tukey(shift, max(4.5 * spread(shift[near]), least_limit_px)), F32), shift
 
 
-def gauged(full: Level, at: Scaled, matrix: Floats, px_per_mm: float, sign: float, edges: gauge.Edges, blur_px: float) -> gauge.Gauged:
+def gauged(levels: Sequence[Level], at: Scaled, matrix: Floats, px_per_mm: float, edges: gauge.Edges, blur_px: float) -> gauge.Gauged:
     """The measurements in the drawing's millimetres; `matrix` (3, 3): model px → picture px; shifts are px of `px_per_mm`."""
     samples = at.every.samples
-    holes = gauge.hole_fits(samples, at.contours, edges, px_per_mm)
+    holes = gauge.hole_fits(at.holes, edges, px_per_mm)
     missing = tuple(h.contour for h in holes if h.seen_ratio < 0.35 and _buried(edges, samples, h.contour))
     return gauge.Gauged(
-        points_mm=at.shape.to_mm(samples.points),
+        points_mm=at.points_mm,
         contour=samples.contour,
         deviation_mm=edges.shift_px.astype(np.float64) / px_per_mm,
         seen=edges.seen,
-        trusted=samples.weight > 0,
+        trusted=at.trusted,
         holes=holes,
         missing=missing,
-        extra=_extra(full, at, matrix, sign, missing),
+        extra=_extra(levels, at, matrix, edges, missing),
         noise_mm=spread(edges.shift_px[edges.seen]) / px_per_mm,
         spacing_mm=at.shape.length_px / at.shape.scale_px_per_mm / max(len(samples), 1),
         blur_px=blur_px,
@@ -116,13 +137,16 @@ def gauged(full: Level, at: Scaled, matrix: Floats, px_per_mm: float, sign: floa
     )
 
 
-def _extra(full: Level, at: Scaled, matrix: Floats, sign: float, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
+def _extra(levels: Sequence[Level], at: Scaled, matrix: Floats, edges: gauge.Edges, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
     """What the drawing does not have, without the missing holes, which are told as such."""
     grid = at.grid
     from_grid = np.array([[grid.px, 0, grid.low_px[0]], [0, grid.px, grid.low_px[1]], [0, 0, 1]])
-    picture = warp(full.image, matrix @ from_grid, grid.inside.shape)
+    size = math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))) * grid.px
+    level = min(levels, key=lambda one: abs(math.log(size / one.factor)))
+    to_level = np.array([[1, 0, 0.5 - 0.5 * level.factor], [0, 1, 0.5 - 0.5 * level.factor], [0, 0, level.factor]])
+    picture = warp(level.image, to_level @ matrix @ from_grid, grid.material.shape)
     out: list[gauge.Extra] = []
-    for kind, place, area in gauge.extras(picture, grid, sign):
+    for kind, place, area in gauge.extras(picture, grid, edges.material, edges.background):
         point = place * grid.px + grid.low_px
         hidden = any(cv2.pointPolygonTest(at.shape.contours_px[i].astype(F32), point.tolist(), False) >= 0 for i in missing)
         if not (kind == "material" and hidden):
@@ -141,4 +165,5 @@ def spread(values: NDArray[np.floating]) -> float:
     """Robust standard deviation: 1.4826 × median absolute deviation; NaN of nothing."""
     if not len(values):
         return math.nan
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    values = values[:: len(values) // 2000 + 1]
+    return 1.4826 * float(gauge.middle(np.abs(values - gauge.middle(values))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -47,15 +48,17 @@ def pyramid(image: Image, count: int) -> tuple[Level, ...]:
 
 def profiles(level: Level, samples: Samples, placements: Floats, offsets_px: Floats32) -> Floats32:
     """Grey values along the normals: (K·n, J) float32, offsets in px of the level, beyond the border the nearest pixel."""
-    x, y, turn, size = (placements[:, i, None] for i in range(4))
-    c, s, t, zero = np.cos(turn), np.sin(turn), offsets_px[None], np.zeros((1, len(offsets_px)))
     inverse = 1.0 / level.factor
-    across = np.stack(
-        [c * size * inverse + zero, -s * size * inverse + zero, (x + 0.5) * inverse - 0.5 + zero, c * t, -s * t], axis=1
-    ).astype(F32)
-    down = np.stack([s * size * inverse + zero, c * size * inverse + zero, (y + 0.5) * inverse - 0.5 + zero, s * t, c * t], axis=1).astype(
-        F32
-    )
+    c, s = np.cos(placements[:, 2]), np.sin(placements[:, 2])
+    size = placements[:, 3] * inverse
+    across, down = np.empty((2, len(placements), 5, len(offsets_px)), F32)
+    for rows, values in (
+        (across, (c * size, -s * size, (placements[:, 0] + 0.5) * inverse - 0.5, c, -s)),
+        (down, (s * size, c * size, (placements[:, 1] + 0.5) * inverse - 0.5, s, c)),
+    ):
+        for i, value in enumerate(values):
+            rows[:, i] = value[:, None]
+        rows[:, 3:] *= offsets_px
     count = len(placements) * len(samples)
     map_x = np.matmul(samples.design, across).reshape(count, len(offsets_px))
     map_y = np.matmul(samples.design, down).reshape(count, len(offsets_px))
@@ -71,18 +74,22 @@ def sample(image: Image, map_x: Floats32, map_y: Floats32) -> Floats32:
     return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), F32)
 
 
-def _slope_filter(length: int) -> Floats32:
-    """(length, length − 4): the smoothed slope −1 −2 0 2 1 along a profile, as a matrix."""
-    out = np.zeros((length, length - 4), F32)
-    for j in range(length - 4):
-        out[j : j + 5, j] = (-1, -2, 0, 2, 1)
+@lru_cache
+def slope_filter(length: int, margin: int = 2, prior: float = 0.0) -> Floats32:
+    """(length, length − 2·margin): the smoothed slope −1 −2 0 2 1 along a profile, as a matrix; `prior` less at its ends."""
+    count = length - 2 * margin
+    out = np.zeros((length, count), F32)
+    for j in range(count):
+        away = (j - (count - 1) / 2) / max((count - 1) / 2, 1.0)
+        out[j + margin - 2 : j + margin + 3, j] = (1.0 - prior * away**2) * np.array((-1, -2, 0, 2, 1))
+    out.setflags(write=False)
     return out
 
 
 def strongest_slopes(values: Floats32, signs: Floats32) -> tuple[Floats32, Floats32]:
     """The place (in steps from the middle, parabola through three) and size of the strongest slope of the wanted sign in each profile."""
     reach = values.shape[1] // 2
-    slopes = values @ _slope_filter(values.shape[1])
+    slopes = values @ slope_filter(values.shape[1])
     slopes *= signs[:, None]
     top = slopes.argmax(axis=1)
     rows = np.arange(len(slopes))
@@ -176,7 +183,8 @@ def phase_bias(samples: Samples, matrix: Floats, blur_px: float) -> Floats32:
         at /= (samples.design[:, :3] @ flat[2])[:, None]
     normals = samples.normals @ (flat[:2, :2] / F32(math.sqrt(abs(np.linalg.det(matrix[:2, :2]))))).T
     f = at - np.floor(at)
-    g = f * (1 - f) * (1 - 2 * f) * normals**9
+    cubed = normals * normals * normals
+    g = f * (1 - f) * (1 - 2 * f) * (cubed * cubed * cubed)
     return np.asarray((g[:, 0] + g[:, 1]) * F32(np.interp(blur_px, _PHASE_BLURS_PX, _PHASE_BIASES)), F32)
 
 
@@ -187,21 +195,22 @@ def placement_matrix(placement: Floats) -> Floats:
     return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])
 
 
-def profile_step(image: Level, samples: Samples, rows: Rows, placement: Floats, sign: float, free_size: bool) -> tuple[Floats, float]:
-    """One step from the predicted profiles at full size: the new placement (4,) and the typical contrast (counts, > 0 when right)."""
+def profile_step(image: Level, samples: Samples, rows: Rows, placement: Floats, sign: float, *, free_size: bool, last: bool) -> Floats:
+    """One step from the predicted profiles at full size: the new placement (4,). The last one minds the bias of the sampling, too."""
     values = profiles(image, samples, placement[None], _OFFSETS)
     contrast = np.einsum("ij,ij->i", values, rows.contrast) * F32(sign)
     shift = np.einsum("ij,ij->i", values, rows.shift) * F32(sign)
     middle = len(contrast) // 2
     typical = max(float(np.partition(contrast, middle)[middle]), 1e-3)
     shift /= np.maximum(contrast, F32(0.3 * typical))
-    shift -= phase_bias(samples, placement_matrix(placement), DEFAULT_BLUR_PX)
+    if last:
+        shift -= phase_bias(samples, placement_matrix(placement), DEFAULT_BLUR_PX)
     centre = np.partition(shift, middle)[middle]
     spread = 1.4826 * float(np.partition(np.abs(shift - centre), middle)[middle]) + 0.02
     trust = np.square(np.clip(contrast / F32(typical), 0, F32(1.5)))
     weights = samples.weight * tukey(shift, max(4.0 * spread, 0.15)) * trust
     steps = solve(samples, weights[None], shift[None], placement[None, 3], free_size)
-    return moved(placement[None], steps)[0], typical
+    return np.asarray(moved(placement[None], steps)[0], np.float64)
 
 
 _INSIDE_OUT = np.array([-0.25] * 4 + [0] + [0.25] * 4, F32)

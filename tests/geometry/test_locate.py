@@ -42,7 +42,7 @@ INVERTED = Scene(part=200.0, background=40.0)
 
 
 @pytest.mark.parametrize(
-    ("scene", "px", "deg"), [(BACK_LIT, 0.012, 0.004), (INVERTED, 0.012, 0.004), (FRONT_LIT, 0.08, 0.03), (LOW_CONTRAST, 0.08, 0.03)]
+    ("scene", "px", "deg"), [(BACK_LIT, 0.012, 0.004), (INVERTED, 0.012, 0.004), (FRONT_LIT, 0.08, 0.05), (LOW_CONTRAST, 0.08, 0.03)]
 )
 @pytest.mark.parametrize("angle_deg", [0.0, 47.0, 133.0, -90.0, 301.5])
 def test_found_at_any_angle_to_a_fraction_of_a_pixel(
