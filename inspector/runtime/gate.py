@@ -30,7 +30,7 @@ from inspector.gate.journal import Item, Journal, JournalError, Reader
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
-from inspector.outputs.metrics import Family
+from inspector.outputs.metrics import Family, Histogram
 from inspector.records import Verdict
 from inspector.runtime import link
 from inspector.runtime.worker import Worker
@@ -96,6 +96,7 @@ class GateProcess:
         self._committing_since_ns: int | None = None
         self._said_slow = False
         self._lost_events = 0
+        self._margin = Histogram()
         self._latencies_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
         self._fsync_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
 
@@ -265,6 +266,7 @@ class GateProcess:
         yield Family("gateways", "gauge", "Sessions at the gate.", [({}, len(status.sessions))])
         yield Family("journal_backlog", "gauge", "Events that wait for the disk.", [({}, self._to_journal.qsize())])
         yield Family("journal_lost_events", "counter", "Events that were not kept.", [({}, self._lost_events)])
+        yield Family("deadline_margin_seconds", "histogram", "From the verdict to the part's deadline.", [({}, self._margin)])
         for name, text, values in (
             ("gate_step_seconds", "From vision's word to the verdict handed to the socket.", self._latencies_ns),
             ("fsync_seconds", "One commit.", self._fsync_ns),
@@ -299,7 +301,10 @@ class GateProcess:
         os.eventfd_write(self._bell, 1)
 
     def _feed(self, item: core.Input) -> None:
-        for out in self._arbiter.step(self._clock(), item):
+        now_ns = self._clock()
+        for out in self._arbiter.step(now_ns, item):
+            if isinstance(out, Record) and out.deadline_ns:
+                self._margin.observe((out.deadline_ns - now_ns) / 1e9)
             if isinstance(out, Send):
                 if not sockets.send(self._gate, out.identity, out.frames):
                     self._inbox.put(core.Unreachable(out.identity))
