@@ -48,8 +48,8 @@ MAX_POINTS = 2_000_000
 MOST_WARNINGS = 200
 MAX_DEPTH = 8
 MAX_SECONDS = 5.0
-LINE_SECONDS, RECORD_SECONDS = 1.5e-6, 1.2e-4
-"""What a line of the file and an entity take from the file to the contours: what could not end in time is not begun."""
+LINE_SECONDS, RECORD_SECONDS = 3e-6, 1e-4
+"""CPU time that a line of the file and an entity take on their way to the contours: what could not end in time is not begun."""
 
 MAX_COORDINATE = 1e9
 """Drawing units; a survey's coordinates (some 6e6) are fine, 1e300 is a broken file."""
@@ -108,13 +108,13 @@ class Drawing:
 
 
 class _Notes:
-    """What is to be told of the drawing, gathered on the way, and the time that is left."""
+    """What is to be told of the drawing, gathered on the way, and the CPU time that is left: a busy machine refuses no drawing."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.ignored: Counter[tuple[str, str, str]] = Counter()
         self.warnings: list[str] = []
-        self.until = time.monotonic() + MAX_SECONDS
+        self.until = time.thread_time() + MAX_SECONDS
 
     def ignore(self, piece: Piece, reason: str) -> None:
         self.ignored[piece.entity, piece.layer, reason] += 1
@@ -123,8 +123,10 @@ class _Notes:
         return ConfigError(code, text, file=str(self.file), line=line)
 
     def look_at_clock(self) -> None:
-        if time.monotonic() > self.until:
-            raise self.error("E_DXF_LIMIT", f"not read within {MAX_SECONDS:g} s; simplify the drawing, or export the part alone")
+        if time.thread_time() > self.until:
+            raise self.error(
+                "E_DXF_LIMIT", f"not read within {MAX_SECONDS:g} s of CPU time; simplify the drawing, or export the part alone"
+            )
 
 
 def read(path: Path, *, units: str | None = None) -> Drawing:
@@ -141,9 +143,10 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
-    pieces = _without_duplicates(_pieces(document, UNITS_MM[known], side, notes), notes)
-    loops = _without_duplicates(_loops(pieces, notes), notes)
+    pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
+    loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
     _warn_of_crossings(loops, notes)
+    _warn_of_frames(loops, aside, notes)
     contours, parts = nest(loops)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -290,11 +293,15 @@ def _count(document: Document, notes: _Notes) -> None:
         raise notes.error("E_DXF_LIMIT", f"{total} entities once blocks are expanded; at most {MAX_ENTITIES}")
 
 
-def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> list[Piece]:
-    """Every entity that can be an outline, flattened, in mm; the boundaries of hatches only where there is nothing else."""
+def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[list[Piece], list[Piece]]:
+    """Every entity that can be an outline, flattened, in mm; the boundaries of hatches only where there is nothing else.
+
+    And those that were set aside for the name of their layer or line type.
+    """
     styles = {layer.dxf.name.lower(): layer for layer in document.layers}
     lines: list[Piece] = []
     fills: list[Piece] = []
+    aside: list[Piece] = []
     points = 0
     for entity, layer, handle in _expanded(document.modelspace(), None, None, notes):
         notes.look_at_clock()
@@ -302,18 +309,19 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> list[Pi
         reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
         if reason is not None:
             notes.ignored[kind, layer, reason] += 1
-            continue
+            if not reason.startswith("not cut"):
+                continue
         for piece in _flattened(entity, mm, layer, handle, notes):
-            (fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
+            (aside if reason is not None else fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
             points += len(piece.points)
             if points > MAX_POINTS:
                 raise notes.error("E_DXF_LIMIT", f"more than {MAX_POINTS} points once curves are flattened")
     if fills and not lines:
         notes.warnings.append("no lines: the outline is taken from the boundaries of the hatches")
-        return fills
+        return fills, aside
     for fill in fills:
         notes.ignore(fill, "fills what lines outline")
-    return lines
+    return lines, aside
 
 
 def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | None:
@@ -651,3 +659,14 @@ def _warn_of_crossings(loops: Sequence[Piece], notes: _Notes) -> None:
     for i, j, (x, y) in polygon.crossings([loop.points for loop in loops], depth=GAPS_MM[1], most=20):
         other = "itself" if i == j else loops[j].where
         notes.warnings.append(f"{loops[i].where} crosses {other} at ({x:.3f}, {y:.3f}) mm")
+
+
+def _warn_of_frames(loops: Sequence[Piece], aside: Sequence[Piece], notes: _Notes) -> None:
+    """What goes around all parts but was set aside for its name may be a sheet's frame, or the part itself."""
+    _, closed = _chained([(p,) for p in aside if not p.closed], GAPS_MM[-1])
+    lows, highs = (np.array([f(loop.points, axis=0) for loop in loops]) for f in (np.min, np.max))
+    for frame in [p for p in aside if p.closed] + [_loop(chain) for chain in closed]:
+        if (frame.points.min(axis=0) <= lows.min(axis=0)).all() and (frame.points.max(axis=0) >= highs.max(axis=0)).all():
+            notes.warnings.append(
+                f"{frame.where} goes around all that is cut; if it is cut too, say so in the side file (layers: outline: true)"
+            )

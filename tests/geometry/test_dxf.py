@@ -314,6 +314,17 @@ def test_the_side_file_says_which_layers_are_cut(tmp_path: Path) -> None:
     assert told.digest != plain.digest
 
 
+def test_a_frame_that_is_set_aside_is_doubted(tmp_path: Path) -> None:
+    def draw(msp: Any, layer: str, size: float) -> None:
+        for a, b in zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True):
+            msp.add_line(np.multiply(a, size), np.multiply(b, size), dxfattribs={"layer": layer})
+        msp.add_circle((20, 20), 5, dxfattribs={"layer": "HOLES"})
+
+    drawing = dxf.read(drawn(tmp_path, lambda m: draw(m, "TITLE", 5)))
+    assert "on layer TITLE goes around all that is cut" in drawing.warnings[0]
+    assert not dxf.read(drawn(tmp_path, lambda m: draw(m, "TITLE", 1))).warnings
+
+
 def test_an_open_line_inside_is_no_outline(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_line((-3, 0), (3, 0), dxfattribs={"layer": "X"}))))
     assert len(drawing.contours) == 1
