@@ -318,7 +318,14 @@ class Arbiter:
     """The state of one epoch. `step` is the only door; the attributes are for reading."""
 
     def __init__(
-        self, settings: Settings, *, epoch: bytes, now_ns: int, chain: Mapping[str, bytes], epochs: Sequence[EpochHead] = ()
+        self,
+        settings: Settings,
+        *,
+        epoch: bytes,
+        now_ns: int,
+        chain: Mapping[str, bytes],
+        epochs: Sequence[EpochHead] = (),
+        utc_offset_ns: int = 0,
     ) -> None:
         self.settings, self.epoch = settings, epoch
         self.ledger = Ledger(settings.line)
@@ -333,7 +340,7 @@ class Arbiter:
         self._epochs = tuple(epochs)
         self._holds: dict[str, str] = {"state": "BOOT"}
         self._permits: dict[bytes, bool] = {}
-        self._utc_offset_ns, self._clock_state = 0, "unsynced"
+        self._utc_offset_ns, self._clock_state = utc_offset_ns, "unsynced"
         self._recipe = ""
         self._models: tuple[Mapping[str, str], ...] = ()
         self._position: int | None = None
@@ -542,9 +549,9 @@ class Arbiter:
 
     def _on_utc(self, now_ns: int, item: Utc) -> None:
         jump_ns = item.offset_ns - self._utc_offset_ns
-        known = self._clock_state, self._utc_offset_ns
+        known = self._utc_offset_ns
         self._utc_offset_ns, self._clock_state = item.offset_ns, item.clock_state
-        if known != ("unsynced", 0) and abs(jump_ns) > 100_000_000:
+        if known and abs(jump_ns) > 100_000_000:
             self._alarm(now_ns, "CLOCK_JUMP", "warning", f"UTC moved by {jump_ns / 1e9:.3f} s; deadlines are not touched")
 
     # -- outcomes

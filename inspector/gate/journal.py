@@ -43,7 +43,7 @@ CREATE TABLE event (id INTEGER PRIMARY KEY, epoch BLOB NOT NULL, stream TEXT NOT
     reason INTEGER NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL) STRICT;
 CREATE UNIQUE INDEX event_seq ON event (epoch, stream, seq);
 CREATE UNIQUE INDEX event_r_seq ON event (epoch, r_seq) WHERE r_seq IS NOT NULL;
-CREATE TABLE base (stream TEXT PRIMARY KEY, hash BLOB NOT NULL) STRICT;
+CREATE TABLE base (stream TEXT PRIMARY KEY, epoch BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) STRICT;
 CREATE TABLE hole (epoch BLOB NOT NULL, stream TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;
 CREATE TABLE ledger (epoch BLOB NOT NULL, seq INTEGER NOT NULL, lane INTEGER NOT NULL, part_seq INTEGER NOT NULL, outcome TEXT NOT NULL,
     encoder INTEGER, PRIMARY KEY (epoch, seq)) STRICT;
@@ -174,8 +174,13 @@ class Journal:
         if version > SCHEMA_VERSION:
             raise ConfigError("E_DB_NEWER", f"{path} has format {version}, this program knows {SCHEMA_VERSION}")
         if version == 0:
-            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-            db.executemany("INSERT INTO base VALUES (?, ?)", [(stream, head.hash) for stream, head in self.heads.items()])
+            db.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";")[:-1]:
+                db.execute(statement)
+            ends = [(stream, head.epoch, head.seq, head.hash) for stream, head in self.heads.items()]
+            db.executemany("INSERT INTO base VALUES (?, ?, ?, ?)", ends)
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            db.execute("COMMIT")
         else:
             self.heads = _heads(db)
             self.epochs = _epochs(db)
@@ -291,12 +296,12 @@ class Journal:
             )
             too_big = size.fetchone()[0] > keep_bytes
             before = self.utc_clock() - keep_ns
-            rows = db.execute("SELECT id, t_utc_ns, stream, hash FROM event ORDER BY id LIMIT ?", (SLICE_ROWS,)).fetchall()
+            rows = db.execute("SELECT id, t_utc_ns, epoch, seq, hash, stream FROM event ORDER BY id LIMIT ?", (SLICE_ROWS,)).fetchall()
             rows = [row for row in rows if too_big or row[1] < before]
             if not rows or rows[-1][0] >= db.execute("SELECT max(id) FROM event").fetchone()[0] - SLICE_ROWS:
                 return 0  # the last slice stays, so that the chain keeps its end
             db.execute("BEGIN IMMEDIATE")
-            db.executemany("UPDATE base SET hash = ? WHERE stream = ?", [(digest, stream) for _, _, stream, digest in rows])
+            db.executemany("UPDATE base SET epoch = ?, seq = ?, hash = ? WHERE stream = ?", [row[2:] for row in rows])
             db.execute("DELETE FROM event WHERE id <= ?", (rows[-1][0],))
             db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -340,7 +345,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _heads(db: sqlite3.Connection) -> dict[str, Head]:
-    heads = {stream: Head(hash=digest) for stream, digest in db.execute("SELECT stream, hash FROM base")}
+    heads = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base")}
     for stream in heads:
         row = db.execute("SELECT epoch, seq, hash FROM event WHERE stream = ? ORDER BY id DESC LIMIT 1", (stream,)).fetchone()
         if row is not None:
@@ -430,7 +435,7 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
     if check != [("ok",)]:
         yield f"E_DB_FORMAT: SQLite says: {'; '.join(str(row[0]) for row in check)}"
         return
-    last: dict[str, Head] = {stream: Head(hash=digest) for stream, digest in db.execute("SELECT stream, hash FROM base")}
+    last = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base")}
     holes = {(epoch, stream, first): end for epoch, stream, first, end in db.execute("SELECT * FROM hole")}
     start = 0
     if tail is not None:
@@ -441,9 +446,7 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
             ).fetchone()
             if row is not None:
                 last[stream] = Head(*row)
-    first_of_all = start <= 0
     query = "SELECT id, epoch, stream, seq, r_seq, header, payload, hash, t_utc_ns, kind, lane, part_seq, verdict, reason FROM event"
-    trusted = {stream: first_of_all or head.seq > 0 for stream, head in last.items()}
     r_seqs: dict[bytes, int] = {}
     for entry in db.execute(f"{query} WHERE id > ? ORDER BY id", (start,)):
         row = Row(*entry[:8])
@@ -458,9 +461,9 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
         except Refused as error:
             yield f"{where}: {error}"
             continue
-        jump_ok = before.seq == 0 or _follows(before, row, holes) or (row.epoch != before.epoch and _begins(row, holes))
+        jump_ok = _follows(before, row, holes) or (row.epoch != before.epoch and _begins(row, holes))
         previous = before.hash
-        if not trusted[row.stream] or not _linked(before, row, holes):
+        if not _linked(before, row, holes):
             previous = bytes.fromhex(str(body.get("prev_hash", ""))) if _hex(body.get("prev_hash")) else b""
         if not jump_ok:
             yield f"{where}: follows {before.seq}"
@@ -484,10 +487,9 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
         if row.r_seq is not None:
             r_seqs[row.epoch] = row.r_seq
         last[row.stream] = Head(row.epoch, row.seq, row.hash)
-        trusted[row.stream] = True
     for stream, seen in (witness or {}).items():
-        kept = last.get(stream)
-        if kept is None or not seen.seq:
+        kept = last.get(stream, Head())
+        if not seen.seq:
             continue
         if kept.epoch == seen.epoch and kept.seq == seen.seq and kept.hash != seen.hash:
             yield f"JOURNAL_ROLLBACK: {stream} {seen.seq} is not the event that the witness saw"

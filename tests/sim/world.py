@@ -354,14 +354,15 @@ class World:
                 generation = self.generation
                 self.after(1, lambda: self._from_vision(generation, core.Lost(camera, seq, at_ns, at_counts)))
             return
-        # Only a delivered buffer comes again: a lost one under a new number cannot be told from a new one without a part sensor.
+        # Only a buffer delivered in its turn comes again: a lost one under a new number cannot be told from a new one without a part sensor.
         heard = not self.chance(self.knobs.unheard)
-        if heard:
+        swapped = self.chance(self.knobs.swapped)
+        if heard and not swapped:
             self.last_picture[camera] = picture
         complete = not self.chance(self.knobs.incomplete)
         generation = self.generation
         delay_ms = 1 + self.random.random() * 5
-        if self.chance(self.knobs.swapped):
+        if swapped:
             delay_ms += self.knobs.period_ms * 1.2
         if self.chance(self.knobs.ahead) and at_ns == self.now_ns:  # a camera's clock that is ahead
             at_ns += self.random.randint(1, 400) * MS
