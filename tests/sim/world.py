@@ -354,7 +354,7 @@ class World:
                 generation = self.generation
                 self.after(1, lambda: self._from_vision(generation, core.Lost(camera, seq, at_ns, at_counts)))
             return
-        # Only a buffer delivered in its turn comes again: a lost one under a new number cannot be told from a new one without a part sensor.
+        # Only a buffer delivered in its turn comes again: without a part sensor a lost one under a new number looks new.
         heard = not self.chance(self.knobs.unheard)
         swapped = self.chance(self.knobs.swapped)
         if heard and not swapped:
