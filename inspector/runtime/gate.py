@@ -1,0 +1,563 @@
+"""The gate's threads: arbiter, journal, events and replay around the pure core of `inspector.gate`.
+
+    arbiter ── link to vision, gate socket, belt ──▶ step ──▶ gateways
+        └──▶ (queue) journal ──▶ (queue) events ──▶ subscribers            replay ──▶ who asks
+
+Each socket belongs to one thread. The arbiter never touches a disk: what it decides is sent first, then kept, then published.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import zmq
+
+from inspector import __version__
+from inspector.config import Config, plugin, settings_of
+from inspector.gate import arbiter as core
+from inspector.gate import protocol, replay, sockets
+from inspector.gate.arbiter import Arbiter, Record, Send
+from inspector.gate.journal import Item, Journal, JournalError, Reader
+from inspector.gate.ledger import Line
+from inspector.gate.protocol import Flag, Header, Kind
+from inspector.interfaces import Clock, Conveyor
+from inspector.outputs.metrics import Family, Histogram
+from inspector.records import Verdict
+from inspector.runtime import link
+from inspector.runtime.worker import Worker
+
+LARGEST_BACKLOG: Final = 20_000
+COMMIT_AT_ONCE: Final = 512
+SLOW_COMMIT_NS: Final = 1_000_000_000
+FROZEN_COMMIT_MS: Final = 30_000.0
+RETRY_S: Final = 0.5
+EVENTS_HB_NS: Final = 500_000_000
+UTC_EVERY_NS: Final = 1_000_000_000
+POSITION_EVERY_NS: Final = 20_000_000
+TURN_MS: Final = 50
+TRIGGER_TURN_MS: Final = 4
+RETAIN_EVERY_NS: Final = 1_000_000_000
+LAST_LATENCIES: Final = 4096
+
+_INPUTS: Final[Mapping[type, Callable[..., core.Input]]] = {
+    link.Seen: core.Seen,
+    link.Lost: core.Lost,
+    link.Dropped: core.Dropped,
+    link.Judged: core.Judged,
+    link.CameraState: core.CameraState,
+    link.Reloaded: core.Reloaded,
+}
+
+
+def _clock_state() -> str:
+    """Whether the kernel thinks that its clock follows a better one: ok, holdover or unsynced."""
+    return "ok" if Path("/run/systemd/timesync/synchronized").exists() else "unsynced"
+
+
+class GateProcess:
+    """The gate's side of the daemon. Made, started on an `ExitStack` whose unwinding stops it, and asked by the main thread.
+
+    A worker's error is given to `threading.excepthook`, as any thread's death is.
+    """
+
+    def __init__(
+        self, config: Config, state_dir: Path, *, clock: Clock, utc_clock: Callable[[], int], conveyor: Conveyor | None = None
+    ) -> None:
+        self._config, self._state_dir, self._clock, self._utc_clock = config, state_dir, clock, utc_clock
+        self._settings = settings(config)
+        self._epoch = protocol.epoch(utc_clock(), os.urandom(10))
+        if conveyor is None:
+            kind = plugin("conveyor", config.conveyor.kind)
+            conveyor = kind.build(settings_of("conveyor", config.conveyor, kind.Settings), config.conveyor.kind)
+        self._conveyor: Conveyor = conveyor
+        self._inbox: SimpleQueue[Callable[[], None] | core.Input] = SimpleQueue()
+        self._to_journal: SimpleQueue[Item] = SimpleQueue()
+        self._to_events: SimpleQueue[tuple[Record, bool]] = SimpleQueue()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._link: link.End | None = None
+        self._finished: link.Finished | None = None
+        self._vision_ages: dict[str, float] = {}
+        self._vision_heard_ns = 0
+        self._endpoints: dict[str, str] = {}
+        self._workers: list[Worker] = []
+        self._begin_ns: int | None = None
+        self._polled_ns = self._utc_ns = self._position_ns = 0
+        self._ending = threading.Event()
+        self._published = {"q": 0, "r": 0, "a": 0}
+        self._committing_since_ns: int | None = None
+        self._said_slow = False
+        self._lost_events = 0
+        self._margin = Histogram()
+        self._latencies_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
+        self._fsync_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
+
+    # -- life
+
+    def start(self, stack: ExitStack) -> None:
+        """Open the journal, bind the sockets, start the threads; raises `ConfigError` for what a person must change."""
+        config = self._config
+        stack.callback(os.close, self._bell)
+        self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
+        stack.callback(self._journal.close, clean=False)
+        self._journal.begin(self._epoch)
+        chain = {stream: head.hash for stream, head in self._journal.heads.items()}
+        now_ns = self._clock()
+        self._arbiter = Arbiter(
+            self._settings,
+            epoch=self._epoch,
+            now_ns=now_ns,
+            chain=chain,
+            epochs=self._journal.epochs,
+            utc_offset_ns=self._utc_clock() - now_ns,
+        )
+        self._status = self._arbiter.status()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.destroy, linger=0)
+        self._gate, gate_at = sockets.gate(context, config.gate.bind)
+        self._pub, events_at = sockets.events(context, config.events.bind)
+        self._replay, replay_at = sockets.replay(context, config.events.replay_bind)
+        self._endpoints = {"gate": gate_at, "events": events_at, "replay": replay_at}
+        self._poller = zmq.Poller()
+        self._poller.register(self._gate, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+        self._reader = Reader(self._state_dir / "journal.sqlite")
+        stack.callback(self._reader.close)
+        self._server = replay.Server(self._reader)
+        self._hb_ns = self._retained_ns = now_ns
+        self._gate_worker = self._worker("arbiter", self._arbiter_step)
+        self._journal_worker = self._worker("journal", self._journal_step)
+        self._workers = [
+            self._worker("replay", self._replay_step),
+            self._worker("events", self._events_step),
+            self._journal_worker,
+            self._gate_worker,
+        ]
+        self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
+        for finding in self._journal.findings:
+            code = "JOURNAL_ROLLBACK" if finding.startswith("JOURNAL_ROLLBACK") else "JOURNAL_DAMAGED"
+            self._feed(core.Report(code, "critical", finding))
+        for worker in self._workers:
+            worker.start()
+            stack.callback(worker.stop, 2.0)
+        stack.callback(self._ending.set)
+
+    def _worker(self, name: str, step: Callable[[], None]) -> Worker:
+        return Worker(name, step, clock=self._clock, on_error=_died)
+
+    def attach(self, end: link.End, ready: link.Ready) -> None:
+        """Vision is up; from here on the arbiter alone receives from `end`."""
+
+        def _attach() -> None:
+            self._unlink()
+            self._link = end
+            self._finished = None
+            self._vision_heard_ns = self._clock()
+            self._poller.register(end.fileno(), zmq.POLLIN)
+            self._feed(core.Attached(ready.recipe, ready.models, ready.reasons))
+
+        self._tell(_attach, wait=True)
+
+    def detach(self, reason: str) -> None:
+        """Vision is gone: every open part is rejected, and every one to come until `attach`. `end` may be closed afterwards."""
+
+        def _detach() -> None:
+            self._unlink()
+            self._feed(core.Detached(reason))
+
+        self._tell(_detach, wait=True)
+
+    def begin(self, at_ns: int) -> None:
+        """The line runs from this moment on."""
+
+        def _begin() -> None:
+            self._conveyor.start(at_ns)
+            self._polled_ns = at_ns
+            self._begin_ns = at_ns
+            self._feed(core.Begin())
+
+        self._tell(_begin, wait=True)
+
+    def drain(self, deadline_s: float) -> None:
+        """No new parts; wait until the open ones have their outcome, then close everything, keep it and publish it."""
+        by_s = time.monotonic() + deadline_s
+        self._tell(core.Drain())
+        while self._arbiter.ledger.counters.pending and time.monotonic() < by_s and self._gate_worker.alive:
+            time.sleep(0.005)
+        self._tell(core.Stop())
+        while self._gate_worker.alive and self._status.state != core.State.STOPPED.value and time.monotonic() < by_s + 1.0:
+            time.sleep(0.002)
+        while not self._to_journal.empty() or self._committing_since_ns is not None or not self._to_events.empty():
+            if time.monotonic() > by_s + 2.0 or not self._journal_worker.alive:
+                break
+            time.sleep(0.005)
+        self._ending.set()
+        time.sleep(0.02)  # the I/O thread of ZeroMQ gets to say it
+        for worker in reversed(self._workers):
+            worker.stop(2.0)
+        if self._to_journal.empty():
+            self._journal.close(clean=True)
+
+    # -- what can be asked
+
+    @property
+    def epoch(self) -> str:
+        """The name of this start."""
+        return protocol.epoch_text(self._epoch)
+
+    @property
+    def finished(self) -> link.Finished | None:
+        """What vision said when it had nothing more to judge."""
+        return self._finished
+
+    def endpoints(self) -> dict[str, str]:
+        """Where the sockets really are."""
+        return dict(self._endpoints)
+
+    def counters(self) -> dict[str, int]:
+        """The account of all parts of this epoch."""
+        now = self._arbiter.ledger.counters
+        return {
+            "triggers": now.triggers,
+            "pass": now.passed,
+            "reject": now.reject,
+            "not_inspected": now.not_inspected,
+            "pending": now.pending,
+            "unexplained": now.unexplained,
+        }
+
+    def status(self) -> core.Status:
+        """State, permit and what withholds it."""
+        return self._status
+
+    def ages_ms(self) -> dict[str, float]:
+        """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
+        now_ns = self._clock()
+        ages = {worker.name: worker.age_ms(now_ns) for worker in self._workers}
+        if self._committing_since_ns is not None and ages["journal"] < FROZEN_COMMIT_MS:
+            ages["journal"] = 0.0
+        return ages
+
+    def vision_ages_ms(self) -> dict[str, float]:
+        """The same of vision's threads, as it last told, and of its telling ("main")."""
+        if self._link is None:
+            return {}
+        since_ms = (self._clock() - self._vision_heard_ns) / 1e6
+        return {**self._vision_ages, "main": since_ms}
+
+    def metrics(self) -> Iterable[Family]:
+        """What the gate knows, for /metrics."""
+        counters, status = self.counters(), self._status
+        yield Family("parts", "counter", "Parts by outcome.", [({"outcome": k}, counters[k]) for k in ("pass", "reject", "not_inspected")])
+        yield Family("triggers", "counter", "Parts triggered.", [({}, counters["triggers"])])
+        yield Family("parts_pending", "gauge", "Parts without an outcome yet.", [({}, counters["pending"])])
+        yield Family("parts_unexplained", "gauge", "Parts that nothing accounts for: 0, always.", [({}, counters["unexplained"])])
+        yield Family("permit", "gauge", "1 while parts may pass.", [({}, float(status.permit))])
+        states = [({"state": state.value}, float(status.state == state.value)) for state in core.State]
+        yield Family("state", "gauge", "1 for the state of the daemon.", states)
+        yield Family("alarms", "counter", "Alarms by code.", [({"code": k}, v) for k, v in sorted(self._arbiter.alarms.copy().items())])
+        yield Family(
+            "bad_messages", "counter", "What was no message.", [({"why": k}, v) for k, v in sorted(self._arbiter.faults.copy().items())]
+        )
+        yield Family("late_results", "counter", "Judgements after the deadline.", [({}, self._arbiter.late)])
+        yield Family("resent", "counter", "Verdicts sent again.", [({}, self._arbiter.resent)])
+        yield Family("unconfirmed", "counter", "Verdicts not confirmed by their deadline.", [({}, self._arbiter.unconfirmed)])
+        yield Family("gateways", "gauge", "Sessions at the gate.", [({}, len(status.sessions))])
+        yield Family("journal_backlog", "gauge", "Events that wait for the disk.", [({}, self._to_journal.qsize())])
+        yield Family("journal_lost_events", "counter", "Events that were not kept.", [({}, self._lost_events)])
+        yield Family("deadline_margin_seconds", "histogram", "From the verdict to the part's deadline.", [({}, self._margin)])
+        for name, text, values in (
+            ("gate_step_seconds", "From vision's word to the verdict handed to the socket.", self._latencies_ns),
+            ("fsync_seconds", "One commit.", self._fsync_ns),
+        ):
+            last = sorted(values.copy())
+            quantiles = (
+                [({"quantile": str(q)}, last[min(len(last) - 1, int(q * len(last)))] / 1e9) for q in (0.5, 0.99, 0.999)] if last else []
+            )
+            yield Family(name, "gauge", text, quantiles)
+
+    # -- arbiter
+
+    def _tell(self, item: Callable[[], None] | core.Input, *, wait: bool = False) -> None:
+        """Hand something to the arbiter's thread, and wait until it has been dealt with where the caller must know."""
+        if not wait or not callable(item):
+            self._inbox.put(item)
+            self._ring()
+            return
+        done = threading.Event()
+
+        def _and_say() -> None:
+            item()
+            done.set()
+
+        self._inbox.put(_and_say)
+        self._ring()
+        while not done.wait(0.1):
+            if not self._gate_worker.alive:
+                return
+
+    def _ring(self) -> None:
+        os.eventfd_write(self._bell, 1)
+
+    def _feed(self, item: core.Input) -> None:
+        now_ns = self._clock()
+        for out in self._arbiter.step(now_ns, item):
+            if isinstance(out, Record) and out.deadline_ns:
+                self._margin.observe((out.deadline_ns - now_ns) / 1e9)
+            if isinstance(out, Send):
+                if not sockets.send(self._gate, out.identity, out.frames):
+                    self._inbox.put(core.Unreachable(out.identity))
+            elif self._to_journal.qsize() < LARGEST_BACKLOG:
+                self._to_journal.put(out)
+            else:
+                self._lost_events += 1
+                if isinstance(out, Record):
+                    self._to_events.put((out, False))
+
+    def _unlink(self) -> None:
+        if self._link is not None:
+            with suppress(KeyError, ValueError, OSError):
+                self._poller.unregister(self._link.fileno())
+            self._link = None
+        self._vision_ages = {}
+
+    def _arbiter_step(self) -> None:
+        now_ns = self._clock()
+        turn_ms = TRIGGER_TURN_MS if self._settings.line.count == "conveyor" else TURN_MS
+        wait_ms = min(turn_ms, max(0, -(-(self._arbiter.due_ns() - now_ns) // 1_000_000)))
+        if self._inbox.empty():
+            self._poller.poll(wait_ms)
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        for _ in range(64):
+            try:
+                item = self._inbox.get_nowait()
+            except Empty:
+                break
+            if callable(item):
+                item()
+            else:
+                self._feed(item)
+        self._belt()
+        self._hear_vision()
+        for _ in range(64):
+            message = sockets.receive(self._gate)
+            if message is None:
+                break
+            self._feed(core.Received(*message))
+        self._feed(core.Tick())
+        self._status = self._arbiter.status()
+
+    def _belt(self) -> None:
+        """Triggers before exposures, so that an exposure finds its part."""
+        now_ns = self._clock()
+        if now_ns - self._utc_ns > UTC_EVERY_NS:
+            self._utc_ns = now_ns
+            self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
+            self._feed(core.Ages({**self.ages_ms(), **{f"vision-{name}": age for name, age in self._vision_ages.items()}}))
+        since_ns = self._committing_since_ns
+        if since_ns is not None and now_ns - since_ns > SLOW_COMMIT_NS and not self._said_slow:
+            self._said_slow = True
+            self._feed(core.JournalState(False, "a commit takes more than 1 s"))
+        if self._begin_ns is None or self._arbiter.state is core.State.STOPPED:
+            return  # after the epoch's last event there is no other
+        if self._settings.line.count == "conveyor":
+            for trigger in self._conveyor.triggers(self._polled_ns, now_ns):
+                self._feed(core.Triggered(trigger.part_seq, trigger.lane, trigger.at_ns, trigger.at_counts))
+            self._polled_ns = now_ns
+        if self._settings.line.count != "frames" and now_ns - self._position_ns > POSITION_EVERY_NS:
+            self._position_ns = now_ns
+            self._feed(core.Position(self._conveyor.counts(now_ns)))
+
+    def _hear_vision(self) -> None:
+        for _ in range(256):
+            end = self._link
+            if end is None:
+                return
+            try:
+                message = end.receive()
+            except (EOFError, OSError):
+                self._unlink()
+                self._feed(core.Detached("vision has closed its end"))
+                return
+            except ValueError as error:
+                self._feed(core.Report("LINK", "critical", str(error)))
+                continue
+            if message is None:
+                return
+            self._vision_heard_ns = self._clock()
+            kind = _INPUTS.get(type(message))
+            if kind is not None:
+                self._feed(kind(*message))
+                if isinstance(message, link.Judged):
+                    self._latencies_ns.append(self._clock() - self._vision_heard_ns)
+            elif isinstance(message, link.Beat):
+                self._vision_ages = message.ages_ms
+            elif isinstance(message, link.Finished):
+                self._finished = message
+            elif isinstance(message, link.Ready):
+                self._feed(core.Reloaded(message.recipe, message.models, message.reasons, ""))
+
+    # -- journal
+
+    def _journal_step(self) -> None:
+        try:
+            items = [self._to_journal.get(timeout=0.1)]
+        except Empty:
+            self._journal_idle()
+            return
+        with suppress(Empty):
+            while len(items) < COMMIT_AT_ONCE:
+                items.append(self._to_journal.get_nowait())
+        self._commit(items)
+
+    def _commit(self, items: list[Item]) -> None:
+        """Until it is kept, or the line ends; a disk that is full gets its ballast back, a file that failed is left."""
+        self._committing_since_ns = began_ns = self._clock()
+        failed = False
+        while True:
+            try:
+                self._journal.commit(items)
+                break
+            except JournalError as error:
+                if error.full and self._journal.free_ballast():
+                    self._tell(core.Report("JOURNAL_FULL", "critical", "the disk is full; the ballast is spent"))
+                    continue
+                if not failed:
+                    failed = True
+                    self._said_slow = True
+                    self._tell(core.JournalState(False, str(error)))
+                if error.dead:
+                    with suppress(JournalError):
+                        self._journal.replace()
+                        continue
+                if self._ending.wait(RETRY_S):
+                    break
+        self._fsync_ns.append(self._clock() - began_ns)
+        self._committing_since_ns = None
+        if failed or self._said_slow:
+            self._said_slow = False
+            self._tell(core.JournalState(True, ""))
+        for item in items:
+            if isinstance(item, Record):
+                self._to_events.put((item, True))
+
+    def _journal_idle(self) -> None:
+        now_ns = self._clock()
+        if now_ns - self._retained_ns < RETAIN_EVERY_NS:
+            return
+        self._retained_ns = now_ns
+        kept = self._config.journal
+        with suppress(JournalError):
+            self._journal.retain(keep_ns=int(kept.keep_days * 86_400e9), keep_bytes=kept.keep_mib << 20)
+        with suppress(OSError):
+            self._journal.refill_ballast()
+
+    # -- events
+
+    def _events_step(self) -> None:
+        try:
+            record, durable = self._to_events.get(timeout=0.05)
+        except Empty:
+            record = None
+        if record is not None:
+            self._publish(record, Flag.DURABLE if durable else Flag(0))
+        now_ns = self._clock()
+        if now_ns - self._hb_ns >= EVENTS_HB_NS:
+            self._hb_ns = now_ns
+            payload = protocol.dumps(
+                {"schema": "insp.hb", "ver": "1.0", "epoch": self.epoch, **self._now_body(), "head": _texts(self._published)}
+            )
+            permit = int(Verdict.PASS) if self._status.permit else 0
+            header = Header(Kind.HB, 0, self._epoch, 0, self._published["q"], self._utc_clock(), 0, protocol.STREAM_IDS["hb"], permit, 0, 0)
+            self._pub.send_multipart([self._topic("hb"), protocol.pack(header, payload), payload])
+
+    def _publish(self, record: Record, add: Flag) -> None:
+        ttl_us = min(max(0, (record.deadline_ns - self._clock()) // 1000), 0xFFFFFFFF)
+        header = record.header._replace(flags=record.header.flags | add, ttl_us=ttl_us)
+        self._pub.send_multipart([self._topic(record.stream), protocol.pack(header, record.payload), record.payload])
+        self._published[record.stream] = header.seq
+        if record.r_seq is not None:
+            header = header._replace(seq=record.r_seq, stream_id=protocol.STREAM_IDS["r"])
+            self._pub.send_multipart([self._topic("r"), protocol.pack(header, record.payload), record.payload])
+            self._published["r"] = record.r_seq
+
+    def _topic(self, stream: str) -> bytes:
+        return protocol.topic(self._config.site, self._config.line, self._config.station, stream)
+
+    def _now_body(self) -> dict[str, Any]:
+        status = self._status
+        counters = status.counters
+        return {
+            "site": self._config.site,
+            "line": self._config.line,
+            "station": self._config.station,
+            "state": status.state,
+            "permit": int(status.permit),
+            "holds": list(status.holds),
+            "counters": {
+                "triggers": str(counters.triggers),
+                "pass": str(counters.passed),
+                "reject": str(counters.reject),
+                "not_inspected": str(counters.not_inspected),
+                "pending": str(counters.pending),
+            },
+            "sessions": list(status.sessions),
+        }
+
+    # -- replay
+
+    def _replay_step(self) -> None:
+        self._replay.poll(5 if self._server.busy() else 100, zmq.POLLIN)
+        message = sockets.receive(self._replay)
+        now_ns = self._clock()
+        if message is not None:
+            identity, _, frames = message
+            now = replay.Now(self._epoch, dict(self._published), self._now_body())
+            answers = self._server.step(now_ns, identity, frames, now)
+        else:
+            answers = self._server.tick(now_ns)
+        for identity, frames in answers:
+            if not sockets.send(self._replay, identity, frames):
+                self._server.forget(identity)
+
+
+def _texts(heads: Mapping[str, int]) -> dict[str, str]:
+    return {stream: str(seq) for stream, seq in heads.items()}
+
+
+def _died(name: str, error: BaseException) -> None:
+    threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread())))
+    sys.stderr.flush()
+
+
+def settings(config: Config) -> core.Settings:
+    """What the arbiter needs of the configuration."""
+    gate = config.gate
+    line = Line(
+        cameras={camera.id: camera.lane for camera in config.cameras},
+        count=gate.count,
+        window_counts=gate.window_counts,
+        travel_min_ms=gate.travel_min_ms,
+        actuator_ms=gate.actuator_ms,
+        scan_ms=gate.scan_ms,
+    )
+    return core.Settings(
+        site=config.site,
+        line_name=config.line,
+        station=config.station,
+        line=line,
+        profile=gate.profile,
+        lease_ms=gate.lease_ms,
+        hb_ms=gate.hb_ms,
+        app_version=__version__,
+        journal_stops=config.journal.required == "stop",
+    )
