@@ -38,9 +38,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Split, weights and order of the pictures.")] = 0,
     test: Annotated[Path | None, typer.Option(help="Another set of the same kind; its figures go on the card.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Published weights of ResNet-101 for deeplabv3plus-resnet101.")] = None,
-    against: Annotated[
-        Path | None, typer.Option(help="A segmentation model whose false detections the classifier is to know as good.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="A segmentation model; its false detections are shown more often.")] = None,
     size: Annotated[int | None, typer.Option(min=16, max=2048, help="Side of the network's input in pixels, a multiple of 16.")] = None,
     width: Annotated[int | None, typer.Option(min=8, max=256, help="Channels of the first stage, a multiple of 8.")] = None,
     licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",

@@ -39,7 +39,7 @@ CLASSIFIERS = ("cnn",)
 class Order:
     """What a person asked for. `weights`: a state dict for the ResNet body; `size_px`, `width` None: the defaults.
 
-    `against`: a segmentation model whose false detections are shown to the classifier as good.
+    `against`: a segmentation model whose false detections on the data are shown more often, as what they are: good.
     """
 
     data: Path
@@ -81,6 +81,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
         raise ConfigError("E_DATA_MASK", "no defect is left to train on after the split; more pictures are needed", file=str(order.data))
     shown = size if deep or order.size_px else EXPORT_TILE_PX
     looked = _look_tiles(data, held, shown, order.schedule.seed)
+    hard = _hard(order, data, kept)
     down = int(network.DOWN)  # type: ignore[arg-type]
     margin = 0 if deep else TILE_MARGIN_PX
     weight = torch.tensor([1.0] + [DEFECT_WEIGHT] * len(data.classes))
@@ -94,6 +95,9 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
                 of = [p for p in pixels[i] if len(p)]
                 spots = of[int(random.integers(len(of)))]
                 y, x = spots[int(random.integers(len(spots)))] + random.uniform(-size / 3, size / 3, 2)
+            elif hard and random.random() < 0.6:
+                i, row, column = hard[int(random.integers(len(hard)))]
+                y, x = np.array([row, column]) + random.uniform(-size / 3, size / 3, 2)
             else:
                 i = kept[int(random.integers(len(kept)))]
                 y, x = random.uniform(0, 1, 2) * data.masks[i].shape
@@ -361,6 +365,14 @@ def _proof_tiles(looked: tuple[Image, Image]) -> list[Image]:
     picks = [int(np.argmax((looked[1] == k).sum(axis=(1, 2)))) for k in np.unique(looked[1]) if k > 0]
     empty = [i for i in range(len(looked[1])) if not looked[1][i].any()][:1]
     return [looked[0][i] for i in dict.fromkeys(picks + empty)][:8]
+
+
+def _hard(order: Order, data: datasets.Segmented, kept: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(picture, row, column) of what `order.against` takes for defects in the pictures to train on; empty without."""
+    if order.against is None:
+        return []
+    places = evaluate.false_places(models.load(order.against, task="segmentation"), datasets.part(data, kept))
+    return [(i, *at) for i, found in zip(kept, places, strict=True) for at in found]
 
 
 def _load_body(network: nn.Module, path: Path) -> None:
