@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LEAST_LIKENESS = 0.5
 _LEAST_SEEN = 0.55
 _MOST_TWINS = 32
-_MOST_PROBES = 1500
+_MOST_PROBES, _LEAST_PROBES, _MOST_EDGES = 1500, 250, 150
 _APART_PX = 3.0
 _ROUND = 0.98
 _LEAST_MARGIN = 0.25  # of what the drawing says the best placement should lead by
@@ -44,7 +44,7 @@ class Twins:
 
     turns: Floats
     exact: bool
-    probes: Points
+    probes: Floats32
     share: Floats32
     edges: Samples
     contrast_rows: Floats32
@@ -94,16 +94,30 @@ def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> T
     turns, differ = turns[apart], [d for d, keep in zip(differ, apart, strict=True) if keep]
     if not len(turns):
         return Twins(
-            turns, exact, np.zeros((0, 2)), np.zeros(0, F32), subset(fine.samples, np.zeros(0, np.intp)), np.zeros((0, 9), F32), 0.0
+            turns, exact, np.zeros((0, 2), F32), np.zeros(0, F32), subset(fine.samples, np.zeros(0, np.intp)), np.zeros((0, 9), F32), 0.0
         )
     chosen = np.flatnonzero(np.max(differ, axis=0) > 0.35)
-    if len(chosen) > _MOST_PROBES:
-        chosen = np.sort(np.random.default_rng(0).choice(chosen, _MOST_PROBES, replace=False))
+    most = max(_LEAST_PROBES, _MOST_PROBES // len(turns))
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, most, replace=False))
     edges = _own_edges(shape, fine.samples, turns)
+    edges = edges[:: len(edges) // _MOST_EDGES + 1]
+    turns = _with_inverses(turns)
     probes, share = grid[chosen], own[chosen]
-    others = [_likeness(_material_at(shape, probes, turn), share, 1.0, 1.0) for turn in turns]
-    lead = 1.0 - max(others) + (1.5 if len(edges) else 0.0) * 0.7
-    return Twins(turns, exact, probes, share, subset(fine.samples, edges), fine.rows(DEFAULT_BLUR_PX).contrast[edges], lead)
+    others = np.stack([_material_at(shape, probes, turn) for turn in turns])
+    lead = 1.0 - float(_likeness(others, share, 1.0, 1.0).max()) + (1.05 if len(edges) else 0.0)
+    return Twins(turns, exact, probes.astype(F32), share, subset(fine.samples, edges), fine.rows(DEFAULT_BLUR_PX).contrast[edges], lead)
+
+
+def _with_inverses(turns: Floats) -> Floats:
+    """The turns and those of their inverses that are not among them."""
+    identity = np.array([0.0, 0.0, 0.0, 1.0])
+    out = [np.append(turn, 1.0) for turn in turns]
+    for turn in turns:
+        back = options_of(identity, turn)[1]
+        if not any(_same(back, known) for known in out):
+            out.append(back)
+    return np.asarray(out)[:, :3]
 
 
 def _both_ways(points: NDArray[np.floating], turn: Floats) -> tuple[Points, Points]:
@@ -135,25 +149,38 @@ def _own_edges(shape: Shape, samples: Samples, turns: Floats) -> NDArray[np.intp
     return chosen if len(chosen) >= 12 else chosen[:0]
 
 
-def _likeness(values: Floats32, share: Floats32, sign: float, contrast: float) -> float:
-    """Correlation of grey values with the material's share, less where the values vary less than the part's `contrast` would make them."""
-    v, a = values - values.mean(), share - share.mean()
-    return float(sign * (v @ a) / (max(math.sqrt(float(v @ v) * float(a @ a)), contrast * float(a @ a)) + 1e-6))
+def _likeness(values: Floats32, share: Floats32, sign: float, contrast: float) -> Floats32:
+    """Correlation (K,) of grey values (K, m) with the material's share (m,).
+
+    Less than that where the values vary less than the part's `contrast` would make them.
+    """
+    v, a = values - values.mean(axis=1, keepdims=True), share - share.mean()
+    size = float(a @ a)
+    norm = np.maximum(np.sqrt(np.einsum("ij,ij->i", v, v) * F32(size)), F32(contrast * size))
+    return np.asarray(sign * (v @ a) / (norm + F32(1e-6)), F32)
 
 
 def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast: float) -> tuple[Floats, bool]:
     """The best of the placement and its twins, and whether another fits as well.
 
+    The score is the correlation (−1…1) of the probes plus 1.5 × the mean relative contrast of the edges that are its own.
     `contrast` is the typical contrast of the part's edges, in counts.
     """
     if not len(twins.turns):
         return placement, twins.exact
-    options = np.array([placement, *(option for turn in twins.turns for option in options_of(placement, turn))])
-    scores = np.array([_score(level, twins, option, sign, contrast) for option in options])
+    options = np.array([placement, *(options_of(placement, turn)[0] for turn in twins.turns)])
+    c, s = np.cos(options[:, 2]) * options[:, 3], np.sin(options[:, 2]) * options[:, 3]
+    across = np.stack([c, -s], axis=1).astype(F32) @ twins.probes.T + options[:, :1].astype(F32)
+    down = np.stack([s, c], axis=1).astype(F32) @ twins.probes.T + options[:, 1:2].astype(F32)
+    scores = _likeness(sample(level.image, across, down), twins.share, -sign, contrast)
+    if len(twins.edges):
+        values = profiles(level, twins.edges, options, np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32))
+        found = np.einsum("kij,ij->ki", values.reshape(len(options), len(twins.edges), -1), twins.contrast_rows) * F32(sign)
+        scores += F32(1.5) * np.clip(found / F32(max(contrast, 1e-3)), F32(-0.5), F32(1.3)).mean(axis=1)
     order = np.argsort(-scores, kind="stable")
     best = options[order[0]]
-    rivals = [scores[i] for i in order[1:] if not _same(options[i], best)]
-    unclear = bool(rivals) and float(scores[order[0]] - rivals[0]) < _LEAST_MARGIN * twins.lead
+    rival = next((scores[i] for i in order[1:] if not _same(options[i], best)), None)
+    unclear = rival is not None and float(scores[order[0]] - rival) < _LEAST_MARGIN * twins.lead
     return best, bool(twins.exact or unclear)
 
 
@@ -171,17 +198,3 @@ def options_of(placement: Floats, turn: Floats) -> Sequence[Floats]:
     ct, st = math.cos(turn[2]), math.sin(turn[2])
     back = rotation @ -np.array([ct * turn[0] + st * turn[1], -st * turn[0] + ct * turn[1]]) + (x, y)
     return np.array([there[0], there[1], angle + turn[2], size]), np.array([back[0], back[1], angle - turn[2], size])
-
-
-def _score(level: Level, twins: Twins, placement: Floats, sign: float, contrast: float) -> float:
-    """How well the differing places agree: correlation −1…1 plus 1.5 × mean relative contrast of the edges that are its own."""
-    x, y, angle, size = placement
-    c, s = math.cos(angle) * size, math.sin(angle) * size
-    at = (twins.probes @ np.array([[c, s], [-s, c]]) + (x, y)).astype(F32)
-    score = _likeness(sample(level.image, at[:, :1], at[:, 1:])[:, 0], twins.share, -sign, contrast)
-    if len(twins.edges):
-        offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
-        values = profiles(level, twins.edges, placement[None], offsets)
-        found = np.einsum("ij,ij->i", values, twins.contrast_rows) * F32(sign)
-        score += 1.5 * float(np.clip(found / max(contrast, 1e-3), -0.5, 1.3).mean())
-    return score
