@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ def until(what: Callable[[], Any], within_s: float = 20.0) -> Any:
 class Running:
     """A daemon that was started from `path`; everything that it says is in files beside it."""
 
-    def __init__(self, path: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(self, path: Path, environment: dict[str, str], *arguments: str, under: Sequence[str] = ()) -> None:
         self.folder = path.parent
         self.err_path, self.out_path = self.folder / "err.txt", self.folder / "out.txt"
         with self.err_path.open("w") as err, self.out_path.open("w") as out:
-            command = [sys.executable, "-m", "inspector", "run", str(path), "--allow-root", *arguments]
+            command = [*under, sys.executable, "-m", "inspector", "run", str(path), "--allow-root", *arguments]
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
 
     def ready(self) -> dict[str, Any]:
@@ -79,8 +80,8 @@ class Running:
 
 
 @contextmanager
-def daemon(path: Path, environment: dict[str, str], *arguments: str) -> Iterator[Running]:
-    running = Running(path, environment, *arguments)
+def daemon(path: Path, environment: dict[str, str], *arguments: str, under: Sequence[str] = ()) -> Iterator[Running]:
+    running = Running(path, environment, *arguments, under=under)
     try:
         yield running
     finally:
@@ -311,3 +312,54 @@ def test_a_wrong_recipe_is_refused_in_a_line(tmp_path: Path, environment: dict[s
     said = refused(path, environment, "--allow-root")
     assert "hihg" in said
     assert "high" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare to make a small disk")
+def test_a_full_disk_withholds_the_permit_and_nothing_else(tmp_path: Path, environment: dict[str, str]) -> None:
+    path = line(tmp_path)
+    state = tmp_path / "state"
+    state.mkdir()
+    small = ["unshare", "-m", "--propagation", "private", "sh", "-c", f'mount -t tmpfs -o size=4m tmpfs {state} && exec "$@"', "sh"]
+    with daemon(path, environment, "--quiet", under=small) as running:
+        first = running.ready()
+        plc = Plc(first["endpoints"]["gate"])
+        try:
+            until(lambda: plc.changes and plc.changes[-1][1])
+            filler = Path(f"/proc/{running.process.pid}/root{state}/filler")
+            with pytest.raises(OSError, match="No space left"):
+                filler.write_bytes(bytes(8 << 20))
+            until(lambda: not plc.changes[-1][1])  # the journal's policy is to stop
+            judged = running.metric("vision", "inspector_inspections_total")
+            until(lambda: running.metric("vision", "inspector_inspections_total") > judged + 10)
+            assert running.metric("vision", "inspector_archive_pictures_dropped_total") > 0
+            filler.unlink()
+            until(lambda: plc.changes[-1][1])
+        finally:
+            plc.close()
+        assert running.end() == 0
+        assert balanced(running.account())
+        assert "Traceback" not in running.said()
+
+
+@pytest.mark.slow
+def test_memory_stays_where_it_is(tmp_path: Path, environment: dict[str, str]) -> None:
+    """100 parts a second, every picture kept for a moment: what a leak of 100 bytes a part would show within a minute."""
+    path = line(
+        tmp_path,
+        conveyor={"kind": "simulated", "rate_parts_per_s": 100.0, "lanes": [0], "counts_per_s": 1000.0},
+        gate={"bind": "tcp://127.0.0.1:0", "count": "conveyor", "window_counts": 4},
+        archive={"every_nth_pass": 1, "keep_mib": 1},
+    )
+
+    def resident_mib() -> list[float]:
+        return [running.metric(process, "inspector_process_resident_memory_bytes") / 2**20 for process in ("gate", "vision")]
+
+    with daemon(path, environment, "--quiet") as running:
+        running.ready()
+        until(lambda: running.metric("vision", "inspector_inspections_total") > 2000, 60)
+        before = resident_mib()
+        until(lambda: running.metric("vision", "inspector_inspections_total") > 8000, 110)
+        after = resident_mib()
+        assert running.end() == 0
+        assert balanced(running.account())
+    assert all(late - early < 3.0 for early, late in zip(before, after, strict=True)), (before, after)
