@@ -5,41 +5,19 @@ At its start the page asks the journal for the last parts, so that a desk that w
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from inspector.client import Hole, Message, Subscriber
-from inspector.config import Config
 from inspector.desk.state import KEPT_PARTS, Board
 from inspector.interfaces import Clock
+from inspector.runtime.endpoints import Endpoints
 
 RECEIVE_S = 0.1
 LOOK_AGAIN_NS = 1_000_000_000
 MOST_AT_ONCE = 256
-
-
-class Endpoints(NamedTuple):
-    """Where the daemon publishes and where it can be asked for what is past."""
-
-    events: str
-    replay: str
-
-
-def endpoints_of(config: Config, ready: Path | None) -> Callable[[], Endpoints | None]:
-    """A function that says where the daemon is: as configured, or as its ready file says (None as long as there is none)."""
-
-    def said() -> Endpoints | None:
-        assert ready is not None
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            at = json.loads(ready.read_text())["endpoints"]
-            return Endpoints(str(at["events"]), str(at["replay"]))
-        return None
-
-    return said if ready is not None else lambda: Endpoints(config.events.bind, config.events.replay_bind)
 
 
 class Feed:

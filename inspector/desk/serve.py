@@ -15,12 +15,13 @@ import uvicorn
 
 from inspector.config import Config
 from inspector.desk.app import Desk, create
-from inspector.desk.feed import Feed, endpoints_of
+from inspector.desk.feed import Feed
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
 from inspector.geometry import dxf
 from inspector.outputs.archive import picture_of
 from inspector.records import ConfigError, Contour, DeviceError
+from inspector.runtime.endpoints import endpoints_of
 from inspector.runtime.worker import Worker
 
 NICER = 5

@@ -310,7 +310,7 @@ def part_of(event: Mapping[str, Any]) -> Part:
             models=tuple(_text(m.get("name")) for m in models if m.get("name")),
             late=event.get("late") is True,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a verdict event: {error!r}") from error
 
 
@@ -362,7 +362,7 @@ class Board:
         try:
             part = part_of(event)
             counters = _counters_of(_mapping(event.get("counters")))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             self.misread()
             return
         with self._lock:
@@ -441,7 +441,7 @@ class Board:
             if isinstance(heartbeat.get("epoch"), str):
                 self._epoch = heartbeat["epoch"]
             if isinstance(heartbeat.get("counters"), Mapping):
-                with suppress(ValueError, TypeError):
+                with suppress(ValueError, TypeError, OverflowError):
                     self._counters = _counters_of(heartbeat["counters"])
 
     def misread(self) -> None:

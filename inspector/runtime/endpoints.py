@@ -1,0 +1,31 @@
+"""Where a daemon's sockets are, for whoever listens to it: as configured, or as its ready file says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from inspector.config import Config
+
+
+class Endpoints(NamedTuple):
+    """Where the daemon publishes, and where it can be asked for what is past."""
+
+    events: str
+    replay: str
+
+
+def endpoints_of(config: Config, ready: Path | None) -> Callable[[], Endpoints | None]:
+    """A function that says where the daemon is now; with a ready file None as long as that cannot be read."""
+
+    def said() -> Endpoints | None:
+        assert ready is not None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            at = json.loads(ready.read_text())["endpoints"]
+            return Endpoints(str(at["events"]), str(at["replay"]))
+        return None
+
+    return said if ready is not None else lambda: Endpoints(config.events.bind, config.events.replay_bind)
