@@ -22,6 +22,10 @@ def demo(
     config: Annotated[Path | None, typer.Option(help="Another configuration with a simulated belt; default: configs/demo.yaml.")] = None,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep journal, pictures, logs and truth in this new folder.")] = None,
     desk: Annotated[bool, typer.Option(help="Start the operator's page too.")] = True,
+    parts: Annotated[
+        int | None, typer.Option(min=1, help="No belt: judge so many parts as fast as the cores allow, and count what goes wrong by size.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --parts: processes; as many as there are cores when not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Only the account at the end, as one JSON object.")] = False,
 ) -> None:
     """Run a simulated line: a belt with known parts, four cameras, the daemon, a PLC that ejects, and the operator's page.
@@ -30,10 +34,13 @@ def demo(
     only when all accounts balance.
 
     Example: inspector demo --for 60 --rate 10
+    Example: inspector demo --parts 5000 --seed 7
     """
+    import json
     import os
     import tempfile
     from contextlib import ExitStack
+    from dataclasses import asdict
 
     from rich.console import Console
 
@@ -46,6 +53,18 @@ def demo(
         console = Console(width=PLAIN_COLUMNS)
     aside = Console(stderr=True, highlight=False)
     path = config or line_at_work.folder_of_ours("configs", "demo.yaml")
+    if parts is not None:
+        from inspector.workshop import synth, trial
+        from inspector.workshop.progress import shown as progress_of
+
+        with synth.executor(workers or len(os.sched_getaffinity(0)), None) as pool, progress_of("judged", parts) as progress:
+            tried = trial.put_on_trial(path.absolute(), parts, seed=seed, pool=pool, progress=progress)
+        if as_json:
+            classes = [asdict(each) for each in trial.by_size(tried)]
+            typer.echo(json.dumps(trial.summary(tried) | {"classes": classes}))
+        else:
+            screen.trial(console, tried)
+        return
     if line_at_work.am_root():
         aside.print("running as root: fine for a demo, not for a line (`inspector run` refuses it)", style="yellow")
     with ExitStack() as stack:
@@ -75,8 +94,6 @@ def demo(
         rows = line_at_work.against_truth(line.verdicts, outcomes, line.truth)
         faults = line_at_work.faults_of_account(line.ledger(), line.verdicts, outcomes, line.repeated)
         if as_json:
-            import json
-
             typer.echo(json.dumps(line_at_work.account_of(line, rows, faults)))
         else:
             screen.account(console, line, rows, faults)

@@ -42,6 +42,7 @@ def synth(
     import time
 
     from inspector.workshop import synth as workshop
+    from inspector.workshop.progress import shown
 
     width, cross, height = size.partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and 64 <= int(width) <= 16384 and 64 <= int(height) <= 16384):
@@ -58,7 +59,7 @@ def synth(
         raster,
     )
     began_s = time.monotonic()
-    with workshop.executor(workers or len(os.sched_getaffinity(0)), scheduler) as pool, _bar(count) as progress:
+    with workshop.executor(workers or len(os.sched_getaffinity(0)), scheduler) as pool, shown("drawn", count) as progress:
         drawn = workshop.synthesise(job, pool, progress)
     spent_s = time.monotonic() - began_s
     if as_json:
@@ -67,31 +68,3 @@ def synth(
         typer.echo(
             f"{out}: " + ", ".join(f"{n} {name}" for name, n in drawn.items()) + f"; {spent_s:.1f} s, {count / spent_s:.1f} pictures/s"
         )
-
-
-def _bar(total: int) -> Any:
-    """A context that gives the function to call with how many are done: a bar on a terminal, a plain line now and then otherwise."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def shown() -> Any:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        if console.is_terminal:
-            with Progress("drawing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-                task = bar.add_task("drawing", total=total)
-                yield lambda done: bar.update(task, completed=done)
-            return
-        tenths = 0
-
-        def line(done: int) -> None:
-            nonlocal tenths
-            if done * 10 // total > tenths:
-                tenths = done * 10 // total
-                console.print(f"drawn {done} of {total}", highlight=False)
-
-        yield line
-
-    return shown()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inspector.workshop.demo import UNSEEN, Given, Line, Row, described, percentile
+from inspector.workshop.trial import Tried, by_size, summary
 
 COLOURS = {"PASS": "green", "REJECT_DEFECT": "red"}
 LAST = 14
@@ -132,6 +133,26 @@ def account(console: Console, line: Line, rows: dict[str, Row], faults: Sequence
     )
     for fault in faults:
         _say(console, f"does not balance: {fault}", "bold red")
+
+
+def trial(console: Console, tried: Sequence[Tried]) -> None:
+    """What the trial found: a table by kind and size, and the shares with their 95 % intervals."""
+    table = Table("parts that were", box=None, pad_edge=False)
+    for name in ("size mm", "parts", "rejected", "passed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("rejected by")
+    for c in by_size(tried):
+        wrong = "red" if c.rejected != (0 if c.kind == "good" else c.parts) else None
+        named = ", ".join(f"{name} {n}" for name, n in c.named.most_common())
+        size = "" if c.kind == "good" else f"{c.low_mm:.2f} … {c.high_mm:.2f}"
+        table.add_row(c.kind, size, str(c.parts), str(c.rejected), str(c.parts - c.rejected), named, style=wrong)
+    console.print(table)
+    s = summary(tried)
+    for what, wrong, whole in (("escapes", "escapes", "bad"), ("false rejects", "false_rejects", "good")):
+        low, high = s[f"{wrong}_95"] or (0.0, 1.0)
+        text = f"{what} {s[wrong]} of {s[whole]} {whole} parts ({_percent(s[wrong], s[whole])}, 95 %: {100 * low:.2f} … {100 * high:.2f} %)"
+        _say(console, text)
+    _say(console, f"judging takes {s['cpu_ms_median']:.1f} ms of one core (median)")
 
 
 def _percent(part: int, whole: int) -> str:

