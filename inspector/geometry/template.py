@@ -86,7 +86,7 @@ def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> ND
     nearest = of_label[labels].ravel()
     v, u = (grid.ravel() for grid in np.indices(shape))
     square = (cv2.distanceTransform(seen, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).ravel().astype(np.float64) + 0.75) ** 2
-    for offset in range(-2, 3):
+    for offset in (-1, 0, 1):
         near = np.clip(nearest + offset, 0, len(start) - 1)
         np.minimum(square, _square(u, v, start[near], step[near]), out=square)
     square = square.reshape(shape)
