@@ -53,6 +53,43 @@ HOLDS = {
     "vision": "judging is down",
 }
 
+ALARMS = {
+    "AIR_LOW": "The ejector has no air; parts are withheld until it says otherwise.",
+    "BIN_FULL": "Empty the reject bin.",
+    "BLIND": "Look at light, lens and part position of this camera.",
+    "CAMERA_DOWN": "Look at the camera's power, cable and switch; it comes back by itself.",
+    "CHALLENGE_DUE": "Put a test part on the belt.",
+    "CHALLENGE_FAILED": "A test part was not found bad: stop, and call the quality engineer.",
+    "CLIENTS": "The list of clients that may connect could not be read; the one before holds.",
+    "CLOCK_JUMP": "Look at the time service of the PC; deadlines are not touched.",
+    "CONFIG": "A new recipe is in force.",
+    "CONFIG_REFUSED": "The recipe in force stays; `inspector check` says what is wrong with the new one.",
+    "DELIVERY_UNCONFIRMED": "The gateway did not confirm in time: look at its network and load. These parts were rejected.",
+    "EJECT_UNCONFIRMED": "Look at the ejector and its sensor: it is not certain that this part left the line.",
+    "ENCODER_JUMP": "Look at the encoder and its cable; parts on the belt are rejected.",
+    "ENCODER_REVERSED": "The belt ran backwards, or the encoder is wired wrongly; parts on the belt are rejected.",
+    "E_ACK": "The gateway confirms what was never sent: call the controls engineer.",
+    "E_PROTO": "Somebody sends what is no INSP/1: call the controls engineer.",
+    "E_TIMING": "The belt is faster than the line was set up for: slow it down.",
+    "GATEWAY": "",
+    "GATEWAY_LOST": "The PLC's gateway is silent: look at its network; every part is rejected meanwhile.",
+    "IMBALANCE": "Parts are unexplained: stop, and call the integrator.",
+    "JOURNAL": "Look at the disk of the PC.",
+    "JOURNAL_DAMAGED": "The journal was damaged and has begun anew; keep the old file, and call the integrator.",
+    "JOURNAL_FULL": "Free the disk of the PC.",
+    "JOURNAL_ROLLBACK": "The journal ends earlier than it once did: somebody put back an old one. Call the IT admin.",
+    "JOURNAL_STOP": "Verdicts cannot be kept, so no part passes: look at the disk of the PC.",
+    "LATE_RESULT": "Judged after its deadline; the part had been rejected. If there are many, slow the line down.",
+    "LINE_STOP_REQUEST": "Too many rejects: look at the process before the line goes on.",
+    "LINK": "Restart the daemon if it stays.",
+    "PURGE": "Parts on the belt are rejected by order.",
+    "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
+    "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
+    "TOO_GOOD": "No reject for unusually long: try a test part.",
+    "TRIGGER_MISMATCH": "Look at the part sensor and the encoder; the PLC's count and ours differ.",
+}
+"""What each alarm asks of the person who reads it; empty where there is nothing to do."""
+
 VERDICTS = {
     "PASS": "pass",
     "REJECT_DEFECT": "reject",
@@ -72,6 +109,11 @@ def reason_name(reason: int, text: str) -> str:
 def reason_help(reason: int) -> str:
     """What to do about it; empty for a defect of the part itself."""
     return REASONS.get(reason, ("", ""))[1]
+
+
+def alarm_help(code: str) -> str:
+    """What to do about an alarm."""
+    return ALARMS.get(code, "")
 
 
 def hold_name(name: str, text: str) -> str:
@@ -109,7 +151,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def measured(value: float | None, unit: str) -> str:
     """A measured number: micrometres are the last that lengths in mm are told to."""
-    return number(value) if value is None or unit != "mm" else f"{value:.3f}".replace("-", "−")
+    return number(value) if value is None or unit != "mm" else f"{round(value, 3) + 0.0:.3f}".replace("-", "−")
 
 
 def unit_name(unit: str) -> str:
