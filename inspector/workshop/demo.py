@@ -31,6 +31,7 @@ UNSEEN = "without exposure"
 
 READY_S = 120.0
 LEAVE_S = 20.0
+REFUSED = 78
 Part: TypeAlias = tuple[int, int]
 """(lane, part_seq)."""
 
@@ -328,8 +329,8 @@ def run(
 ) -> Line:
     """Run the line until `stop` is asked or `for_s` seconds of belt have passed, then drain it; what it all came to.
 
-    `show` is called with each verdict, and with None a few times a second. Raises `ConfigError` with the daemon's own words when it does
-    not start.
+    `show` is called with each verdict, and with None a few times a second. Raises `ConfigError` with the daemon's own words when it
+    refuses to start, `RuntimeError` when it or the PLC fails.
     """
     line = Line(state, settings_of(path, variables))
     with ExitStack() as stack:
@@ -353,7 +354,7 @@ def run(
             if not line.desk and with_desk:
                 line.desk = (state / "desk.out").read_text().strip()
             if plc.poll() is not None:
-                raise ConfigError("E_DEMO", f"the PLC has ended with {plc.returncode}: {_tail(state / 'plc.log')}")
+                raise RuntimeError(f"the PLC has ended with {plc.returncode}: {_tail(state / 'plc.log')}")
         say("draining: no further parts; what is open gets its verdict")
         daemon.terminate()
         leave_s = time.monotonic() + LEAVE_S
@@ -389,8 +390,10 @@ def _ready(daemon: subprocess.Popen[bytes], state: Path, stop: Stop) -> Any:
     while not (state / "ready.json").exists():
         if stop.asked:
             return None
-        if daemon.poll() is not None or time.monotonic() > until_s:
+        if daemon.poll() == REFUSED:
             raise ConfigError("E_DEMO", f"the daemon did not start: {_tail(state / 'daemon.log')}")
+        if daemon.poll() is not None or time.monotonic() > until_s:
+            raise RuntimeError(f"the daemon did not start: {_tail(state / 'daemon.log')}")
         time.sleep(0.05)
     return json.loads((state / "ready.json").read_text())
 
