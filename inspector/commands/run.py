@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,8 @@ def run(
 
     def end(counters: Mapping[str, int]) -> None:
         printer.finish()
-        typer.echo(json.dumps(counters) if as_json else daemon.ledger_line(counters))
+        with suppress(BrokenPipeError):
+            typer.echo(json.dumps(counters) if as_json else daemon.ledger_line(counters))
 
     ready = None if quiet else printer.start
     raise typer.Exit(daemon.run(config, for_s=for_s, allow_root=allow_root, on_ready=ready, on_end=end))
@@ -62,7 +64,10 @@ class Printer:
                     continue
                 if item.header.kind == Kind.EPOCH_CLOSE:
                     return
-                typer.echo(item.payload.decode() if self._as_json else verdict_line(item.event.body))
+                try:
+                    typer.echo(item.payload.decode() if self._as_json else verdict_line(item.event.body))
+                except BrokenPipeError:
+                    return  # nobody reads any more; the line runs on
 
     def finish(self) -> None:
         """Wait a moment for the last verdicts."""

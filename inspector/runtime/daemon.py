@@ -42,7 +42,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.2, 10.0, 60.0
 DRAIN_S = 8.0
 STATUS_EVERY_S = 1.0
 COLLECT_EVERY_S = 10.0
-FROZEN_EXIT_S = 10.0
+FROZEN_SAID_S, FROZEN_EXIT_S = 0.5, 10.0
 REFUSED, BUG = 78, 70
 
 OnReady: TypeAlias = Callable[[Mapping[str, str]], None]
@@ -160,8 +160,9 @@ class Daemon:
         self._wait_s, self._start_at_s = FIRST_WAIT_S, 0.0
         self._restarts = 0
         self._begin_ns: int | None = None
-        self._failed = self._frozen = ""
+        self._failed = ""
         self._frozen_since_s: float | None = None
+        self._frozen_said = False
         self._pinged_s = self._status_s = self._collected_s = 0.0
         self._reloads = 0
         self._trouble = "starting"
@@ -300,6 +301,8 @@ class Daemon:
         if frozen:
             if self._frozen_since_s is None:
                 self._frozen_since_s = now_s
+            if now_s - self._frozen_since_s > FROZEN_SAID_S and not self._frozen_said:
+                self._frozen_said = True
                 self._log(f"frozen: {', '.join(frozen)}")
                 self._systemd.say(f"STATUS=frozen: {', '.join(frozen)}")
                 faulthandler.dump_traceback(all_threads=True)
@@ -308,7 +311,7 @@ class Daemon:
                 sys.stderr.flush()
                 os._exit(BUG)
             return None
-        self._frozen_since_s = None
+        self._frozen_since_s, self._frozen_said = None, False
         if self._systemd.watchdog_s is not None and now_s - self._pinged_s > min(0.5, self._systemd.watchdog_s / 4):
             self._pinged_s = now_s
             self._systemd.say("WATCHDOG=1")

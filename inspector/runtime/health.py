@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from inspector.records import Image, Stamp
 
 STAGE_LIMITS_MS: Mapping[str, float] = {
-    "main": 2_000,
-    "capture": 2_000,
+    "main": 3_000,
+    "capture": 10_000,
     "inspect": 5_000,
     "archive": 30_000,
     "arbiter": 200,
@@ -20,7 +20,7 @@ STAGE_LIMITS_MS: Mapping[str, float] = {
     "events": 2_000,
     "replay": 2_000,
 }
-"""Longest age of a worker's last step, by the first word of its name (`capture-top` is a `capture`)."""
+"""Longest age of a worker's last step, by the first word of its name (`capture-top` is a `capture`, which may be opening its camera)."""
 
 UNKNOWN_STAGE_LIMIT_MS = 2_000.0
 SAMPLE_ROWS, SAMPLE_COLUMNS = 32, 80
