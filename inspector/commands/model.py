@@ -21,6 +21,7 @@ def add(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(predict)
     app.command()(quantise)
+    app.command()(label)
     group = typer.Typer(help="Models: import, verify and list them.", no_args_is_help=True)
     group.command("import")(import_model)
     group.command()(verify)
@@ -157,6 +158,32 @@ def quantise(
             f"{name}: {report['measure']} {report[name]['quality']:.4f}, {report[name]['ms']:.3f} ms, {report[name]['bytes'] / 1e6:.2f} MB"
         )
     typer.echo(f"{report['model']}: " + ("recommended" if report["recommended"] else f"not recommended, {report['why']}"))
+
+
+def label(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="A folder of photographs, or one.")],
+    out: Annotated[Path, typer.Option(help="Where masks/, cut/ and sheet.png go.")],
+    method: Annotated[Literal["canny", "grabcut", "mirror", "model", "combined"], typer.Option(help="How the part is found.")] = "combined",
+    model: Annotated[Path | None, typer.Option(help="A segmentation model, for model and combined.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each photograph.")] = False,
+) -> None:
+    """Draw first masks of parts in photographs, cut the parts out, and show all on one sheet.
+
+    Example: inspector label photos --out labelled --method combined
+    """
+    import json
+
+    from inspector.neural import model as models
+    from inspector.neural import pictures
+    from inspector.workshop import label as workshop
+
+    files = [images] if images.is_file() else sorted(p for p in images.glob("*") if p.suffix.lower() in pictures.SUFFIXES)
+    if not files:
+        raise ConfigError("E_DATA_EMPTY", "no pictures here", file=str(images))
+    loaded = None if model is None else models.load(model, task="segmentation")
+    for made in workshop.label(files, out, method, loaded):
+        typer.echo(json.dumps(made) if as_json else f"{made['image']}: {made['share']:.1%} of the picture, {made['mask']}")
+    typer.echo(f"look at {out / 'sheet.png'}", err=True)
 
 
 def import_model(
