@@ -67,9 +67,12 @@ ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 NOT_CUT_LAYER = re.compile(
     r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|(?<!con)text(?!ur)|annot|notes?\b|label|dim(s|ens.*)?\b|"
     r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
-    r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed|^zone|^ignore",
+    r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed",
     re.IGNORECASE,
 )
+ZONE_LAYER = re.compile(r"(?:zone[-_ ]+(?P<name>[a-z0-9_-]{1,32})|(?P<ignore>ignore)([-_ ].*)?)$", re.IGNORECASE)
+"""What is closed on the layers ZONE_<name> and IGNORE bounds zones of the surface."""
+
 NOT_CUT_LINETYPE = re.compile(r"cent(er|re)|hidden|dash|phantom|dot|divide|mitte|strich|verdeckt|ACAD_ISO0[2-9]|ACAD_ISO1", re.IGNORECASE)
 """By drawing practice (ISO 128) such lines are axes, hidden edges or bends, never what is cut."""
 
@@ -90,7 +93,8 @@ class Drawing:
 
     `contours` are those of all parts; `parts` holds for each part the indices of its own, the outer one first, largest part first.
     `units_source` says who knows the units: "$INSUNITS", "$MEASUREMENT", "given" or "side file". `digest` is the SHA-256 of the file and
-    its side file, which is in `side`. Tolerances come with the template.
+    its side file, which is in `side`. `zones` are (name, outline in mm) of the layers ZONE_<name>, and ("ignore", …) of IGNORE.
+    Tolerances come with the template.
     """
 
     file: Path
@@ -104,6 +108,7 @@ class Drawing:
     parts: tuple[tuple[int, ...], ...]
     ignored: tuple[Ignored, ...]
     warnings: tuple[str, ...]
+    zones: tuple[tuple[str, Points], ...] = ()
     side: Side = field(default_factory=Side)
 
 
@@ -146,7 +151,8 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
     loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
     _warn_of_crossings(loops, notes)
-    _warn_of_frames(loops, aside, notes)
+    _warn_of_frames(loops, [p for p in aside if not ZONE_LAYER.match(p.layer)], notes)
+    zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -165,6 +171,7 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
         ignored=tuple(Ignored(*key, count) for key, count in sorted(notes.ignored.items())),
         warnings=tuple(notes.warnings[:MOST_WARNINGS])
         + ((f"and {more} more",) if (more := len(notes.warnings) - MOST_WARNINGS) > 0 else ()),
+        zones=zones,
         side=side,
     )
 
@@ -296,7 +303,7 @@ def _count(document: Document, notes: _Notes) -> None:
 def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[list[Piece], list[Piece]]:
     """Every entity that can be an outline, flattened, in mm; the boundaries of hatches only where there is nothing else.
 
-    And those that were set aside for the name of their layer or line type.
+    And those that were set aside for the name of their layer or line type, zones among them.
     """
     styles = {layer.dxf.name.lower(): layer for layer in document.layers}
     lines: list[Piece] = []
@@ -309,7 +316,7 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
         reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
         if reason is not None:
             notes.ignored[kind, layer, reason] += 1
-            if not reason.startswith("not cut"):
+            if not reason.startswith(("not cut", "a zone")):
                 continue
         for piece in _flattened(entity, mm, layer, handle, notes):
             (aside if reason is not None else fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
@@ -333,6 +340,8 @@ def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | No
     said = side.layers[layer].outline if layer in side.layers else None
     if said is not None:
         return None if said else "side file"
+    if ZONE_LAYER.match(layer):
+        return "a zone"
     if NOT_CUT_LAYER.search(layer):
         return "not cut, by the layer's name"
     linetype = entity.dxf.get("linetype", "BYLAYER")
@@ -670,3 +679,16 @@ def _warn_of_frames(loops: Sequence[Piece], aside: Sequence[Piece], notes: _Note
             notes.warnings.append(
                 f"{frame.where} goes around all that is cut; if it is cut too, say so in the side file (layers: outline: true)"
             )
+
+
+def _zones(pieces: Sequence[Piece], notes: _Notes) -> tuple[tuple[str, Points], ...]:
+    """The closed lines on layers that bound zones, in the order of the layers' names."""
+    found: list[tuple[str, Points]] = []
+    for layer in sorted({p.layer for p in pieces}):
+        own = [p for p in pieces if p.layer == layer]
+        still, closed = _chained([(p,) for p in own if not p.closed], GAPS_MM[-1])
+        notes.warnings += [f"the zone that begins with {chain[0].where} does not close and is left out" for chain in still]
+        match = ZONE_LAYER.match(layer)
+        name = match["name"].lower() if match and match["name"] else "ignore"
+        found += [(name, loop.points) for loop in [p for p in own if p.closed] + [_loop(chain) for chain in closed]]
+    return tuple(found)

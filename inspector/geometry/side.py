@@ -1,5 +1,7 @@
 """The side file: what a drawing cannot say of itself, in `NAME.yaml` beside `NAME.dxf`. Every key may be left out.
 
+Some of it layers can say too: closed lines on `ZONE_<name>` and `IGNORE` are zones, and `CUT@0.05` gives its contours ±0.05 mm.
+
 units: mm                       # holds where the drawing does not say its own
 tolerance_mm: 0.1               # both ways, for every contour that is not named below
 contours:                       # by name, as `inspector template inspect` lists them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +22,8 @@ LONG_SIDE_PX = 640
 MARGIN_PX = 16
 MAX_SIDE_PX = 8192
 TOLERANCE_MM = 0.1
+LAYER_TOLERANCE = re.compile(r"@\s*(\d+(?:\.\d+)?)\s*$")
+"""A layer called `CUT@0.05` gives its contours ±0.05 mm."""
 
 
 def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: float | None = None, part: int = 0) -> Template:
@@ -45,7 +48,7 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
     origin = (float(low[0]) - MARGIN_PX * mm_per_px, float(high[1]) + MARGIN_PX * mm_per_px)
     outlines = [on_raster(c.points_mm, origin, mm_per_px) for c in contours]
     sdf_mm = signed_distance(outlines, (height, width)) * np.float32(mm_per_px)
-    zone, zones = _zones(drawing.side, contours, sdf_mm, origin, mm_per_px)
+    zone, zones = _zones(drawing, contours, sdf_mm, origin, mm_per_px)
     sdf_mm.setflags(write=False)
     zone.setflags(write=False)
     said = f"{drawing.digest} {mm_per_px!r} {tolerance_mm!r} {part}"
@@ -124,7 +127,8 @@ def _square(u: NDArray[np.int64], v: NDArray[np.int64], start: Points, step: Poi
 
 def _tolerated(contour: Contour, side: Side, tolerance_mm: float | None) -> Contour:
     """The contour with its tolerance: by its name, by its layer, by what was asked for, by the side file's general one, or ±0.1 mm."""
-    general = tolerance_mm or side.tolerance_mm or TOLERANCE_MM
+    on_layer = LAYER_TOLERANCE.search(contour.layer)
+    general = float(on_layer[1]) if on_layer else tolerance_mm or side.tolerance_mm or TOLERANCE_MM
     layer = side.layers.get(contour.layer)
     named = side.contours.get(contour.name)
     inward = -general if layer is None or layer.inward_mm is None else layer.inward_mm
@@ -149,28 +153,25 @@ def _names_known(drawing: Drawing) -> None:
 
 
 def _zones(
-    side: Side, contours: Sequence[Contour], sdf_mm: NDArray[np.float32], origin_mm: tuple[float, float], mm_per_px: float
+    drawing: Drawing, contours: Sequence[Contour], sdf_mm: NDArray[np.float32], origin_mm: tuple[float, float], mm_per_px: float
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """The zones of the surface: all material is "surface" until the side file says otherwise."""
+    """The zones of the surface, a later one over an earlier one: all material but a margin, the drawing's layers, the side file's."""
     material = sdf_mm < 0
-    names = ["", "surface"]
-    zone = material.astype(np.uint8)
-    for wanted in side.zones:
-        if wanted.margin_mm is not None:
-            place = sdf_mm < -wanted.margin_mm
-            if wanted.name == "surface":
-                zone[zone == 1] = 0
-        elif wanted.polygon_mm is not None:
+    margin = next((z.margin_mm for z in drawing.side.zones if z.name == "surface" and z.margin_mm is not None), 0.0)
+    places = [("surface", sdf_mm < -margin)]
+    places += [(name, material & inside([on_raster(points, origin_mm, mm_per_px)], material.shape)) for name, points in drawing.zones]
+    for wanted in drawing.side.zones:
+        if wanted.polygon_mm is not None:
             place = material & inside([on_raster(np.array(wanted.polygon_mm), origin_mm, mm_per_px)], material.shape)
-        else:
+        elif wanted.margin_mm is not None:
+            place = sdf_mm < -wanted.margin_mm if wanted.name != "surface" else np.zeros_like(material)
+        else:  # a contour of another part has no place here
             around = [on_raster(c.points_mm, origin_mm, mm_per_px) for c in contours if c.name == wanted.contour]
-            if not around:
-                continue  # it belongs to another part
-            place = material & (np.abs(signed_distance(around, material.shape)) * mm_per_px <= float(wanted.within_mm or 0.0))
-        if wanted.name == "ignore":
-            zone[place] = 0
-            continue
-        if wanted.name not in names:
-            names.append(wanted.name)
-        zone[place] = names.index(wanted.name)
+            near_px = float(wanted.within_mm or 0.0) / mm_per_px
+            place = material & (np.abs(signed_distance(around, material.shape)) <= near_px) if around else np.zeros_like(material)
+        places.append((wanted.name, place))
+    zone = np.zeros(material.shape, dtype=np.uint8)
+    names = list(dict.fromkeys(["", "surface", *(name for name, _ in places if name != "ignore")]))
+    for name, place in places:
+        zone[place] = 0 if name == "ignore" else names.index(name)
     return zone, tuple(names)

@@ -137,6 +137,34 @@ zones:
     assert (built.zone == expected)[sharp].all()
 
 
+def test_layers_may_carry_zones_and_tolerances(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    msp = document.modelspace()
+    msp.add_circle((0, 0), 20, dxfattribs={"layer": "CUT@0.05"})
+    msp.add_circle((5, 0), 4, dxfattribs={"layer": "FINE @ 0.02"})
+    msp.add_circle((-8, 0), 5, dxfattribs={"layer": "ZONE_Logo"})
+    for a, b in (((-30, 10), (30, 10)), ((30, 10), (30, 30)), ((30, 30), (-30, 30)), ((-30, 30), (-30, 10))):
+        msp.add_line(a, b, dxfattribs={"layer": "IGNORE"})
+    msp.add_line((0, 0), (1, 1), dxfattribs={"layer": "ZONE_open"})
+    document.saveas(tmp_path / "layers.dxf")
+    (tmp_path / "layers.yaml").write_text("zones: [{name: surface, margin_mm: 1.0}]\n")
+    drawing = dxf.read(tmp_path / "layers.dxf")
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored][1] == ("LINE", "IGNORE", "a zone")
+    assert "on layer ZONE_open does not close" in drawing.warnings[0]
+    built = template.build(drawing, mm_per_px=0.1)
+    assert [c.outward_mm for c in built.contours] == [0.05, 0.02]
+    assert built.zones == ("", "surface", "logo")
+    x, y = grid(built)
+    sharp = np.ones(built.zone.shape, dtype=bool)
+    for off in (np.hypot(x, y) - 19, np.hypot(x, y) - 20, np.hypot(x - 5, y) - 5, np.hypot(x + 8, y) - 5, y - 10):
+        sharp &= np.abs(off) > 0.1
+    expected = np.where((np.hypot(x, y) < 19) & (np.hypot(x - 5, y) > 5), 1, 0)
+    expected[np.hypot(x + 8, y) < 5] = 2
+    expected[(y > 10)] = 0
+    assert (built.zone == expected)[sharp].all()
+
+
 def test_without_a_side_file_all_material_is_surface(tmp_path: Path) -> None:
     built = template.build(dxf.read(disc(tmp_path)))
     assert ((built.zone == 1) == (built.sdf_mm < 0)).all()
