@@ -30,10 +30,12 @@ from inspector.gate import gateway as core
 from inspector.gate import protocol
 from inspector.gate.gateway import Decided, Remember, Slot, Terms, Told
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
+from inspector.gate.security import Pair as Keys
+from inspector.gate.security import read_pair as read_keys
 from inspector.interfaces import Clock
 from inspector.records import ConfigError, Event
 
-__all__ = ["Decided", "Gateway", "Hole", "Message", "Slot", "Subscriber", "Terms", "Told", "subscribe"]
+__all__ = ["Decided", "Gateway", "Hole", "Keys", "Message", "Slot", "Subscriber", "Terms", "Told", "read_keys", "subscribe"]
 
 RECEIVE_AHEAD: Final = 10_000
 STALE_NS: Final = 1_500_000_000
@@ -160,21 +162,6 @@ def _remember(path: Path, news: list[Remember]) -> None:
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps({"epoch": news[-1].epoch, "seq": news[-1].seq}))
         part.replace(path)
-
-
-# --- keys --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """CURVE keys of a client, Z85 text: the daemon's public key, and the client's own pair."""
-
-    server: bytes
-    public: bytes
-    secret: bytes
-
-    def __repr__(self) -> str:
-        return f"Keys(server={self.server!r}, public={self.public!r})"
 
 
 def _dialled(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str, keys: Keys | None) -> zmq.Socket[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,16 +23,17 @@ def _events(
     stream: Annotated[Stream, typer.Option(help="q every verdict, r rejects only, a alarms and state.")] = Stream.q,
     count: Annotated[int, typer.Option(min=0, help="Stop after so many events; 0: never.")] = 0,
     replay: Annotated[str | None, typer.Option(help="The replay socket; events that were lost are asked for there.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="A client's key file, where the daemon has security.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print events as they come.
 
     Example: inspector events tcp://127.0.0.1:5561 --stream r --count 10 --json
     """
-    from inspector.client import Message, Subscriber
+    from inspector.client import Message, Subscriber, read_keys
 
     left = count or -1
-    with Subscriber(endpoint, stream=stream.value, replay=replay) as subscriber:
+    with Subscriber(endpoint, stream=stream.value, replay=replay, keys=read_keys(keys) if keys else None) as subscriber:
         while left:
             item = subscriber.receive(0.5)
             if isinstance(item, Message):

@@ -43,16 +43,18 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 """Site, line, station, camera, recipe, check: what may stand in a topic."""
 
 
-def _port(host: str, port: str, curve: str) -> None:
-    """Refuses ports that cannot be taken (E_BIND) and hosts beyond this machine (E_SEC_BIND)."""
+def _port(port: str) -> None:
+    """Refuses ports that cannot be taken (E_BIND)."""
     if not (port.isascii() and port.isdigit()) or not (int(port) == 0 or 1024 <= int(port) <= 65535):
         raise PydanticCustomError("E_BIND", f"port {port or 'missing'}; allowed: 1024 to 65535, or 0 for a free one")
+
+
+def _local(host: str) -> bool:
+    """The address cannot be reached from other machines."""
     try:
-        local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        local = False
-    if not local:
-        raise PydanticCustomError("E_SEC_BIND", f"{host} can be reached from other machines, {curve}; bind to 127.0.0.1")
+        return False
 
 
 def _socket_address(text: str) -> str:
@@ -60,7 +62,7 @@ def _socket_address(text: str) -> str:
     if not re.fullmatch(r"ipc://(/|@).{1,100}", text):
         if not (found := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
             raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: tcp://127.0.0.1:PORT or ipc:///PATH")
-        _port(found[1], found[2], "and without CURVE keys anybody there could read or answer for the gate")
+        _port(found[2])
     return text
 
 
@@ -68,7 +70,11 @@ def _http_address(text: str) -> str:
     """`HOST:PORT`."""
     if not (found := re.fullmatch(r"(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
         raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: 127.0.0.1:PORT")
-    _port(found[1], found[2], "and pages are served without TLS")
+    _port(found[2])
+    if not _local(found[1]):
+        raise PydanticCustomError(
+            "E_SEC_BIND", f"{found[1]} can be reached from other machines, and pages are served without TLS; bind to 127.0.0.1"
+        )
     return text
 
 
@@ -148,6 +154,16 @@ class Events(Strict):
 
     bind: SocketAddress = "tcp://127.0.0.1:5561"
     replay_bind: SocketAddress = "tcp://127.0.0.1:5563"
+
+
+class Security(Strict):
+    """CURVE for the three sockets: the daemon's key pair (0600), and the list of clients (`inspector keys new` makes both).
+
+    Without it no socket may be bound to an address that other machines can reach.
+    """
+
+    server_key: Path
+    clients: Path
 
 
 class Metrics(Strict):
@@ -250,6 +266,7 @@ class Config(Strict):
     conveyor: Kind = Kind(kind="timed")
     gate: Gate = Gate()
     events: Events = Events()
+    security: Security | None = None
     metrics: Metrics = Metrics()
     journal: Journal = Journal()
     archive: Archive = Archive()
@@ -394,6 +411,13 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     times = {key: value_at(data, "gate", key) if value_at(data, "gate", key) is not None else default for key, default in _TIMES.items()}
     if all(type(t) in (int, float) for t in times.values()):
         yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times))
+
+    if value_at(data, "security") is None:
+        for where in (("gate", "bind"), ("events", "bind"), ("events", "replay_bind")):
+            found = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):.*", str(value_at(data, *where) or ""))
+            if found and not _local(found[1]):
+                why = "and without CURVE keys anybody there could read or answer for the gate"
+                yield where, "E_SEC_BIND", f"{found[1]} can be reached from other machines, {why}; bind to 127.0.0.1, or set security:"
 
     cameras = list_of(value_at(data, "cameras"))
     one_each = [("id",), ("source", "serial")]

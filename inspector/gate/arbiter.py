@@ -218,6 +218,12 @@ class Ages(NamedTuple):
     ages_ms: Mapping[str, float]
 
 
+class Allowed(NamedTuple):
+    """Who may have a session from now on, by CURVE user; sessions of others end."""
+
+    users: frozenset[str]
+
+
 class Report(NamedTuple):
     """Something that another part of the daemon has to say as an alarm."""
 
@@ -228,7 +234,7 @@ class Report(NamedTuple):
 
 Input: TypeAlias = (
     Tick | Attached | Reloaded | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
-    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Report
+    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Allowed | Report
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -353,6 +359,7 @@ class Arbiter:
         self._tokens: dict[str, tuple[float, int]] = {}
         self._suppressed: dict[str, int] = {}
         self._session_count = 0
+        self._allowed: frozenset[str] | None = None
         self._counted: dict[int, int] = {}
         self._out: list[Output] = []
         self._rejects_row = self._passes_row = 0
@@ -366,7 +373,8 @@ class Arbiter:
             Seen: self._on_seen, Lost: self._on_lost, Dropped: self._on_dropped, Judged: self._on_judged,
             CameraState: self._on_camera, Triggered: self._on_triggered, Position: self._on_position, Utc: self._on_utc,
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
-            Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages, Report: self._on_report,
+            Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
+            Allowed: self._on_allowed, Report: self._on_report,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -419,6 +427,14 @@ class Arbiter:
 
     def _on_ages(self, now_ns: int, item: Ages) -> None:
         self._ages = item.ages_ms
+
+    def _on_allowed(self, now_ns: int, item: Allowed) -> None:
+        self._allowed = item.users
+        for identity, gateway in list(self.sessions.items()):
+            if gateway.user not in item.users:
+                self._out.append(Send(identity, protocol.command("REFUSE", {"code": "E_AUTH", "text": "no longer on the list"})))
+                self._close(now_ns, identity)
+                self._alarm(now_ns, "GATEWAY_LOST", "critical", f"{gateway.hello.client} is no longer on the list of clients")
 
     def _on_report(self, now_ns: int, item: Report) -> None:
         self._alarm(now_ns, item.code, item.severity, item.text)
@@ -765,6 +781,8 @@ class Arbiter:
         settings = self.settings
         line = settings.line
         try:
+            if self._allowed is not None and item.user not in self._allowed:
+                raise Refusal("E_AUTH", "not on the list of clients")
             said = session.hello(body, station=settings.station, lanes=self.ledger.lanes(), profile=settings.profile)
             faults = protocol.timing_faults(
                 lease_ms=said.lease_ms,

@@ -24,14 +24,14 @@ import zmq
 from inspector import __version__
 from inspector.config import Config, plugin, settings_of
 from inspector.gate import arbiter as core
-from inspector.gate import protocol, replay, sockets
+from inspector.gate import protocol, replay, security, sockets
 from inspector.gate.arbiter import Arbiter, Record, Send
 from inspector.gate.journal import Item, Journal, JournalError, Reader
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
 from inspector.outputs.metrics import Family, Histogram
-from inspector.records import Verdict
+from inspector.records import ConfigError, Verdict
 from inspector.runtime import link
 from inspector.runtime.worker import Worker
 
@@ -89,6 +89,7 @@ class GateProcess:
         self._vision_heard_ns = 0
         self._endpoints: dict[str, str] = {}
         self._workers: list[Worker] = []
+        self._watched: tuple[Worker, ...] = ()
         self._begin_ns: int | None = None
         self._polled_ns = self._utc_ns = self._position_ns = 0
         self._ending = threading.Event()
@@ -122,9 +123,14 @@ class GateProcess:
         self._status = self._arbiter.status()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.destroy, linger=0)
-        self._gate, gate_at = sockets.gate(context, config.gate.bind)
-        self._pub, events_at = sockets.events(context, config.events.bind)
-        self._replay, replay_at = sockets.replay(context, config.events.replay_bind)
+        keys = self._guard(context, stack)
+        self._gate, gate_at = sockets.gate(context, config.gate.bind, keys)
+        self._pub, events_at = sockets.events(context, config.events.bind, keys)
+        self._replay, replay_at = sockets.replay(context, config.events.replay_bind, keys)
+        if keys is not None:
+            for endpoint, kind in ((gate_at, zmq.DEALER), (events_at, zmq.SUB), (replay_at, zmq.DEALER)):
+                if endpoint.startswith("tcp:"):
+                    sockets.probe(context, endpoint, keys, kind=kind)
         self._endpoints = {"gate": gate_at, "events": events_at, "replay": replay_at}
         self._poller = zmq.Poller()
         self._poller.register(self._gate, zmq.POLLIN)
@@ -141,7 +147,10 @@ class GateProcess:
             self._journal_worker,
             self._gate_worker,
         ]
+        self._watched = tuple(self._workers if keys is None else [*self._workers, self._zap_worker])
         self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
+        if keys is not None:
+            self._feed(self._allowed())
         for finding in self._journal.findings:
             code = "JOURNAL_ROLLBACK" if finding.startswith("JOURNAL_ROLLBACK") else "JOURNAL_DAMAGED"
             self._feed(core.Report(code, "critical", finding))
@@ -149,6 +158,42 @@ class GateProcess:
             worker.start()
             stack.callback(worker.stop, 2.0)
         stack.callback(self._ending.set)
+
+    # -- who may connect
+
+    def _guard(self, context: zmq.Context[zmq.Socket[bytes]], stack: ExitStack) -> security.Pair | None:
+        """Read the keys and let ZAP be answered, before anything is bound; None where the configuration has no keys."""
+        settings = self._config.security
+        if settings is None:
+            return None
+        keys = security.read_pair(settings.server_key)
+        self._clients = security.read_clients(settings.clients)
+        self._clients_at_ns = settings.clients.stat().st_mtime_ns
+        self._clients_path = settings.clients
+        self._zap = sockets.zap(context)
+        self._zap_worker = self._worker("zap", self._zap_step)
+        self._zap_worker.start()
+        stack.callback(self._zap_worker.stop, 2.0)
+        return keys
+
+    def _zap_step(self) -> None:
+        if self._zap.poll(100, zmq.POLLIN):
+            frames = self._zap.recv_multipart()
+            border = frames.index(b"")
+            self._zap.send_multipart([*frames[: border + 1], *security.answer(frames[border + 1 :], self._clients)])
+        with suppress(OSError):
+            at_ns = self._clients_path.stat().st_mtime_ns
+            if at_ns != self._clients_at_ns:
+                self._clients_at_ns = at_ns
+                try:
+                    self._clients = security.read_clients(self._clients_path)
+                except ConfigError as error:
+                    self._tell(core.Report("CLIENTS", "critical", f"the list of clients stays as it was: {error}"))
+                else:
+                    self._tell(self._allowed())
+
+    def _allowed(self) -> core.Allowed:
+        return core.Allowed(frozenset(client.name for client in self._clients.values() if client.role == "gate"))
 
     def _worker(self, name: str, step: Callable[[], None]) -> Worker:
         return Worker(name, step, clock=self._clock, on_error=_died)
@@ -241,7 +286,7 @@ class GateProcess:
     def ages_ms(self) -> dict[str, float]:
         """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
         now_ns = self._clock()
-        ages = {worker.name: worker.age_ms(now_ns) for worker in self._workers}
+        ages = {worker.name: worker.age_ms(now_ns) for worker in self._watched}
         if self._committing_since_ns is not None and ages["journal"] < FROZEN_COMMIT_MS:
             ages["journal"] = 0.0
         return ages

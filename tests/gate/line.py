@@ -19,7 +19,14 @@ from inspector.runtime.gate import GateProcess
 TERMS = Terms(client="plc-1", station="cell-1")
 
 
-def settings(folder: Path, *, count: str = "frames", cameras: Sequence[tuple[str, int]] = (("top", 0),), **gate: Any) -> config.Config:
+def settings(
+    folder: Path,
+    *,
+    count: str = "frames",
+    cameras: Sequence[tuple[str, int]] = (("top", 0),),
+    security: dict[str, Path] | None = None,
+    **gate: Any,
+) -> config.Config:
     """A configuration with free ports."""
     return config.Config.model_validate(
         {
@@ -30,6 +37,7 @@ def settings(folder: Path, *, count: str = "frames", cameras: Sequence[tuple[str
             "state_dir": folder / "state",
             "gate": {"bind": "tcp://127.0.0.1:0", "count": count, **gate},
             "events": {"bind": "tcp://127.0.0.1:0", "replay_bind": "tcp://127.0.0.1:0"},
+            "security": security,
             "journal": {"ballast_mib": 0},
             "cameras": [{"id": name, "lane": lane, "recipe": "r", "source": {"kind": "replay"}} for name, lane in cameras],
             "recipes": {"r": {"checks": {"c": {"kind": "outline"}}}},

@@ -1,0 +1,129 @@
+"""Keys: who is not on the list has no session and hears nothing; bad key files are refused with their reason, and no text shows a key."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+from typer.testing import CliRunner
+
+from inspector.__main__ import application
+from inspector.client import Gateway, Message, Subscriber, Told
+from inspector.gate import security, sockets
+from inspector.gate.security import Client, Pair
+from inspector.records import ConfigError
+from tests.gate.line import TERMS, running, until
+
+
+def _keys(folder: Path) -> dict[str, Path]:
+    server = security.write_pair(folder / "server.key")
+    lines = []
+    for name, role in (("plc-1", "gate"), ("historian", "replay")):
+        pair = security.write_pair(folder / f"{name}.key", server=server.public)
+        lines.append(f"{pair.public.decode()} {role} {name}")
+    (folder / "clients").write_text("\n".join(lines) + "\n")
+    return {"server_key": folder / "server.key", "clients": folder / "clients"}
+
+
+@pytest.mark.real
+def test_only_listed_keys_are_let_in_each_where_its_role_allows(tmp_path: Path) -> None:
+    files = _keys(tmp_path)
+    with running(tmp_path, security=files) as line:
+        ends = line.gate.endpoints()
+        plc, historian = (security.read_pair(tmp_path / f"{name}.key") for name in ("plc-1", "historian"))
+        stranger = Pair(*zmq.curve_keypair(), plc.server)
+        with Gateway(ends["gate"], TERMS, keys=plc) as good, Subscriber(ends["events"], replay=ends["replay"], keys=historian) as scada:
+            until(lambda: good.poll(5) is not None and good.permit)
+            until(lambda: scada.receive(0.05) is None and scada.joined)
+            with (
+                Gateway(ends["gate"], TERMS, keys=stranger) as unknown,
+                Gateway(ends["gate"], TERMS, keys=historian) as wrong_role,
+                Gateway(ends["gate"], TERMS) as plain,
+                Subscriber(ends["events"], keys=stranger) as eavesdropper,
+            ):
+                line.expose(1)
+                assert isinstance(scada.receive(2.0), Message)
+                end = time.monotonic() + 0.5
+                while time.monotonic() < end:
+                    good.poll(1)
+                    for other in (unknown, wrong_role, plain):
+                        assert other.poll(1) == []
+                        assert not other.connected
+                assert eavesdropper.receive(0.01) is None
+                assert not eavesdropper.joined
+            assert good.permit
+            files["clients"].write_text("# nobody\n")
+            told: list[Told] = []
+
+            def _sent_away() -> bool:
+                told.extend(h for h in good.poll(5) if isinstance(h, Told))
+                return any(t.body.get("code") == "E_AUTH" for t in told)
+
+            until(_sent_away, 2.0)
+            assert not good.permit
+
+
+@pytest.mark.real
+def test_the_probe_finds_a_gate_that_lets_everybody_in(tmp_path: Path) -> None:
+    """CURVE without anybody who answers for ZAP, and without the enforced domain, is open."""
+    public, secret = zmq.curve_keypair()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        open_gate = context.socket(zmq.ROUTER)
+        open_gate.setsockopt(zmq.CURVE_SERVER, 1)
+        open_gate.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        port = open_gate.bind_to_random_port("tcp://127.0.0.1")
+        with pytest.raises(ConfigError, match="E_SEC_PROBE"):
+            sockets.probe(context, f"tcp://127.0.0.1:{port}", Pair(public, secret), kind=zmq.DEALER)
+    finally:
+        context.destroy(linger=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "code"),
+    [
+        ("public: {p}\nsecret: {s}\n", 0o644, "E_KEY_MODE"),
+        ("public: {p}\nsecret: short\n", 0o600, "E_KEY_FORMAT"),
+        ("public: {p}\nsecret: " + "\\" * 40 + "\n", 0o600, "E_KEY_FORMAT"),
+        ("public: {p}\n", 0o600, "E_KEY_ROLE"),
+        ("public: {p}\nsecret: {p}\n", 0o600, "E_KEY_ROLE"),
+        ("public: Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{{hID\nsecret: D:)Q[IlAW!ahhC2ac:9*A}}h:p?([4%wOTJ%JR%cs\n", 0o600, "E_KEY_TEST"),
+    ],
+)
+def test_bad_key_files(tmp_path: Path, text: str, mode: int, code: str) -> None:
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    path = tmp_path / "server.key"
+    path.write_text(text.format(p=public, s=secret))
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match=code) as caught:
+        security.read_pair(path)
+    assert secret not in str(caught.value)
+
+
+def test_a_missing_credential_names_the_unit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="LoadCredential="):
+        security.read_pair(tmp_path / "credentials" / "server.key")
+
+
+def test_zap_refuses_what_it_does_not_understand() -> None:
+    public, _ = zmq.curve_keypair()
+    raw = zmq.utils.z85.decode(public)
+    clients = {public: Client("plc-1", "gate")}
+    asked = [b"1.0", b"7", b"insp-gate", b"127.0.0.1", b"", b"CURVE", raw]
+    assert security.answer(asked, clients)[1:5] == [b"7", b"200", b"OK", b"plc-1"]
+    for at, value in ((0, b"2.0"), (2, b"other"), (5, b"PLAIN"), (5, b"NULL"), (6, bytes(32)), (6, b"short")):
+        assert security.answer([*asked[:at], value, *asked[at + 1 :]], clients)[2] == b"400"
+    assert security.answer([b"1.0"], clients)[2] == b"400"
+    assert security.answer([*asked, b"more"], clients)[2] == b"400"
+
+
+def test_keys_new_makes_what_the_daemon_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    run = CliRunner().invoke(application(), ["keys", "new", str(folder), "--client", "plc-1:gate", "--client", "mes:scada"])
+    assert run.exit_code == 0, run.output
+    server = security.read_pair(folder / "server.key")
+    assert security.read_pair(folder / "plc-1.key").server == server.public
+    assert sorted(client.role for client in security.read_clients(folder / "clients").values()) == ["gate", "scada"]
+    assert server.secret.decode() not in run.output
