@@ -34,7 +34,7 @@ from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
 from inspector.runtime import link
 from inspector.runtime.gate import GateProcess
-from inspector.runtime.health import stale
+from inspector.runtime.health import stage_limits, stale
 
 TURN_S = 0.05
 READY_WITHIN_S = 60.0
@@ -156,6 +156,7 @@ class Daemon:
         self._path, self._settings, self._asked, self._on_ready, self._on_end = path, settings, asked, on_ready, on_end
         self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
         self._systemd = Systemd()
+        self._limits_ms = stage_limits(settings.gate.travel_min_ms)
         self._vision: Vision | None = None
         self._wait_s, self._start_at_s = FIRST_WAIT_S, 0.0
         self._restarts = 0
@@ -228,7 +229,7 @@ class Daemon:
         elif vision.ready is None:
             self._hear_ready(vision, now_s)
         else:
-            hung = stale(self._gate.vision_ages_ms())
+            hung = stale(self._gate.vision_ages_ms(), self._limits_ms)
             if hung:
                 self._log(f"vision hangs: {', '.join(hung)}")
                 vision.kill(show_stacks=True)
@@ -297,7 +298,7 @@ class Daemon:
     # -- health
 
     def _watch(self, now_s: float) -> int | None:
-        frozen = stale(self._gate.ages_ms())
+        frozen = stale(self._gate.ages_ms(), self._limits_ms)
         if frozen:
             if self._frozen_since_s is None:
                 self._frozen_since_s = now_s

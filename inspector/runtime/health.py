@@ -28,11 +28,14 @@ BLACK, WHITE = 2, 253
 FROZEN_AFTER = 3
 
 
-def stale(ages_ms: Mapping[str, float]) -> list[str]:
+def stage_limits(travel_ms: float) -> dict[str, float]:
+    """The limits for a line whose parts travel so long: where judging may take seconds, it has not hung after them."""
+    return {**STAGE_LIMITS_MS, "inspect": max(STAGE_LIMITS_MS["inspect"], 3 * travel_ms)}
+
+
+def stale(ages_ms: Mapping[str, float], limits_ms: Mapping[str, float] = STAGE_LIMITS_MS) -> list[str]:
     """The workers that have not moved for longer than they may, with their ages, for a person to read."""
-    return [
-        f"{name} {age:.0f} ms" for name, age in ages_ms.items() if age > STAGE_LIMITS_MS.get(name.partition("-")[0], UNKNOWN_STAGE_LIMIT_MS)
-    ]
+    return [f"{name} {age:.0f} ms" for name, age in ages_ms.items() if age > limits_ms.get(name.partition("-")[0], UNKNOWN_STAGE_LIMIT_MS)]
 
 
 class PictureHealth:
