@@ -217,7 +217,7 @@ def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
             section = value
         elif code == b"9" and section == b"HEADER" and number + 1 < len(values):
             header[value.decode("ascii", "replace")] = values[number + 1].decode("ascii", "replace")
-        elif b"," in value and code.isdigit() and 10 <= int(code) < 60 and re.fullmatch(rb"[-+]?\d+,\d+", value):
+        elif b"," in value and code.isdigit() and 10 <= int(code) < 60 and re.fullmatch(rb"[-+]?\d*,\d+([eE][-+]?\d+)?", value):
             text = f"{value.decode()} is a number with a decimal comma; export with decimal points"
             raise notes.error("E_DXF_FORMAT", text, line=2 * number + 2)
     return data, header

@@ -466,10 +466,11 @@ def test_every_damage_ends_in_a_drawing_or_a_named_error(tmp_path: Path) -> None
             assert dxf.read(path).contours
 
 
-def test_decimal_commas(tmp_path: Path) -> None:
-    error = refused(file_of(tmp_path, line("0,5", 0, 10, 0)))
+@pytest.mark.parametrize("value", ["0,5", "-12,25", ",5", "1,5E+01"])
+def test_decimal_commas(tmp_path: Path, value: str) -> None:
+    error = refused(file_of(tmp_path, line(value, 0, 10, 0)))
     assert (error.code, error.line) == ("E_DXF_FORMAT", 24)
-    assert "0,5" in str(error)
+    assert value in str(error)
 
 
 @pytest.mark.parametrize("value", ["nan", "1e300", "-inf", "1e12"])
