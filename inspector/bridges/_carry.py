@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from inspector.client import Hole, Message, Subscriber
+from inspector.client import Hole, Keys, Message, Subscriber
 from inspector.interfaces import Bridge, Clock
 from inspector.records import DeviceError
 from inspector.runtime.endpoints import Endpoints
@@ -36,6 +36,7 @@ class Carrier:
         clock: Clock,
         wait: Callable[[float], bool],
         say: Callable[[str], None],
+        keys: Keys | None = None,
     ) -> None:
         """`place` is the file of the places reached. `wait(seconds)` is True when the bridge is to end; `say` tells a person."""
         self._bridge, self._place, self._clock, self._wait, self._say = bridge, place, clock, wait, say
@@ -44,12 +45,11 @@ class Carrier:
         self._beat: Mapping[str, Any] = {}
         self._stale = False
         self._stack = ExitStack()
-        self._subscribers = {
-            stream: self._stack.enter_context(
-                Subscriber(at.events, stream=stream, replay=at.replay, since=self._reached.get(stream), prefix=prefix, clock=clock)
-            )
-            for stream in STREAMS
-        }
+        self._subscribers = {}
+        for stream in STREAMS:
+            since = self._reached.get(stream)
+            made = Subscriber(at.events, stream=stream, replay=at.replay, since=since, prefix=prefix, clock=clock, keys=keys)
+            self._subscribers[stream] = self._stack.enter_context(made)
 
     def turn(self) -> bool:
         """False when the bridge is to end."""

@@ -16,6 +16,7 @@ def bridge(
     ready: Annotated[
         Path | None, typer.Option("--ready", help="The daemon's ready file, which says at which ports it is; default: as configured.")
     ] = None,
+    keys: Annotated[Path | None, typer.Option(help="A client's key file, where the daemon has `security:`.")] = None,
 ) -> None:
     """Carry events to one bridge of the configuration (MQTT, Modbus, a plug-in), each at least once, until SIGTERM.
 
@@ -28,9 +29,10 @@ def bridge(
     from inspector import config as settings
     from inspector.bridges._carry import Carrier
     from inspector.records import ConfigError
-    from inspector.runtime.endpoints import endpoints_of
+    from inspector.runtime.endpoints import endpoints_of, keys_of
 
     found = settings.read(config)
+    pair = keys_of(found, keys)
     if name not in found.bridges:
         known = ", ".join(found.bridges) or "none"
         raise ConfigError("E_CFG_UNKNOWN", f"no bridge {name!r}; the configuration has: {known}", file=str(config), key="bridges")
@@ -57,6 +59,7 @@ def bridge(
             clock=time.monotonic_ns,
             wait=stop.wait,
             say=say,
+            keys=pair,
         )
         say(f"listens to {at.events}")
         try:

@@ -15,6 +15,7 @@ def desk(
     ready: Annotated[
         Path | None, typer.Option("--ready", help="The daemon's ready file, which says at which ports it is; default: as configured.")
     ] = None,
+    keys: Annotated[Path | None, typer.Option(help="A client's key file, where the daemon has `security:`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Say the address as a JSON object.")] = False,
 ) -> None:
     """Serve the operator's page: the line at a glance, parts with pictures and findings, rejects, trends, cameras.
@@ -26,6 +27,7 @@ def desk(
     """
     from inspector import config as settings
     from inspector.records import ConfigError
+    from inspector.runtime.endpoints import keys_of
 
     try:
         from inspector.desk.serve import serve
@@ -37,7 +39,7 @@ def desk(
         typer.echo(text)
 
     found = settings.read(config)
-    serve(found, ready=found.ready_file if ready is None else ready, say=say)
+    serve(found, ready=found.ready_file if ready is None else ready, keys=keys_of(found, keys), say=say)
 
 
 def add(app: typer.Typer) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from inspector.client import Hole, Message, Subscriber
-from inspector.desk.state import KEPT_PARTS, Board
+from inspector.client import Hole, Keys, Message, Subscriber
+from inspector.desk.state import KEPT_ALARMS, KEPT_PARTS, Board
 from inspector.interfaces import Clock
 from inspector.runtime.endpoints import Endpoints
 
@@ -23,12 +23,21 @@ MOST_AT_ONCE = 256
 class Feed:
     """One stream (`q` or `a`) on its way to the board; `step` receives what has come and waits a little for it."""
 
-    def __init__(self, board: Board, stream: str, *, prefix: str, endpoints: Callable[[], Endpoints | None], clock: Clock) -> None:
-        self._board, self._stream, self._prefix, self._endpoints, self._clock = board, stream, prefix, endpoints, clock
+    def __init__(
+        self,
+        board: Board,
+        stream: str,
+        *,
+        prefix: str,
+        endpoints: Callable[[], Endpoints | None],
+        clock: Clock,
+        keys: Keys | None = None,
+    ) -> None:
+        self._board, self._stream, self._prefix, self._endpoints, self._clock, self._keys = board, stream, prefix, endpoints, clock, keys
         self._at: Endpoints | None = None
         self._subscriber: Subscriber | None = None
         self._beat: Mapping[str, Any] = {}
-        self._caught_up = stream != "q"
+        self._caught_up = False
         self._looked_ns = clock() - LOOK_AGAIN_NS
 
     def step(self) -> None:
@@ -65,7 +74,9 @@ class Feed:
         return self._subscriber
 
     def _subscribe(self, at: Endpoints, since: tuple[str, int] | None) -> Subscriber:
-        return Subscriber(at.events, stream=self._stream, replay=at.replay, since=since, prefix=self._prefix, clock=self._clock)
+        return Subscriber(
+            at.events, stream=self._stream, replay=at.replay, since=since, prefix=self._prefix, clock=self._clock, keys=self._keys
+        )
 
     def _hear(self, subscriber: Subscriber) -> None:
         """A new heartbeat; the first one says how far back to ask."""
@@ -78,7 +89,8 @@ class Feed:
         if not self._caught_up and self._at is not None:
             self._caught_up = True
             with suppress(KeyError, TypeError, ValueError):
-                since = str(beat["epoch"]), max(0, int(beat["head"]["q"]) - KEPT_PARTS)
+                kept = KEPT_PARTS if self._stream == "q" else KEPT_ALARMS
+                since = str(beat["epoch"]), max(0, int(beat["head"][self._stream]) - kept)
                 self.close()
                 self._subscriber = self._subscribe(self._at, since)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 
+from inspector.client import Keys
 from inspector.config import Config
 from inspector.desk.app import Desk, create
 from inspector.desk.feed import Feed
@@ -70,8 +71,8 @@ def lanes_of(config: Config) -> list[tuple[int, str]]:
     return [(lane, ", ".join(names[lane])) for lane in sorted(names)]
 
 
-def serve(config: Config, *, ready: Path | None, say: Callable[[str], None]) -> None:
-    """Serve the page until SIGTERM or SIGINT. `say` is told the address once the page can be opened.
+def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callable[[str], None]) -> None:
+    """Serve the page until SIGTERM or SIGINT. `say` is told the address once the page can be opened; `keys` where the daemon has security.
 
     Raises `ConfigError` (see `listen`), and `DeviceError` when the listening to the daemon broke down.
     """
@@ -93,7 +94,7 @@ def serve(config: Config, *, ready: Path | None, say: Callable[[str], None]) -> 
     board = Board([(camera.id, camera.lane) for camera in config.cameras], utc=time.time_ns)
     prefix = f"insp1/{config.site}/{config.line}/{config.station}/"
     endpoints = endpoints_of(config, ready)
-    feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=time.monotonic_ns) for stream in ("q", "a")]
+    feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=time.monotonic_ns, keys=keys) for stream in ("q", "a")]
     workers = [Worker(f"feed-{i}", feed.step, clock=time.monotonic_ns, on_error=on_error) for i, feed in enumerate(feeds)]
     contours = contours_of(config)
     desk = Desk(

@@ -457,6 +457,9 @@ class Board:
     def glance(self, now_ns: int) -> Glance:
         """The line now."""
         with self._lock:
+            trouble = (
+                next((a.text for a in reversed(self._alarms) if a.code == "STAGE_DEAD"), "") if self._beat.get("state") == "ERROR" else ""
+            )
             heard = None if self._beat_ns is None else (now_ns - self._beat_ns) / 1e9
             beat, recent = self._beat, [p for p in list(self._parts.values())[-LATENCY_WINDOW:] if p.inspected]
             return Glance(
@@ -464,7 +467,10 @@ class Board:
                 heard_s=heard,
                 state=_text(beat.get("state")) or "unknown",
                 permit=beat.get("permit") in (1, True),
-                why=tuple(hold_name(name, text or self._hold_texts.get(name, "")) for name, text in self._holds.items()),
+                why=tuple(
+                    hold_name(name, trouble if name == "state" else text or self._hold_texts.get(name, ""))
+                    for name, text in self._holds.items()
+                ),
                 counters=self._counters,
                 rate_per_min=self._rate(now_ns, None),
                 latency_ms=spread(p.total_ms for p in recent if p.total_ms is not None),

@@ -41,7 +41,7 @@ STATES = {
 }
 
 HOLDS = {
-    "state": "the daemon does not run",
+    "state": "no part is judged",
     "camera": "camera {} is down",
     "blind": "camera {} shows nothing that can be judged",
     "journal": "the journal is not durable",
@@ -120,7 +120,7 @@ def hold_name(name: str, text: str) -> str:
     """What holds the permit back, in words: `camera:gasket` is a camera that is down."""
     kind, _, which = name.partition(":")
     said = HOLDS[kind].format(which) if kind in HOLDS else name
-    return f"{said}: {text}" if text and kind != "state" else said
+    return f"{said}: {text}" if text else said
 
 
 def state_name(state: str) -> str:

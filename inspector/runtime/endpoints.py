@@ -1,4 +1,4 @@
-"""Where a daemon's sockets are, for whoever listens to it: as configured, or as its ready file says."""
+"""Where a daemon's sockets are, for whoever listens to it: as configured, or as its ready file says; and with which keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inspector.config import Config
+from inspector.gate.security import Pair, read_pair
+from inspector.records import ConfigError
 
 
 class Endpoints(NamedTuple):
@@ -29,3 +31,13 @@ def endpoints_of(config: Config, ready: Path | None) -> Callable[[], Endpoints |
         return None
 
     return said if ready is not None else lambda: Endpoints(config.events.bind, config.events.replay_bind)
+
+
+def keys_of(config: Config, path: Path | None) -> Pair | None:
+    """The listener's keys, none where the daemon has no security. Raises `ConfigError` E_KEY_OPEN where they are needed and not given."""
+    if path is not None:
+        return read_pair(path)
+    if config.security is not None:
+        text = "the daemon has security: a client's key file is needed (--keys FILE; `inspector keys new` makes one, role scada)"
+        raise ConfigError("E_KEY_OPEN", text, file=str(config.file), key="security")
+    return None

@@ -39,6 +39,15 @@ def test_runs_only_with_permit_and_in_state_run(said: dict[str, Any], running: b
     assert page.glance(S).running is running
 
 
+def test_an_error_names_the_stage_that_died() -> None:
+    page = board()
+    page.alarm({"code": "STAGE_DEAD", "severity": "critical", "text": "vision hung"})
+    page.beat(heartbeat(state="ERROR", permit=0, holds=["state"]), S)
+    assert page.glance(S).why == ("no part is judged: vision hung",)
+    page.beat(heartbeat(state="BOOT", permit=0, holds=["state"]), S)
+    assert page.glance(S).why == ("no part is judged",)
+
+
 def test_a_verdict_that_comes_twice_counts_once() -> None:
     page = board()
     page.verdict(verdict(1, "REJECT_DEFECT"), S)

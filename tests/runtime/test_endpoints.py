@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from inspector.runtime.endpoints import Endpoints, endpoints_of
+from inspector.config import Security
+from inspector.gate.security import write_pair
+from inspector.records import ConfigError
+from inspector.runtime.endpoints import Endpoints, endpoints_of, keys_of
 from tests.gate.line import settings
 
 
@@ -23,3 +26,16 @@ def test_a_ready_file_that_is_being_written_is_none_yet(tmp_path: Path, text: st
     ready = tmp_path / "ready.json"
     ready.write_text(text)
     assert endpoints_of(settings(tmp_path), ready)() is None
+
+
+def test_security_needs_keys(tmp_path: Path) -> None:
+    plain = settings(tmp_path)
+    assert keys_of(plain, None) is None
+    secured = plain.model_copy(update={"security": Security(server_key=tmp_path / "s", clients=tmp_path / "c")})
+    with pytest.raises(ConfigError, match="--keys"):
+        keys_of(secured, None)
+    with pytest.raises(ConfigError, match="E_KEY_OPEN"):
+        keys_of(secured, tmp_path / "none.key")
+    server = write_pair(tmp_path / "server.key")
+    pair = write_pair(tmp_path / "desk.key", server=server.public)
+    assert keys_of(secured, tmp_path / "desk.key") == pair
