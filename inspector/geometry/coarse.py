@@ -4,7 +4,7 @@
 correlation by FFT over the angle, summed over the radius. A third of a millisecond, wherever the part stands out as one blob.
 
 *Directions*: the unit-like gradient g / (|g| + 2·median|g|) as a complex picture in which the part's radius is 13 px, correlated by FFT
-with the outward normals of the contour at 80 rotations; then at the best places 180 rotations by look-up at twice the size. Needs no
+with the outward normals of the contour at 64 rotations; then at the best places 180 rotations by look-up at twice the size. Needs no
 threshold and bears texture, low contrast, clutter and covers.
 
 Placements (see `refine`) refer to a base shape whose radius is about `BASE_RADIUS_PX`.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BASE_RADIUS_PX = 130.0
 _SMALL_PX = 320
 ANGLES, RADII = 360, 48
-_FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 80
+_FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 64
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 180
 _MOST_BLOBS = 400
 
@@ -156,7 +156,7 @@ class Directions:
         self.radius_px = shape.radius_px
         self._points = samples.points.astype(np.float64)
         self._normals = samples.normals.astype(np.float64)
-        sparse = shape.samples(max(2.0, shape.length_px / 110), most=400)
+        sparse = shape.samples(max(2.0, shape.length_px / 90), most=300)
         kept = sparse.weight > 0
         turn = np.arange(_SECOND_ROTATIONS) * math.tau / _SECOND_ROTATIONS
         c, s = np.cos(turn)[:, None].astype(F32), np.sin(turn)[:, None].astype(F32)
@@ -231,19 +231,20 @@ class Directions:
 
     @staticmethod
     def _best(likeness: Floats32, at: Floats, full: tuple[float, float], size: float, most: int) -> list[Guess]:
+        """The best rotations of each place, each at least 8° and 4 px from a better one."""
+        strength = np.abs(likeness)
+        peaks = (strength >= np.roll(strength, 1, axis=1)) & (strength > np.roll(strength, -1, axis=1))
+        places, turns = np.nonzero(peaks)
+        order = np.argsort(-strength[places, turns], kind="stable")[: 6 * most]
         out: list[Guess] = []
-        taken: list[tuple[int, Floats]] = []
-        for flat in np.argsort(-np.abs(likeness).ravel(), kind="stable")[:400]:
-            place, turn = divmod(int(flat), _SECOND_ROTATIONS)
-            near = any(
-                min(abs(turn - t), _SECOND_ROTATIONS - abs(turn - t)) <= 4 and float(np.abs(at[place] - p).max()) < 4 for t, p in taken
-            )
-            if near:
+        taken: list[tuple[float, float, int]] = []
+        for place, turn in zip(places[order].tolist(), turns[order].tolist(), strict=True):
+            x, y = at[place].tolist()
+            if any((t - turn + 4) % _SECOND_ROTATIONS <= 8 and abs(x - u) < 4 and abs(y - v) < 4 for u, v, t in taken):
                 continue
-            taken.append((turn, at[place]))
-            x, y = ((at[place, i] + 0.5) * full[i] - 0.5 for i in (0, 1))
+            taken.append((x, y, turn))
             value = float(likeness[place, turn])
-            placement = np.array([x, y, math.tau * turn / _SECOND_ROTATIONS, size])
+            placement = np.array([(x + 0.5) * full[0] - 0.5, (y + 0.5) * full[1] - 0.5, math.tau * turn / _SECOND_ROTATIONS, size])
             out.append(Guess(placement, math.copysign(1.0, value), abs(value)))
             if len(out) >= most:
                 break

@@ -35,6 +35,7 @@ _EXPECTED_PX = 0.5
 _LIKELY_CONTRAST = 0.7
 _PRIOR = 0.25  # how much less a slope counts at the end of the near search
 _BLURS_PX = (0.55, 3.5)
+_MOST_FAR = 600
 _HOLE_PX = 0.15  # what lies so near to a hole's fit belongs to it
 _UPPER = np.triu_indices(3)
 _GRID_PX = 256  # extra holes are looked for on a raster of about this size
@@ -177,10 +178,14 @@ def find_edges(look: Look, profiles: Profiles, blur_px: float, sign: float, inne
         places[near], contrast[near] = _near_edges(values, rows.contrast[near], rows.shift[near], sign, _PRIOR)
         good[near] = contrast[near] > _LEAST_CONTRAST * typical
         lost = near[~good[near]]
-        for part in np.array_split(lost, len(lost) // 8000 + 1) if len(lost) else ():
-            places[part], good[part] = _far_edges(
-                look, subset(samples, part), rows.contrast[part], rows.shift[part], inner_reach_px[part], (material, background), typical
+        if len(lost):  # where much is lost, one sample speaks for its neighbours: what is far needs no fine grain
+            stride = len(lost) // _MOST_FAR + 1
+            asked = lost[::stride]
+            levels = (material, background)
+            found = _far_edges(
+                look, subset(samples, asked), rows.contrast[asked], rows.shift[asked], inner_reach_px[asked], levels, typical
             )
+            places[lost], good[lost] = (np.repeat(each, stride)[: len(lost)] for each in found)
     return Edges(places, good, contrast, typical, material, background)
 
 

@@ -23,7 +23,7 @@ from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
 from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, subset
 from inspector.geometry.twins import matches, options_of, resolve
 from inspector.records import ConfigError, Pose
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from inspector.records import Contour, Floats, Image, Template
 
-LEAST_SCORE_RATIO = 0.5
+LEAST_SCORE_RATIO = 0.55
 _CONVINCING = 0.80
 _MIRROR_ASKED_BELOW = 0.985
 _MIRROR_LEAD = 0.02
@@ -79,12 +79,13 @@ class Locator:
         self.contours, self.perspective = contours, perspective
         points = np.concatenate([c.points_mm for c in contours])
         radius_mm = float(np.hypot(*(points - 0.5 * (points.min(axis=0) + points.max(axis=0))).T).max())
-        self._known = scale_px_per_mm if isinstance(scale_px_per_mm, int | float) else None
+        self._known = float(scale_px_per_mm) if isinstance(scale_px_per_mm, int | float) else None
         self._range = scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else None
         self._base = Shape(contours, BASE_RADIUS_PX / radius_mm)
         self._outline = silhouette_of(self._base)
         self._directions = Directions(self._base)
         self._few = self._base.samples(max(2.0, self._base.length_px / 220), most=600)
+        self._fewest = subset(self._few, np.arange(0, len(self._few), 3))
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
         self._whitened = oblique.whitened(self._base) if perspective else None
@@ -96,7 +97,7 @@ class Locator:
         """The mirror image's samples, and how it can be mistaken for the part."""
         mirrored = tuple(replace(c, points_mm=c.points_mm[::-1] * (-1.0, 1.0), circle=None) for c in contours)
         shape = Shape(mirrored, self._base.scale_px_per_mm)
-        samples = shape.samples(max(2.0, shape.length_px / 220), most=600)
+        samples = shape.samples(max(2.0, shape.length_px / 140), most=400)
         return samples, matches(self._base, self._outline, shape, silhouette_of(shape))
 
     def _fine(self, scale_px_per_mm: float) -> Scaled:
@@ -139,7 +140,9 @@ class Locator:
 
     def _search(self, levels: Sequence[Level], max_parts: int) -> list[_Found]:
         low, high = self._sizes(levels[0].image)
-        found = self._refined(levels, from_silhouettes(levels, self._base, self._outline, (low, high), max_parts), high > low)
+        found = self._refined(
+            levels, from_silhouettes(levels, self._base, self._outline, (low, high), max_parts), high > low, 3 * max_parts
+        )
         chosen = self._apart(found, max_parts)
         if len(chosen) < max_parts or chosen[-1].score < _CONVINCING:
             count = 1 if high <= low else max(1, math.ceil(math.log(high / low) / math.log(_COARSE_STEP))) + 1
@@ -150,26 +153,30 @@ class Locator:
             ]
             if count > 1:
                 guesses = sorted(guesses, key=lambda g: -g.likeness)[: 30 + 10 * max_parts]
-            found += self._refined(levels, guesses, True)
+            found += self._refined(levels, guesses, True, 3 * max_parts)
             chosen = self._apart(found, max_parts)
         return chosen
 
-    def _refined(self, levels: Sequence[Level], guesses: Sequence[Guess], wide: bool) -> list[_Found]:
+    def _refined(self, levels: Sequence[Level], guesses: Sequence[Guess], wide: bool, keep: int) -> list[_Found]:
         """All guesses refined on the level where the part's radius is about that of the base shape, and scored."""
         out: list[_Found] = []
         by_level: dict[int, list[Guess]] = {}
         for guess in guesses:
             by_level.setdefault(int(np.clip(round(math.log2(guess.placement[3])), 0, len(levels) - 1)), []).append(guess)
-        steps = ((14, 1.5, 20.0), (10, 1.0, 9.0), (7, 1.0, 5.0)) if wide else ((8, 1.0, 8.0), (6, 1.0, 4.0))
         for index, group in by_level.items():
+            level, free = levels[index], self._known is None
             placements = np.array([g.placement for g in group])
             signs = np.array([g.sign for g in group], F32)
-            for reach, step, limit in steps:
-                placements = edge_step(
-                    levels[index], self._few, placements, signs, reach=reach, step_px=step, limit_px=limit, free_size=self._known is None
-                )
-            np.clip(placements[:, 3], 0.02, 50.0, out=placements[:, 3])
-            scores, _ = seen(levels[index], self._few, placements, signs)
+            if wide:  # from far: a third of the samples will do, and only what then looks good is worth more
+                placements = edge_step(level, self._fewest, placements, signs, reach=14, step_px=1.5, limit_px=20.0, free_size=free)
+                placements = edge_step(level, self._fewest, placements, signs, reach=10, step_px=1.0, limit_px=9.0, free_size=free)
+                scores, _ = seen(level, self._fewest, _sane(placements), signs, within_px=3.0)
+                kept = np.argsort(-scores, kind="stable")[: max(3, keep)]
+                placements, signs = placements[kept], signs[kept]
+            for reach, limit in ((7, 5.0),) if wide else ((8, 8.0), (6, 4.0)):
+                placements = edge_step(level, self._few, _sane(placements), signs, reach=reach, step_px=1.0, limit_px=limit, free_size=free)
+            placements = _sane(placements)
+            scores, _ = seen(level, self._few, placements, signs)
             out += [_Found(p, float(s), float(score)) for p, s, score in zip(placements, signs, scores, strict=True)]
         return out
 
@@ -293,6 +300,13 @@ def _slanted_pose(shape: Shape, view: Floats, score: float, residual_mm: float) 
     c, s = scale * math.cos(angle), scale * math.sin(angle)
     homography = tuple(float(n) for n in (matrix / matrix[2, 2]).ravel())
     return Pose(float(u - (c * x - s * y)), float(v + (s * x + c * y)), angle, scale, score, residual_mm, False, homography)
+
+
+def _sane(placements: Floats) -> Floats:
+    """The placements, with sizes that no fit may leave."""
+    out = placements.copy()
+    np.clip(out[:, 3], 0.02, 50.0, out=out[:, 3])
+    return out
 
 
 def _pose(shape: Shape, placement: Floats, score: float, residual_mm: float, ambiguous: bool) -> Pose:
