@@ -68,40 +68,23 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model, x.onnx.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A data set of the model's kind that it has not seen.")],
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with the figures and the worst cases there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with every figure.")] = False,
 ) -> None:
     """Measure a model on a data set: figures with 95 % intervals, and the time of a picture on one thread.
 
-    Example: inspector evaluate models/surface.onnx test/raster --json
+    Example: inspector evaluate models/surface.onnx test/raster --report seen
     """
     import json
-    from dataclasses import replace
 
     from inspector.neural import model as models
-    from inspector.workshop import datasets
     from inspector.workshop import evaluate as workshop
+    from inspector.workshop import report as page
 
     loaded = models.load(model)
-    classes = tuple(loaded.card.classes)
-    figures: dict[str, Any]
-    if loaded.card.task == "segmentation":
-        segmented = datasets.segmentation(data)
-        _same(segmented.classes, classes[: len(segmented.classes)], data)
-        figures = workshop.segmentation(loaded, replace(segmented, classes=classes))
-    elif loaded.card.task == "classification":
-        if (data / "images").is_dir() and (data / "masks").is_dir():
-            classified = datasets.crops(datasets.segmentation(data), loaded.card.input.width, 0)
-        else:
-            classified = datasets.classification(data)
-        _same(classified.classes, classes, data)
-        figures = workshop.classification(loaded, classified)
-    elif loaded.card.task == "compare":
-        pairs = datasets.pairs(data)
-        if len(pairs.classes) > len(classes) - 1:
-            _same(pairs.classes, classes[1:], data)
-        figures = workshop.boxes(loaded, replace(pairs, classes=classes[1:]))
-    else:
-        raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {loaded.card.task}", file=str(model))
+    seen, figures = workshop.measure(loaded, data)
+    if report is not None:
+        typer.echo(str(page.write(report, loaded, seen, figures)), err=True)
     if as_json:
         typer.echo(json.dumps({"model": str(model), "data": str(data), "task": loaded.card.task, **figures}))
         return
@@ -294,11 +277,6 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}; numbers with commas between", param_hint=option) from error
-
-
-def _same(found: tuple[str, ...], known: tuple[str, ...], data: Path) -> None:
-    if found != known:
-        raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(data))
 
 
 def _shown(value: float | None) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,7 +19,8 @@ from inspector.checks import compare, surface
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural.pictures import as_channels
-from inspector.records import Image
+from inspector.records import ConfigError, Image
+from inspector.workshop import datasets
 from inspector.workshop.datasets import Classified, Paired, Segmented
 
 DRAWS = 1000
@@ -61,6 +63,33 @@ class Counts:
     found: NDArray[np.int64]
     defects: NDArray[np.int64]
     false: NDArray[np.int64]
+
+
+def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified | Paired, dict[str, Any]]:
+    """The data of the model's kind in the folder, and the model's figures on it. Raises E_DATA_*, E_IMG_*, E_MODEL_TASK."""
+    known = tuple(model.card.classes)
+    if model.card.task == "segmentation":
+        segmented = datasets.segmentation(folder)
+        _agree(segmented.classes, known[: len(segmented.classes)], folder)
+        segmented = replace(segmented, classes=known)
+        return segmented, segmentation(model, segmented)
+    if model.card.task == "compare":
+        paired = datasets.pairs(folder)
+        if len(paired.classes) > len(known) - 1:
+            _agree(paired.classes, known[1:], folder)
+        paired = replace(paired, classes=known[1:])
+        return paired, boxes(model, paired)
+    if model.card.task == "classification":
+        cut = (folder / "images").is_dir() and (folder / "masks").is_dir()
+        classified = datasets.crops(datasets.segmentation(folder), model.card.input.width, 0) if cut else datasets.classification(folder)
+        _agree(classified.classes, known, folder)
+        return classified, classification(model, classified)
+    raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {model.card.task}", file=str(model.path))
+
+
+def _agree(found: tuple[str, ...], known: tuple[str, ...], folder: Path) -> None:
+    if found != known:
+        raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(folder))
 
 
 def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True) -> dict[str, Any]:
@@ -135,7 +164,7 @@ def false_places(model: models.Model, data: Segmented, *, least_score: float = 0
 
 
 def calibrate(model: models.Model, data: Segmented, *, false_per_picture: float = 0.02) -> dict[str, float]:
-    """For each class the lowest of 0.5, 0.55 … 0.95, 0.98 at which at most so many false detections a picture are left on these pictures."""
+    """For each class the lowest of 0.5, 0.55 … 0.95, 0.98 with at most so many false detections a picture on these pictures."""
     peaks: dict[str, list[float]] = {name: [] for name in data.classes}
     for image, mask in zip(data.images, data.masks, strict=True):
         class_map, score_map = predict_maps(model, image)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from inspector.__main__ import application
 from inspector.neural import model as models
+from inspector.records import ConfigError
 from inspector.workshop import datasets, evaluate
 from tests.neural import nets
 from tests.workshop import sets
@@ -73,3 +78,29 @@ def test_iou_by_hand() -> None:
 def test_wilsons_interval_by_the_book() -> None:
     low, high = evaluate.wilson(8, 10)
     assert (round(low, 3), round(high, 3)) == (0.49, 0.943)
+
+
+def test_a_page_shows_the_figures_and_the_worst_cases(tmp_path: Path) -> None:
+    run = CliRunner()
+    segmented, classified = sets.segmentation(tmp_path / "a", 4), sets.classification(tmp_path / "b", 3)
+    (segmented / "classes.txt").write_text("scratch\nstain\n")
+    for model, data, word in (
+        (nets.segmenter(tmp_path), segmented, "miou"),
+        (nets.classifier(tmp_path, ("dark", "light")), classified, "Confusion"),
+    ):
+        pages = tmp_path / model.stem
+        done = run.invoke(application(), ["evaluate", str(model), str(data), "--report", str(pages), "--json"], catch_exceptions=False)
+        assert json.loads(done.stdout)["task"] == models.load(model).card.task
+        text = (pages / "index.html").read_text("utf-8")
+        assert word in text
+        for name in re.findall(r'src="([^"]+)"', text):
+            assert (pages / name).is_file()
+        assert "worst-00.png" in text
+        assert "http" not in text
+
+
+def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:
+    data = sets.classification(tmp_path / "data", 3)
+    done = CliRunner().invoke(application(), ["evaluate", str(nets.classifier(tmp_path)), str(data)])
+    assert isinstance(done.exception, ConfigError)
+    assert done.exception.code == "E_DATA_CLASS"
