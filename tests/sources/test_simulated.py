@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inspector.conveyor import simulated as belts
-from inspector.records import ConfigError, Stamp
+from inspector.records import ConfigError, DeviceError, Stamp
 from inspector.sources import simulated
 from inspector.sources.simulated import Settings
 
@@ -126,3 +126,16 @@ def test_what_is_wrong_with_the_drawing_is_said_and_no_process_stays(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="E_SOURCE_TRUTH"):
         simulated.build(settings(truth=str(tmp_path / "file" / "truth")), "cam", time.monotonic_ns, belt)
+
+
+def test_a_camera_whose_painter_died_is_down() -> None:
+    belt = belts.build(belts.Settings(rate_parts_per_s=100.0, lanes=(0,)), "belt")
+    camera = simulated.build(settings(), "cam", time.monotonic_ns, belt)
+    belt.start(time.monotonic_ns())
+    into = np.zeros(camera.max_bytes, np.uint8)
+    assert any(camera.read(into, 0.2) is not None for _ in range(5))
+    camera._painted._painter.kill()
+    with pytest.raises(DeviceError, match="has ended"):
+        _ = [camera.read(into, 0.05) for _ in range(100)]
+    camera.close()
+    camera.close()
