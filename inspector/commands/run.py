@@ -48,16 +48,16 @@ class Printer:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, endpoints: Mapping[str, str]) -> None:
+    def start(self, endpoints: Mapping[str, str], epoch: str) -> None:
         """Subscribe, and ask the replay socket for what was said before."""
-        self._thread = threading.Thread(target=self._run, args=(dict(endpoints),), name="printer", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(dict(endpoints), epoch), name="printer", daemon=True)
         self._thread.start()
 
-    def _run(self, endpoints: Mapping[str, str]) -> None:
+    def _run(self, endpoints: Mapping[str, str], epoch: str) -> None:
         from inspector.client import Message, Subscriber
         from inspector.gate.protocol import Kind
 
-        with Subscriber(endpoints["events"], replay=endpoints["replay"]) as subscriber:
+        with Subscriber(endpoints["events"], replay=endpoints["replay"], since=(epoch, 0)) as subscriber:
             while not self._stop.is_set():
                 item = subscriber.receive(0.1)
                 if not isinstance(item, Message):

@@ -45,7 +45,7 @@ COLLECT_EVERY_S = 10.0
 FROZEN_SAID_S, FROZEN_EXIT_S = 0.5, 10.0
 REFUSED, BUG = 78, 70
 
-OnReady: TypeAlias = Callable[[Mapping[str, str]], None]
+OnReady: TypeAlias = Callable[[Mapping[str, str], str], None]
 OnEnd: TypeAlias = Callable[[Mapping[str, int]], None]
 
 
@@ -252,7 +252,7 @@ class Daemon:
         self._gate.attach(vision.end, message)
         if self._begin_ns is None:
             if self._on_ready is not None:
-                self._on_ready(self.endpoints())
+                self._on_ready(self.endpoints(), self._gate.epoch)
             self._begin_ns = time.monotonic_ns()
             self._gate.begin(self._begin_ns)
         vision.end.send(link.Begin(self._begin_ns))
@@ -411,8 +411,8 @@ def ledger_line(counters: Mapping[str, int]) -> str:
 def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: float | None = None, allow_root: bool = False) -> int:
     """The daemon from start to end; the exit code. Raises `ConfigError` for what a person must change before it can start.
 
-    `on_ready` is given the endpoints just before the line begins, `on_end` the account of all parts when every verdict has been
-    published and the sockets still stand. Must be called from the main thread, which it keeps.
+    `on_ready` is given the endpoints and the epoch just before the line begins, `on_end` the account of all parts when every verdict
+    has been published and the sockets still stand. Must be called from the main thread, which it keeps.
     """
     if os.geteuid() == 0 and not allow_root:
         raise ConfigError("E_ROOT", "this daemon needs no rights of root; run it as its own user, or with --allow-root")

@@ -25,7 +25,7 @@ from tests.smoke.conftest import line
 pytestmark = pytest.mark.real
 
 
-def until(what: Callable[[], Any], within_s: float = 20.0) -> Any:
+def until(what: Callable[[], Any], within_s: float = 60.0) -> Any:
     """What `what` returns once that is true."""
     end_s = time.monotonic() + within_s
     while time.monotonic() < end_s:
@@ -69,7 +69,7 @@ class Running:
             lines = page.read().decode().splitlines()
         return sum(float(text.rpartition(" ")[2]) for text in lines if text.startswith((f"{name} ", f"{name}{{")))
 
-    def end(self, number: int = signal.SIGTERM, within_s: float = 20.0) -> int:
+    def end(self, number: int = signal.SIGTERM, within_s: float = 60.0) -> int:
         self.process.send_signal(number)
         return self.process.wait(within_s)
 
@@ -149,7 +149,7 @@ def test_a_killed_vision_costs_parts_not_the_gate(tmp_path: Path, environment: d
             until(lambda: plc.changes and plc.changes[-1][1])
             until(lambda: running.metric("vision", "inspector_inspections_total") > 5)
             os.kill(first["vision_pid"], signal.SIGKILL)
-            second = until(lambda: (found := running.ready())["vision_pid"] != first["vision_pid"] and found, 8.0)
+            second = until(lambda: (found := running.ready())["vision_pid"] != first["vision_pid"] and found)
             assert second["epoch"] == first["epoch"]
             assert second["begin_ns"] == first["begin_ns"]
             until(lambda: plc.changes[-1][1])
@@ -180,7 +180,7 @@ def test_a_hung_vision_is_killed_and_started_again(tmp_path: Path, environment: 
     with daemon(line(tmp_path), environment, "--quiet") as running:
         first = running.ready()
         os.kill(first["vision_pid"], signal.SIGSTOP)
-        until(lambda: running.ready()["vision_pid"] != first["vision_pid"], 15.0)
+        until(lambda: running.ready()["vision_pid"] != first["vision_pid"], 60.0)
         assert "vision hangs" in running.said()
         assert running.end() == 0
         assert balanced(running.account())
@@ -189,7 +189,7 @@ def test_a_hung_vision_is_killed_and_started_again(tmp_path: Path, environment: 
 @pytest.mark.parametrize("thread", ["arbiter", "journal", "events", "replay"])
 def test_a_dead_thread_of_the_gate_ends_the_daemon(tmp_path: Path, environment: dict[str, str], thread: str) -> None:
     with daemon(line(tmp_path), {**environment, "INSPECTOR_FAULT": f"raise:{thread}:0.5"}, "--quiet") as running:
-        assert running.process.wait(20) == 70
+        assert running.process.wait(60) == 70
         assert f"thread {thread}" in running.said()
 
 
@@ -254,21 +254,21 @@ def test_the_second_signal_leaves_at_once(tmp_path: Path, environment: dict[str,
         running.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(3) == 0
+        assert running.process.wait(10) == 0
         assert running.account()["unexplained"] == 0
         assert "leaving at once" in running.said()
 
 
 def test_it_ends_by_itself(tmp_path: Path, environment: dict[str, str]) -> None:
     with daemon(line(tmp_path), environment, "--quiet", "--for", "1") as running:
-        assert running.process.wait(20) == 0
+        assert running.process.wait(60) == 0
         assert balanced(running.account())
 
 
 def refused(path: Path, environment: dict[str, str], *arguments: str) -> str:
     """What a daemon that does not start says."""
     command = [sys.executable, "-m", "inspector", "run", str(path), *arguments]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 78, said
     assert "Traceback" not in said.stderr
     return said.stderr

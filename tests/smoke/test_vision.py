@@ -33,7 +33,7 @@ class Vision:
         theirs.close()
         self.heard: list[link.ToGate | link.ToVision] = []
 
-    def wait_for(self, kind: type[M], within_s: float = 20.0) -> M:
+    def wait_for(self, kind: type[M], within_s: float = 60.0) -> M:
         """The next message of this kind."""
         end_s = time.monotonic() + within_s
         while time.monotonic() < end_s:
@@ -96,7 +96,7 @@ def test_it_sees_judges_reloads_and_drains(tmp_path: Path, environment: dict[str
         running.end.send(link.Drain())
         assert running.wait_for(link.Finished) == link.Finished(True)
         assert {m.seq for m in running.of(link.Seen)} == {m.seq for m in running.of(link.Judged)}
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
 
 
 def test_it_says_when_the_pictures_end(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -107,7 +107,7 @@ def test_it_says_when_the_pictures_end(tmp_path: Path, environment: dict[str, st
         assert len(running.of(link.Judged)) == 3
         running.end.send(link.Drain())
         assert running.wait_for(link.Finished) == link.Finished(True)
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
 
 
 def test_a_camera_that_is_lost_is_said_and_comes_back(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -127,7 +127,7 @@ def test_a_camera_that_is_lost_is_said_and_comes_back(tmp_path: Path, environmen
 def test_a_dead_thread_ends_the_process(tmp_path: Path, environment: dict[str, str], thread: str) -> None:
     with vision(line(tmp_path), {**environment, "INSPECTOR_FAULT": f"raise:{thread}:0"}) as running:
         begun(running)
-        _, said = running.process.communicate(timeout=20)
+        _, said = running.process.communicate(timeout=60)
         assert running.process.returncode == 70
         assert f"vision ends: thread {thread}" in said
 
@@ -136,7 +136,7 @@ def test_it_ends_with_its_gate(tmp_path: Path, environment: dict[str, str]) -> N
     with vision(line(tmp_path), environment) as running:
         begun(running)
         running.end.close()
-        assert running.process.wait(10) == 0
+        assert running.process.wait(60) == 0
 
 
 def test_signals_are_the_gates_business(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -150,7 +150,7 @@ def test_signals_are_the_gates_business(tmp_path: Path, environment: dict[str, s
 
 def test_what_a_person_must_change_is_said_in_a_line(tmp_path: Path, environment: dict[str, str]) -> None:
     with vision(line(tmp_path, recipes={"plate": {"checks": {"bright": {"kind": "brigth"}}}}), environment) as running:
-        _, said = running.process.communicate(timeout=20)
+        _, said = running.process.communicate(timeout=60)
         assert running.process.returncode == 78
         assert "E_CFG_KIND" in said
         assert "Traceback" not in said
