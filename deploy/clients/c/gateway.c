@@ -1,0 +1,233 @@
+/* A gateway of INSP/1 in C: a slot for each part, REJECT until a valid PASS for it has come in time. No JSON parser: it acts on the header alone.
+ *
+ *   cc -O2 -Wall -Wextra -o gateway gateway.c -lzmq
+ *   ./gateway tcp://127.0.0.1:5562 STATION NAME [SECONDS [SERVER_KEY PUBLIC_KEY SECRET_KEY]]
+ *
+ * Prints one line for each thing that happens: `welcome EPOCH`, `verdict SEQ LANE PART PASS|REJECT REASON`, `duplicate SEQ`, `permit 0|1`, `purge`,
+ * `refused`, `bad WHY`. A real gateway puts permit and slots on its outputs where this one prints (PROTOCOL.md §9).
+ */
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <zmq.h>
+
+enum { HEADER = 64, PASS = 0x5A, SLOTS = 4096, LEASE_MS = 300, HB_MS = 100, HELLO_MS = 200, LARGEST = 65536 };
+enum { KIND_VERDICT = 1, KIND_HB = 4, FLAG_HISTORICAL = 1, FLAG_LATE = 16 };
+
+typedef struct {
+    uint8_t kind, flags, verdict, lane, epoch[16];
+    uint64_t seq, part_seq;
+    uint32_t ttl_us;
+    uint16_t reason;
+} Header;
+
+typedef struct { /* one part at the ejector; all zero is REJECT */
+    uint64_t part_seq;
+    uint8_t lane, decided, passes;
+} Slot;
+
+static uint32_t table[256];
+static Slot slots[SLOTS];
+static uint8_t epoch[16];
+static uint64_t last_seq;
+static int in_session, permit;
+static int64_t heard_ms, permit_ms;
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+}
+
+static uint32_t crc32c(uint32_t crc, const uint8_t *data, size_t n) {
+    if (!table[1])
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t c = i;
+            for (int k = 0; k < 8; k++) c = c & 1 ? c >> 1 ^ 0x82F63B78u : c >> 1;
+            table[i] = c;
+        }
+    for (crc = ~crc; n--; data++) crc = table[(crc ^ *data) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+static uint64_t big(const uint8_t *p, int n) {
+    uint64_t v = 0;
+    while (n--) v = v << 8 | *p++;
+    return v;
+}
+
+/* NULL, or why these bytes are no message; in the order magic, major, checksum. */
+static const char *parse(const uint8_t *h, size_t size, const uint8_t *payload, size_t n, Header *out) {
+    if (size != HEADER) return "short";
+    if (memcmp(h, "INSP", 4)) return "magic";
+    if (h[4] != 1) return "major";
+    if (crc32c(crc32c(0, h, 60), payload, n) != big(h + 60, 4)) return "crc";
+    out->kind = h[6], out->flags = h[7];
+    memcpy(out->epoch, h + 8, 16);
+    out->seq = big(h + 24, 8), out->part_seq = big(h + 32, 8), out->ttl_us = (uint32_t)big(h + 48, 4);
+    out->verdict = h[56], out->lane = h[57], out->reason = (uint16_t)big(h + 58, 2);
+    return NULL;
+}
+
+static void epoch_text(char *text) {
+    for (int i = 0; i < 16; i++) text += sprintf(text, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", epoch[i]);
+}
+
+static void say(void *socket, const char *name, const char *json) {
+    uint8_t check[4];
+    uint32_t crc = crc32c(crc32c(0, (const uint8_t *)name, strlen(name)), (const uint8_t *)json, strlen(json));
+    for (int i = 0; i < 4; i++) check[i] = (uint8_t)(crc >> (24 - 8 * i));
+    if (zmq_send(socket, name, strlen(name), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) return; /* nobody there: the lease ends by itself */
+    zmq_send(socket, check, 4, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+    zmq_send(socket, json, strlen(json), ZMQ_DONTWAIT);
+}
+
+static void lose_session(void) {
+    in_session = 0;
+    permit_ms = -LEASE_MS - 1;
+    for (int i = 0; i < SLOTS; i++) /* what is undecided stays REJECT: no PASS of another session may clear it */
+        if (slots[i].part_seq && !slots[i].decided) slots[i].decided = 1;
+}
+
+static void on_welcome(const char *json) {
+    const char *at = strstr(json, "\"epoch\":\"");
+    uint8_t fresh[16];
+    if (!at) return;
+    at += 9;
+    for (int i = 0; i < 16; i++) {
+        unsigned byte;
+        if (*at == '-') at++;
+        if (sscanf(at, "%2x", &byte) != 1) return;
+        fresh[i] = (uint8_t)byte, at += 2;
+    }
+    lose_session();
+    if (memcmp(fresh, epoch, 16)) memset(slots, 0, sizeof slots), last_seq = 0;
+    memcpy(epoch, fresh, 16);
+    in_session = 1, heard_ms = now_ms();
+    char text[40];
+    epoch_text(text);
+    printf("welcome %s\n", text);
+}
+
+static void on_verdict(void *socket, const Header *h) {
+    char text[40], json[128];
+    if (h->seq <= last_seq) {
+        printf("duplicate %" PRIu64 "\n", h->seq);
+    } else {
+        last_seq = h->seq; /* a real gateway keeps {epoch, seq} in retentive memory before it acknowledges */
+        Slot *slot = &slots[(h->part_seq * 256 + h->lane) % SLOTS];
+        if (slot->part_seq != h->part_seq || slot->lane != h->lane) *slot = (Slot){.part_seq = h->part_seq, .lane = h->lane};
+        int in_time = h->ttl_us > 0 && !(h->flags & (FLAG_HISTORICAL | FLAG_LATE)) && now_ms() - heard_ms <= LEASE_MS;
+        if (!slot->decided) slot->decided = 1, slot->passes = h->verdict == PASS && in_time;
+        printf("verdict %" PRIu64 " %u %" PRIu64 " %s %u\n", h->seq, h->lane, h->part_seq, slot->passes ? "PASS" : "REJECT", h->reason);
+    }
+    epoch_text(text);
+    snprintf(json, sizeof json, "{\"epoch\":\"%s\",\"upto\":\"%" PRIu64 "\"}", text, last_seq);
+    say(socket, "ACK", json);
+}
+
+static void on_message(void *socket, const char *name, const uint8_t *head, size_t size, const uint8_t *payload, size_t n) {
+    Header h;
+    if (!strcmp(name, "VERDICT") || !strcmp(name, "HB")) {
+        const char *why = parse(head, size, payload, n, &h);
+        if (!why && (!in_session || memcmp(h.epoch, epoch, 16))) why = "epoch";
+        if (!why && h.kind != (name[0] == 'V' ? KIND_VERDICT : KIND_HB)) why = "kind";
+        if (why) {
+            printf("bad %s\n", why);
+        } else if (h.kind == KIND_VERDICT) {
+            on_verdict(socket, &h);
+        } else {
+            heard_ms = now_ms();
+            permit_ms = h.verdict == PASS ? heard_ms : -LEASE_MS - 1;
+        }
+        return;
+    }
+    if (size && (size != 4 || crc32c(crc32c(0, (const uint8_t *)name, strlen(name)), payload, n) != big(head, 4))) {
+        printf("bad crc\n");
+    } else if (!strcmp(name, "WELCOME")) {
+        on_welcome((const char *)payload);
+    } else if (!strcmp(name, "PURGE")) { /* without reading the range: every part on the belt stays rejected, which is the safe side */
+        for (int i = 0; i < SLOTS; i++) slots[i].passes = 0;
+        printf("purge\n");
+    } else if (!strcmp(name, "REFUSE") || !strcmp(name, "BYE")) {
+        printf("refused %s\n", (const char *)payload);
+        lose_session();
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4 && argc != 5 && argc != 8) {
+        fprintf(stderr, "usage: %s ENDPOINT STATION NAME [SECONDS [SERVER_KEY PUBLIC_KEY SECRET_KEY]]\n", argv[0]);
+        return 64;
+    }
+    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
+    int linger = 0, ahead = 1000, first = 100, most = 500, beat = 200, timeout = 600;
+    int64_t largest = LARGEST, until_ms = argc > 4 ? now_ms() + 1000 * atoll(argv[4]) : INT64_MAX;
+    zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(socket, ZMQ_RCVHWM, &ahead, sizeof ahead);
+    zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first, sizeof first);
+    zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &most, sizeof most);
+    zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &beat, sizeof beat);
+    zmq_setsockopt(socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout, sizeof timeout);
+    zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
+    if (argc == 8 && (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, argv[5], 41) || zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, argv[6], 41) ||
+                      zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, argv[7], 41))) {
+        fprintf(stderr, "keys: %s\n", zmq_strerror(zmq_errno()));
+        return 78;
+    }
+    if (zmq_connect(socket, argv[1])) {
+        fprintf(stderr, "%s: %s\n", argv[1], zmq_strerror(zmq_errno()));
+        return 78;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    permit_ms = -LEASE_MS - 1;
+    int64_t next_ms = 0;
+    static uint8_t frames[3][LARGEST + 1];
+    while (now_ms() < until_ms) {
+        int64_t now = now_ms();
+        if (in_session && now - heard_ms > 10 * LEASE_MS) lose_session();
+        if (now >= next_ms) {
+            char json[512];
+            next_ms = now + (in_session ? HB_MS : HELLO_MS);
+            if (in_session)
+                snprintf(json, sizeof json, "{\"mono_ns\":\"%lld\"}", (long long)now * 1000000);
+            else
+                snprintf(json, sizeof json,
+                         "{\"proto\":{\"majors\":[1]},\"client\":\"%s\",\"station\":\"%s\",\"profile\":\"permit\",\"travel_min_ms\":600,\"scan_ms\":10,"
+                         "\"actuator_ms\":40,\"lease_ms\":%d,\"credit\":64,\"last\":{}}",
+                         argv[3], argv[2], LEASE_MS);
+            say(socket, in_session ? "HB" : "HELLO", json);
+        }
+        zmq_pollitem_t item = {socket, 0, ZMQ_POLLIN, 0};
+        if (zmq_poll(&item, 1, 10) > 0) {
+            size_t sizes[3] = {0}, count = 0;
+            int more = 1;
+            while (more) { /* exactly three frames; what is more is read and thrown away */
+                zmq_msg_t part;
+                zmq_msg_init(&part);
+                if (zmq_msg_recv(&part, socket, 0) < 0) break;
+                if (count < 3 && zmq_msg_size(&part) <= LARGEST) {
+                    sizes[count] = zmq_msg_size(&part);
+                    memcpy(frames[count], zmq_msg_data(&part), sizes[count]);
+                    frames[count][sizes[count]] = 0;
+                }
+                count++;
+                more = zmq_msg_more(&part);
+                zmq_msg_close(&part);
+            }
+            if (count == 3)
+                on_message(socket, (const char *)frames[0], frames[1], sizes[1], frames[2], sizes[2]);
+            else
+                printf("bad frames\n");
+        }
+        int allowed = in_session && now_ms() - permit_ms <= LEASE_MS; /* in every cycle: it ends by itself */
+        if (allowed != permit) printf("permit %d\n", permit = allowed);
+    }
+    if (in_session) say(socket, "BYE", "{}");
+    zmq_close(socket);
+    zmq_ctx_term(context);
+    return 0;
+}
