@@ -336,15 +336,15 @@ def run(
     with ExitStack() as stack:
         daemon_arguments = ["-m", "inspector", "run", str(path), "--allow-root", "--quiet"]
         daemon = stack.enter_context(process(daemon_arguments, name="daemon", state=state, variables=variables))
+        plc_arguments = ["-m", "inspector.workshop.plc", "--config", str(path)]
+        plc_arguments += ["--ready", str(state / "ready.json"), "--out", str(state / "plc.jsonl")]
+        plc = stack.enter_context(process(plc_arguments, name="plc", state=state, variables=variables))
         say("starting: models are proven, first pictures are drawn")
         ready = _ready(daemon, state, stop)
         if ready is None:
             return line
         ends = ready["endpoints"]
         subscriber = stack.enter_context(Subscriber(ends["events"], replay=ends["replay"], since=(ready["epoch"], 0)))
-        plc_arguments = ["-m", "inspector.workshop.plc", "--config", str(path)]
-        plc_arguments += ["--ready", str(state / "ready.json"), "--out", str(state / "plc.jsonl")]
-        plc = stack.enter_context(process(plc_arguments, name="plc", state=state, variables=variables))
         if with_desk:
             desk_arguments = ["-m", "inspector", "desk", str(path)]
             stack.enter_context(process(desk_arguments, name="desk", state=state, variables=variables))

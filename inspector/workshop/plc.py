@@ -82,8 +82,15 @@ class Plc:
 
 
 def run(path: Path, ready: Path, out: Path) -> int:
-    """Play the PLC of the daemon that runs the configuration at `path` and wrote its ready file."""
+    """Play the PLC of the daemon that runs the configuration at `path`, as soon as it has written its ready file."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: asked.append(number))
     settings = config.read(path)
+    while not ready.exists():
+        if asked or _alone():
+            return 0
+        time.sleep(0.01)
     said = json.loads(ready.read_text())
     kind = config.plugin("conveyor", settings.conveyor.kind)
     belt: Conveyor = kind.build(config.settings_of("conveyor", settings.conveyor, kind.Settings), "conveyor")
@@ -99,15 +106,17 @@ def run(path: Path, ready: Path, out: Path) -> int:
         lease_ms=gate.lease_ms,
         executes=True,
     )
-    asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
     with out.open("w") as file, Gateway(said["endpoints"]["gate"], terms) as gateway:
         plc = Plc(settings, belt, gateway, file, said["begin_ns"])
         while plc.step(time.monotonic_ns):
-            if asked or (select.select([sys.stdin], [], [], 0)[0] and not sys.stdin.read(1)):
+            if asked or _alone():
                 plc.end(time.monotonic_ns())
     return 0
+
+
+def _alone() -> bool:
+    """Standard input has ended: whoever started this process is gone."""
+    return bool(select.select([sys.stdin], [], [], 0)[0]) and not sys.stdin.read(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
