@@ -342,7 +342,9 @@ class Daemon:
         leave_at = max(2, self._asked.terminations + 1)
         by_s = time.monotonic() + DRAIN_S
         vision = self._vision
-        if vision is not None and vision.ready is not None:
+        if vision is not None and vision.ready is None:
+            vision.kill()  # it has nothing to finish yet
+        elif vision is not None:
             with suppress(OSError):
                 vision.end.send(link.Drain())
         # The gate refuses new parts at once, and waits for what vision has still to say of the open ones.

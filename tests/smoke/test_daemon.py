@@ -265,6 +265,37 @@ def test_it_ends_by_itself(tmp_path: Path, environment: dict[str, str]) -> None:
         assert balanced(running.account())
 
 
+def test_it_ends_with_its_pictures(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Files, each a part: the daemon has said everything when the last one has its verdict."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(12):
+        (folder / f"part-{n:02}.pgm").write_bytes(b"P5 64 48 255\n" + bytes([100 + 10 * n]) * (64 * 48))
+    (folder / "part-05.pgm").write_bytes(b"P5 64 48 255\n" + bytes(100))
+    path = line(
+        tmp_path,
+        conveyor={"kind": "timed"},
+        gate={"bind": "tcp://127.0.0.1:0", "count": "frames"},
+        cameras=[
+            {"id": "top", "recipe": "plate", "source": {"kind": "replay", "files": ["pictures"]}, "ring": {"slots": 4, "when_full": "wait"}}
+        ],
+    )
+    with daemon(path, environment, "--json") as running:
+        assert running.process.wait(60) == 0
+        lines = [json.loads(text) for text in running.out_path.read_text().splitlines()]
+    assert lines[-1] == {"triggers": 12, "pass": 5, "reject": 6, "not_inspected": 1, "pending": 0, "unexplained": 0}
+    reasons = {each["part_uid"]: each["reason"] for each in lines[:-1]}
+    assert reasons == {f"part-{n:02}": 0 if n < 5 else 202 if n == 5 else 101 for n in range(12)}
+    assert "Traceback" not in running.said()
+
+
+def test_it_can_be_stopped_while_it_starts(tmp_path: Path, environment: dict[str, str]) -> None:
+    with daemon(line(tmp_path), environment, "--quiet") as running:
+        until(lambda: (tmp_path / "state" / "lock").exists() and (tmp_path / "state" / "journal.sqlite").exists())
+        assert running.end() == 0
+        assert balanced(running.account())
+
+
 def refused(path: Path, environment: dict[str, str], *arguments: str) -> str:
     """What a daemon that does not start says."""
     command = [sys.executable, "-m", "inspector", "run", str(path), *arguments]
