@@ -1,0 +1,456 @@
+"""The arbiter without threads: what a gateway may say and what it hears, when there is a permit, and the account after anything at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from inspector.gate import arbiter as core
+from inspector.gate import protocol
+from inspector.gate.arbiter import Arbiter, EpochHead, Guards, Record, Send, State
+from inspector.gate.gateway import Gateway, Terms
+from inspector.gate.ledger import Vote, fuse
+from inspector.records import Decision, Reason, Verdict
+from tests.gate import script
+from tests.gate.line import body
+from tests.gate.script import EPOCH, HELLO, MS, running
+
+
+def say(made: Arbiter, at_ms: int, name: str, said: dict[str, Any], identity: bytes = b"g") -> list[core.Output]:
+    return made.step(at_ms * MS, core.Received(identity, "", protocol.command(name, said)))
+
+
+def told(out: list[core.Output], name: str) -> list[dict[str, Any]]:
+    return [protocol.loads(o.frames[2]) for o in out if isinstance(o, Send) and o.frames[0] == name.encode()]
+
+
+def codes(out: list[core.Output]) -> list[str]:
+    return [b["code"] for o in out if isinstance(o, Record) and (b := protocol.loads(o.payload))["schema"] == "insp.alarm"]
+
+
+def verdicts(out: list[core.Output]) -> list[tuple[str, int]]:
+    return [(Verdict(o.header.verdict).name, o.header.reason) for o in out if isinstance(o, Record) and o.header.kind == 1]
+
+
+def permit(made: Arbiter) -> bool:
+    return made.permit
+
+
+def expose(made: Arbiter, seq: int, at_ms: int, decision: str = "pass", reason: int = 0, text: bytes | None = None) -> list[core.Output]:
+    out = made.step(at_ms * MS, core.Seen("top", seq, at_ms * MS, None, True, None))
+    return out + made.step((at_ms + 5) * MS, core.Judged("top", seq, decision, reason, "", body() if text is None else text))
+
+
+# --- HELLO -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"proto": {"majors": [9]}}, "E_VERSION"),
+        ({"proto": None}, "E_VERSION"),
+        ({"station": "other"}, "E_STATION"),
+        ({"profile": "maybe"}, "E_FIELD"),
+        ({"profile": "fire"}, "E_FIELD"),
+        ({"credit": 0}, "E_FIELD"),
+        ({"credit": 10**9}, "E_FIELD"),
+        ({"travel_min_ms": -1}, "E_FIELD"),
+        ({"lease_ms": 900}, "E_TIMING"),
+        ({"lease_ms": 299}, "E_TIMING"),
+        ({"travel_min_ms": 500}, "E_TIMING"),
+        ({"lanes": [7]}, "E_FIELD"),
+        ({"client": ""}, "E_FIELD"),
+        ({"last": {"q": 3}}, "E_FIELD"),
+        ({"last": {"q": {"epoch": "x", "seq": "1"}}}, "E_FIELD"),
+    ],
+)
+def test_what_hello_is_refused_for(change: dict[str, Any], code: str) -> None:
+    made = script.arbiter()
+    refused = told(say(made, 1, "HELLO", {**HELLO, **change}), "REFUSE")
+    assert [entry["code"] for entry in refused] == [code]
+    assert refused[0]["text"]
+    assert not made.sessions
+
+
+def test_a_lane_has_one_gateway_until_it_is_silent() -> None:
+    made = running()
+    assert told(say(made, 100, "HELLO", HELLO, b"other"), "REFUSE")[0]["code"] == "E_BUSY"
+    assert list(made.sessions) == [b"g"]
+    out = say(made, 1000, "HELLO", HELLO, b"other")
+    assert told(out, "WELCOME")
+    assert list(made.sessions) == [b"other"]
+
+
+def test_a_gateway_that_has_seen_more_than_the_journal_is_a_rollback() -> None:
+    before = bytes(15) + b"\1"
+    made = Arbiter(script.settings(), epoch=EPOCH, now_ns=0, chain={}, epochs=[EpochHead(before, {"q": 10, "a": 0}, False)])
+    said = {"q": {"epoch": protocol.epoch_text(before), "seq": "10"}}
+    assert "JOURNAL_ROLLBACK" not in codes(say(made, 1, "HELLO", {**HELLO, "last": said}))
+    said["q"]["seq"] = "11"
+    assert "JOURNAL_ROLLBACK" in codes(say(made, 2, "HELLO", {**HELLO, "last": said}))
+    said["q"]["epoch"] = protocol.epoch_text(bytes(16))
+    assert "JOURNAL_ROLLBACK" in codes(say(made, 3, "HELLO", {**HELLO, "last": said}))
+
+
+# --- messages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frames", "why"),
+    [
+        ([], "frames"),
+        ([b"HB"], "frames"),
+        ([b"HB", b"", b"{}", b""], "frames"),
+        ([b"NO", b"", b"{}"], "command"),
+        ([b"HB", b"", b"\xff"], "json"),
+        ([b"HB", b"", b"[" * 16000], "json"),
+        ([b"HB", b"", b"x" * 20_000], "size"),
+        ([b"HB", b"1234", b"{}"], "crc"),
+        ([b"RETURN", b"x" * 63, b""], "short"),
+        ([b"RETURN", b"x" * 64, b""], "magic"),
+        ([b"RETURN", b"INSP\x09" + bytes(59), b""], "major"),
+    ],
+)
+def test_garbage_costs_a_counter_and_twenty_a_minute_the_session(frames: list[bytes], why: str) -> None:
+    made = running()
+    out: list[core.Output] = []
+    for i in range(20):
+        assert b"g" in made.sessions
+        out = made.step(i * MS, core.Received(b"g", "", frames))
+    assert made.faults == {why: 20}
+    assert told(out, "REFUSE")[0]["code"] == "E_PROTO"
+    assert not made.sessions
+
+
+@pytest.mark.parametrize("name", ["ACK", "EXEC", "TRIG", "HB", "CREDIT", "BYE", "RETURN"])
+def test_nothing_before_hello(name: str) -> None:
+    made = script.arbiter()
+    say(made, 1, name, {})
+    assert made.faults == {"state": 1}
+
+
+def test_an_ack_of_what_was_never_sent_ends_the_session() -> None:
+    for wrong in ({"epoch": protocol.epoch_text(EPOCH), "upto": "99"}, {"epoch": protocol.epoch_text(bytes(16)), "upto": "0"}):
+        made = running()
+        expose(made, 1, 10)
+        out = say(made, 20, "ACK", wrong)
+        assert "E_ACK" in codes(out)
+        assert not made.sessions
+
+
+def test_exec_of_an_unknown_part_and_twice() -> None:
+    made = running()
+    expose(made, 1, 10)
+    good = {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": "PASSED", "encoder": None}
+    say(made, 20, "EXEC", {**good, "part_seq": "2"})
+    say(made, 21, "EXEC", {**good, "seq": "9"})
+    assert [o for o in say(made, 22, "EXEC", good) if isinstance(o, core.Executed)]
+    say(made, 23, "EXEC", good)
+    assert made.faults == {"unknown": 2, "dup": 1}
+
+
+def test_a_reject_that_passed_withholds_the_permit_until_tested() -> None:
+    made = running()
+    expose(made, 1, 10, "fail", 101)
+    say(made, 16, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"})
+    assert permit(made)
+    out = say(made, 20, "EXEC", {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": "PASSED", "encoder": 1})
+    assert "REJECT_PASSED" in codes(out)
+    assert not permit(made)
+    say(made, 30, "EXEC", {"outcome": "TEST_OK"})
+    assert permit(made)
+
+
+def test_trig_backwards_with_gaps_and_where_parts_are_not_counted_so() -> None:
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "5", "encoder": 1})
+    out = say(made, 2, "TRIG", {"lane": 0, "part_seq": "8", "encoder": 2})
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)] * 2
+    assert told(say(made, 3, "TRIG", {"lane": 0, "part_seq": "8", "encoder": 3}), "REFUSE")[0]["code"] == "E_ORDER"
+    assert told(say(made, 4, "TRIG", {"lane": 0, "part_seq": str(2**64 - 1), "encoder": 3}), "REFUSE")[0]["code"] == "E_RANGE"
+    assert told(say(running(), 1, "TRIG", {"lane": 0, "part_seq": "1"}), "REFUSE")[0]["code"] == "E_STATE"
+
+
+def test_a_trig_that_waited_has_less_time() -> None:
+    made = running(count="plc")
+    say(made, 100, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1, "gw_mono_us": "5000000"})
+    say(made, 700, "TRIG", {"lane": 0, "part_seq": "2", "encoder": 900, "gw_mono_us": "5200000"})
+    oldest_ns = made.ledger.oldest_pending_ns()
+    assert oldest_ns == 300 * MS
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def test_pass_needs_a_vote_and_every_vote() -> None:
+    good = Vote(Decision.PASS, 0, "", {})
+    assert fuse([])[0] is Verdict.REJECT_NOT_INSPECTED
+    assert fuse([None])[:2] == (Verdict.REJECT_NOT_INSPECTED, Reason.DEADLINE)
+    assert fuse([good, None])[0] is Verdict.REJECT_NOT_INSPECTED
+    assert fuse([good, good])[0] is Verdict.PASS
+    assert fuse([good, Vote(Decision.PASS, 7, "", {})])[0] is Verdict.REJECT_UNDECIDABLE
+    assert fuse([good, Vote(Decision.UNJUDGED, 302, "", {})])[:2] == (Verdict.REJECT_UNDECIDABLE, 302)
+    assert fuse([good, Vote(Decision.UNJUDGED, 5, "", {})])[:2] == (Verdict.REJECT_NOT_INSPECTED, 205)
+    assert fuse([Vote(Decision.UNJUDGED, 302, "", {}), Vote(Decision.FAIL, 105, "", {})])[:2] == (Verdict.REJECT_DEFECT, 105)
+
+
+@pytest.mark.parametrize("text", [b'{"findings":[{"value":NaN}]}', b'{"timing_ms":{"infer":1e999}}', b"", b"[]", b"\xff"])
+def test_what_is_not_finite_is_never_passed(text: bytes) -> None:
+    assert verdicts(expose(running(), 1, 10, text=text)) == [("REJECT_NOT_INSPECTED", 215)]
+
+
+def test_a_late_pass_is_told_and_changes_nothing() -> None:
+    made = running()
+    out = made.step(10 * MS, core.Seen("top", 1, 10 * MS, None, True, None))
+    out += made.step((10 + 510) * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 208)]
+    assert "LATE_RESULT" in codes(out)
+    assert verdicts(expose(running(), 1, 10)) == [("PASS", 0)]
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason"),
+    [
+        ([core.CameraState("top", False, "cable")], 203),
+        ([core.Detached("killed")], 209),
+        ([core.Stop()], 212),
+        ([core.Dropped("top", 1, 206)], 206),
+        ([core.Judged("top", 1, "unjudged", 211, "black", b"{}")], 211),
+    ],
+)
+def test_each_way_not_to_be_inspected_has_its_reason(happens: list[core.Input], reason: int) -> None:
+    made = running()
+    out = made.step(10 * MS, core.Seen("top", 1, 10 * MS, None, True, None))
+    for item in happens:
+        out += made.step(20 * MS, item)
+    out += made.step(600 * MS, core.Tick())
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", reason)]
+
+
+def test_a_challenge_that_passes_is_rejected_and_holds_the_line() -> None:
+    made = running(count="plc", guards=Guards(challenge_every_s=100))
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1, "challenge": True})
+    made.step(2 * MS, core.Seen("top", 1, 2 * MS, 1, True, None))
+    out = made.step(3 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert verdicts(out) == [("REJECT_COMMANDED", 401)]
+    assert "CHALLENGE_FAILED" in codes(out)
+    assert not permit(made)
+    assert made.ledger.counters.passed == 0
+    say(made, 20, "TRIG", {"lane": 0, "part_seq": "2", "encoder": 400, "challenge": True})
+    made.step(21 * MS, core.Seen("top", 2, 21 * MS, 400, True, None))
+    made.step(22 * MS, core.Judged("top", 2, "fail", 101, "", body()))
+    say(made, 23, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "2"})
+    assert permit(made)
+
+
+def test_guards_ask_for_a_stop() -> None:
+    made = running(guards=Guards(rejects_in_row=3, reject_ratio=0.5, ratio_parts=4, passes_in_row=5, blind_in_row=3))
+    out = [entry for seq in range(1, 4) for entry in expose(made, seq, 10 * seq, "fail", 101)]
+    assert codes(out).count("LINE_STOP_REQUEST") == 1
+    out = [entry for seq in range(4, 9) for entry in expose(made, seq, 10 * seq)]
+    assert "TOO_GOOD" in codes(out)
+    assert "LINE_STOP_REQUEST" in codes(out)
+    for seq in range(9, 12):
+        expose(made, seq, 10 * seq, "unjudged", 211)
+    assert "blind:top" in made.holds
+
+
+def test_encoder_backwards_and_faster_than_allowed() -> None:
+    made = running(count="conveyor", travel_counts=600)
+    made.step(MS, core.Position(0))
+    made.step(300 * MS, core.Position(300))
+    assert not made.holds
+    made.step(310 * MS, core.Triggered(1, 0, 305 * MS, 305))
+    out = made.step(320 * MS, core.Position(100))
+    assert "ENCODER_REVERSED" in codes(out)
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
+    made.step(620 * MS, core.Position(100 + 600))
+    assert "speed" in made.holds
+    made.step(920 * MS, core.Position(700 + 200))
+    assert "speed" not in made.holds
+
+
+def test_the_deadline_holds_in_counts_too() -> None:
+    made = running(count="conveyor", travel_counts=600)
+    made.step(MS, core.Triggered(1, 0, MS, 0))
+    assert not verdicts(made.step(200 * MS, core.Position(500)))
+    assert verdicts(made.step(201 * MS, core.Position(511)) + made.step(202 * MS, core.Tick())) == [("REJECT_NOT_INSPECTED", 201)]
+
+
+def test_a_count_that_stays_off_is_a_mismatch() -> None:
+    made = running()
+    say(made, 10, "HB", {"plc_count": {"0": 100}})
+    for seq in range(1, 4):
+        expose(made, seq, 20 * seq)
+    out: list[core.Output] = []
+    for i in range(15):
+        out += say(made, 100 + 100 * i, "HB", {"plc_count": {"0": 102}})
+    assert "TRIGGER_MISMATCH" in codes(out)
+
+
+# --- delivery ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_sent_again_until_its_deadline_and_then_withholds_the_permit() -> None:
+    made = running()
+    say(made, 1, "HB", {})
+    expose(made, 1, 10)
+    again = [o for ms in range(16, 300, 10) for o in made.step(ms * MS, core.Received(b"g", "", protocol.command("HB", {})))]
+    copies = [protocol.parse(o.frames[1], o.frames[2]) for o in again if isinstance(o, Send) and o.frames[0] == b"VERDICT"]
+    assert len(copies) >= 5
+    assert {c.seq for c in copies} == {1}
+    assert all(c.flags & protocol.Flag.RESEND for c in copies)
+    assert sorted((c.ttl_us for c in copies), reverse=True) == [c.ttl_us for c in copies]
+    out = say(made, 545, "HB", {})
+    assert "DELIVERY_UNCONFIRMED" in codes(out)
+    assert not permit(made)
+    say(made, 600, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"})
+    assert permit(made)
+
+
+def test_credit_is_never_exceeded() -> None:
+    made = script.arbiter()
+    made.step(0, core.Attached("ab", [], []))
+    made.step(0, core.Begin())
+    say(made, 0, "HELLO", {**HELLO, "credit": 2})
+    out = [entry for seq in range(1, 6) for entry in expose(made, seq, 10)]
+    assert len(told(out, "VERDICT")) == 2
+    out = say(made, 16, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"})
+    assert len(told(out, "VERDICT")) == 1
+    assert len(told(say(made, 17, "CREDIT", {"n": 64}) + made.step(18 * MS, core.Tick()), "VERDICT")) == 0
+    assert told(say(made, 19, "CREDIT", {"n": 0}), "REFUSE")[0]["code"] == "E_RANGE"
+
+
+def test_a_journal_that_fails_withholds_the_permit_after_five_seconds() -> None:
+    made = running()
+    made.step(MS, core.JournalState(False, "disk full"))
+    for i in range(49):
+        say(made, 100 * (i + 1), "HB", {})
+    assert permit(made)
+    say(made, 5010, "HB", {})
+    assert not permit(made)
+    say(made, 5100, "HB", {})
+    made.step(5101 * MS, core.JournalState(True, ""))
+    assert permit(made)
+    lax = running(journal_stops=False)
+    lax.step(MS, core.JournalState(False, "disk full"))
+    say(lax, 9000, "HB", {})
+    assert lax.permit
+
+
+def test_an_alarm_storm_is_bounded_and_counted() -> None:
+    made = running()
+    out = [o for _ in range(1000) for o in made.step(MS, core.Report("X", "info", "again"))]
+    assert codes(out).count("X") == core.ALARM_BURST
+    out = made.step(1001 * MS, core.Report("X", "info", "again"))
+    assert protocol.loads(next(o.payload for o in out if isinstance(o, Record)))["suppressed"] == 1000 - core.ALARM_BURST
+
+
+def test_a_purge_only_ever_rejects() -> None:
+    gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
+    for frames in plc.tick(0):
+        for o in gate.step(0, core.Received(b"g", "", frames)):
+            if isinstance(o, Send):
+                plc.receive(0, o.frames)
+    for o in expose(gate, 1, 10):
+        if isinstance(o, Send):
+            plc.receive(15 * MS, o.frames)
+    assert plc.expect(0, 1).passes
+    plc.receive(16 * MS, protocol.command("PURGE", {"lane": 0, "from_part": "1", "to_part": "3", "reason": 402}))
+    assert not plc.expect(0, 1).passes
+
+
+# --- the account -------------------------------------------------------------------------------------------------------
+
+
+class Line(RuleBasedStateMachine):
+    """Anything in any order: the account adds up after every step."""
+
+    @initialize(count=st.sampled_from(["frames", "conveyor", "plc"]))
+    def begin(self, count: str) -> None:
+        self.now_ns = 0
+        self.made = running(count=count, cameras={"top": 0} if count == "frames" else {"top": 0, "side": 0})
+        self.seen: dict[tuple[int, int], Verdict] = {}
+        self.seq = {"q": 0, "a": self.made.heads["a"]}
+        self.said: set[tuple[str, int]] = set()
+        self.trigger = 0
+        self.sent = self.acked = 0
+
+    def do(self, item: core.Input) -> None:
+        for o in self.made.step(self.now_ns, item):
+            if isinstance(o, Record):
+                self.seq[o.stream] += 1
+                assert o.header.seq == self.seq[o.stream]
+                if o.header.kind == 1:
+                    key = o.header.lane, o.header.part_seq
+                    assert key not in self.seen
+                    self.seen[key] = Verdict(o.header.verdict)
+            elif isinstance(o, Send) and o.frames[0] == b"VERDICT":
+                self.sent = max(self.sent, protocol.parse(o.frames[1], o.frames[2]).seq)
+
+    @rule(ms=st.sampled_from([0, 1, 20, 100, 600, 3000]))
+    def wait(self, ms: int) -> None:
+        self.now_ns += ms * MS
+        self.do(core.Tick())
+
+    @rule(camera=st.sampled_from(["top", "side"]), seq=st.integers(1, 30), old_ms=st.integers(-50, 700), complete=st.booleans())
+    def see(self, camera: str, seq: int, old_ms: int, complete: bool) -> None:
+        self.do(core.Seen(camera, seq, self.now_ns - old_ms * MS, seq * 100, complete, None))
+
+    @rule(camera=st.sampled_from(["top", "side"]), seq=st.integers(1, 30))
+    def lose(self, camera: str, seq: int) -> None:
+        self.do(core.Lost(camera, seq, self.now_ns, None))
+
+    @rule(camera=st.sampled_from(["top", "side"]), seq=st.integers(1, 30), decision=st.sampled_from(["pass", "fail", "unjudged", "maybe"]))
+    def judge(self, camera: str, seq: int, decision: str) -> None:
+        if decision == "pass":
+            self.said.add((camera, seq))
+        self.do(core.Judged(camera, seq, decision, 0 if decision == "pass" else 101, "", b"{}"))
+
+    @rule(step=st.integers(-1, 4))
+    def trig(self, step: int) -> None:
+        self.trigger += step
+        counts = self.trigger * 100
+        if self.made.settings.line.count == "plc":
+            self.do(core.Received(b"g", "", protocol.command("TRIG", {"lane": 0, "part_seq": max(0, self.trigger), "encoder": counts})))
+        else:
+            self.do(core.Triggered(max(0, self.trigger), 0, self.now_ns, counts))
+
+    @rule(gone=st.booleans())
+    def vision(self, gone: bool) -> None:
+        self.do(core.Detached("gone") if gone else core.Attached("ab", [], []))
+
+    @rule(up=st.booleans())
+    def camera(self, up: bool) -> None:
+        self.do(core.CameraState("top", up, ""))
+
+    @rule()
+    def acknowledge(self) -> None:
+        self.do(core.Received(b"g", "", protocol.command("ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": str(self.sent)})))
+
+    @rule()
+    def hello(self) -> None:
+        self.do(core.Received(b"g", "", protocol.command("HELLO", HELLO)))
+
+    @rule(frames=st.lists(st.binary(max_size=20), max_size=4))
+    def garbage(self, frames: list[bytes]) -> None:
+        self.do(core.Received(b"stranger", "", frames))
+
+    @invariant()
+    def adds_up(self) -> None:
+        counters = self.made.ledger.counters
+        assert counters.unexplained == 0
+        passed = sum(v is Verdict.PASS for v in self.seen.values())
+        assert (counters.passed, counters.triggers - counters.pending) == (passed, len(self.seen))
+        assert passed <= len(self.said)
+        if self.made.permit:
+            assert self.made.state is State.RUN
+            assert not self.made.ledger.down()
+
+
+TestLine = Line.TestCase
+TestLine.settings = budget(max_examples=60, stateful_step_count=40, deadline=None)
