@@ -76,7 +76,8 @@ def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callabl
 
     Raises `ConfigError` (see `listen`), and `DeviceError` when the listening to the daemon broke down.
     """
-    os.nice(NICER)  # the line goes first
+    with suppress(OSError):  # a unit may forbid it, and says Nice= itself
+        os.nice(NICER)  # the line goes first
     pictures = config.state_dir / "pictures"
 
     def picture(reference: str) -> bytes | None:
