@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ POSITION_EVERY_NS: Final = 20_000_000
 TURN_MS: Final = 50
 TRIGGER_TURN_MS: Final = 4
 RETAIN_EVERY_NS: Final = 1_000_000_000
-LAST_LATENCIES: Final = 4096
+STEP_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
 _INPUTS: Final[Mapping[type, Callable[..., core.Input]]] = {
     link.Seen: core.Seen,
@@ -98,8 +97,7 @@ class GateProcess:
         self._said_slow = False
         self._lost_events = 0
         self._margin = Histogram()
-        self._latencies_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
-        self._fsync_ns: deque[int] = deque(maxlen=LAST_LATENCIES)
+        self._steps, self._fsyncs = Histogram(STEP_BOUNDS_S), Histogram()
 
     # -- life
 
@@ -319,15 +317,8 @@ class GateProcess:
         yield Family("journal_backlog", "gauge", "Events that wait for the disk.", [({}, self._to_journal.qsize())])
         yield Family("journal_lost_events", "counter", "Events that were not kept.", [({}, self._lost_events)])
         yield Family("deadline_margin_seconds", "histogram", "From the verdict to the part's deadline.", [({}, self._margin)])
-        for name, text, values in (
-            ("gate_step_seconds", "From vision's word to the verdict handed to the socket.", self._latencies_ns),
-            ("fsync_seconds", "One commit.", self._fsync_ns),
-        ):
-            last = sorted(values.copy())
-            quantiles = (
-                [({"quantile": str(q)}, last[min(len(last) - 1, int(q * len(last)))] / 1e9) for q in (0.5, 0.99, 0.999)] if last else []
-            )
-            yield Family(name, "gauge", text, quantiles)
+        yield Family("gate_step_seconds", "histogram", "From vision's word to the verdict handed to the socket.", [({}, self._steps)])
+        yield Family("fsync_seconds", "histogram", "One commit.", [({}, self._fsyncs)])
 
     # -- arbiter
 
@@ -443,7 +434,7 @@ class GateProcess:
             if kind is not None:
                 self._feed(kind(*message))
                 if isinstance(message, link.Judged):
-                    self._latencies_ns.append(self._clock() - self._vision_heard_ns)
+                    self._steps.observe((self._clock() - self._vision_heard_ns) / 1e9)
             elif isinstance(message, link.Beat):
                 self._vision_ages = message.ages_ms
             elif isinstance(message, link.Finished):
@@ -486,7 +477,7 @@ class GateProcess:
                         continue
                 if self._ending.wait(RETRY_S):
                     break
-        self._fsync_ns.append(self._clock() - began_ns)
+        self._fsyncs.observe((self._clock() - began_ns) / 1e9)
         self._committing_since_ns = None
         if failed or self._said_slow:
             self._said_slow = False
