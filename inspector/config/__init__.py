@@ -19,6 +19,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -313,7 +314,7 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
         except ConfigError as error:
             document.refuse(error.code, error.text, (*loc, "kind"))
     if config is None or document.errors:
-        raise ConfigErrors(sorted(document.errors, key=lambda e: (e.line is None, e.line or 0)))
+        raise ConfigErrors(document.in_order())
     config._document = document  # noqa: SLF001 (pydantic's way to a field that is no setting)
     for kind, loc in _kind_objects(config):
         if value_at(document.data, *loc) is None:
@@ -344,6 +345,7 @@ def read_settings(path: Path, settings: type[S]) -> S:
     return found
 
 
+@cache
 def known_kinds(folder: str) -> tuple[str, ...]:
     """The kinds of a folder ("sources", "conveyor", "checks", "bridges"): its files, and what other packages bring by entry point."""
     files = pkgutil.iter_modules([str(Path(__file__).parent.parent / folder)])

@@ -22,6 +22,8 @@ from inspector.records import ConfigError, ConfigErrors
 
 LARGEST_FILE_BYTES = 1 << 20
 DEEPEST = 32
+MOST_ERRORS = 100
+MOST_VALUES = 50_000
 
 Loc: TypeAlias = tuple[str | int, ...]
 """Where a value stands: ("cameras", 2, "source", "exposure_us")."""
@@ -56,8 +58,20 @@ class Document:
     def refuse(self, code: str, text: str, loc: Loc) -> None:
         """Note that the value at `loc` is wrong, unless it is known to be."""
         if not any(loc[:n] in self.faulty for n in range(len(loc) + 1)):
-            self.errors.append(self.error(code, text, loc))
+            self.note(self.error(code, text, loc))
             self.faulty.add(loc)
+
+    def note(self, error: ConfigError) -> None:
+        """Keep an error. Raises all with the hundredth: a file that is wrong throughout is not read to its end."""
+        self.errors.append(error)
+        if len(self.errors) >= MOST_ERRORS:
+            raise ConfigErrors(
+                [*self.in_order(), ConfigError("E_CFG_SIZE", f"more than {MOST_ERRORS} errors; not read any further", file=self.file)]
+            )
+
+    def in_order(self) -> list[ConfigError]:
+        """The errors in the order of the file; those of the environment come last."""
+        return sorted(self.errors, key=lambda e: (e.line is None, e.line or 0))
 
     def validated(self, model: type[S], loc: Loc, place: Any) -> S | None:
         """The model that the values at `loc` make (without `kind`, where that is not the model's own), or None and errors noted."""
@@ -125,13 +139,15 @@ def compose(file: str, text: str) -> Document:
 
     def stop(code: str, said: str, line: int) -> ConfigErrors:
         document.errors.append(ConfigError(code, said, file=file, line=line))
-        return ConfigErrors(sorted(document.errors, key=lambda e: e.line or 0))
+        return ConfigErrors(document.in_order())
 
     def node(event: Any, loc: Loc) -> Any:
         line = _line(event)
         document.lines.setdefault(loc, line)
         if len(loc) > DEEPEST:
             raise stop("E_CFG_DEPTH", f"more than {DEEPEST} levels", line)
+        if len(document.lines) > MOST_VALUES:
+            raise stop("E_CFG_SIZE", f"more than {MOST_VALUES} values", line)
         if isinstance(event, yaml.AliasEvent):
             raise stop("E_CFG_ALIAS", f"*{event.anchor}: aliases are not allowed; write the value out", line)
         if getattr(event, "tag", None) is not None:
@@ -159,7 +175,7 @@ def compose(file: str, text: str) -> Document:
             key, where = event.value, (*loc, event.value)
             if key in found:
                 text = f"{spelt(where)}: stands here and in line {document.lines[where]}"
-                document.errors.append(ConfigError("E_CFG_DUP", text, file=file, line=line))
+                document.note(ConfigError("E_CFG_DUP", text, file=file, line=line))
                 node(next(events), (*loc, f"{key} (again)"))
                 continue
             document.lines[where] = line
@@ -226,7 +242,7 @@ def override(document: Document, environment: Mapping[str, str]) -> None:
         for section in sections:
             target = target.setdefault(section, {}) if isinstance(target, dict) else None
         if not isinstance(target, dict):
-            document.errors.append(ConfigError("E_ENV", f"nothing can be set at {'.'.join(sections)}", key=name))
+            document.note(ConfigError("E_ENV", f"nothing can be set at {'.'.join(sections)}", key=name))
             continue
         loc = (*sections, key)
         document.overrides[loc] = name
@@ -316,10 +332,13 @@ def spelt(loc: Loc) -> str:
 def value_at(data: Any, *loc: str | int, default: Any = None) -> Any:
     """The value at `loc` of raw data, `default` where there is none."""
     for step in loc:
-        here: Any = mapping_of(data) if isinstance(step, str) else dict(enumerate(list_of(data)))
-        if step not in here:
+        if not isinstance(data, dict | list):
             return default
-        data = here[step]
+        here: Any = data
+        try:
+            data = here[step]
+        except (KeyError, IndexError, TypeError):
+            return default
     return data
 
 
