@@ -27,7 +27,7 @@ from inspector.workshop.fit import History, Schedule, Task, fit
 
 HELD_OUT = 0.2
 TILE_PX, TILE_MARGIN_PX = 160, 8
-EXPORT_TILE_PX = 192
+EXPORT_TILE_PX = 176
 """The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
