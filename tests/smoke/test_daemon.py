@@ -64,10 +64,13 @@ class Running:
 
     def metric(self, process: str, name: str) -> float:
         """The sum of a metric's samples."""
-        url = f"http://{self.ready()['endpoints'][f'metrics_{process}']}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as page:
-            lines = page.read().decode().splitlines()
-        return sum(float(text.rpartition(" ")[2]) for text in lines if text.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(text.rpartition(" ")[2]) for text in self.page(process).splitlines() if text.startswith((f"{name} ", f"{name}{{")))
+
+    def page(self, process: str) -> str:
+        """All of a process's metrics."""
+        with urllib.request.urlopen(f"http://{self.ready()['endpoints'][f'metrics_{process}']}/metrics", timeout=5) as answer:
+            found: str = answer.read().decode()
+        return found
 
     def end(self, number: int = signal.SIGTERM, within_s: float = 60.0) -> int:
         self.process.send_signal(number)
@@ -139,6 +142,16 @@ class Plc:
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+@pytest.mark.parametrize("process", ["gate", "vision"])
+def test_promtool_has_nothing_to_say(tmp_path: Path, environment: dict[str, str], process: str) -> None:
+    with daemon(line(tmp_path), environment, "--quiet") as running:
+        running.ready()
+        until(lambda: running.metric("vision", "inspector_inspections_total") > 5)
+        said = subprocess.run(["promtool", "check", "metrics"], input=running.page(process), capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
 def test_a_killed_vision_costs_parts_not_the_gate(tmp_path: Path, environment: dict[str, str]) -> None:
