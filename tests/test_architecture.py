@@ -25,7 +25,7 @@ THREADS_ELSEWHERE = {
     "sources/opencv.py": "OpenCV can block for ever; what blocks is left behind",
 }
 """Files outside `runtime/` that start a thread or a process, and why. Offline and edge folders are not the daemon."""
-OFFLINE = ("workshop/", "commands/", "desk/", "client.py")
+OFFLINE = ("workshop/", "commands/", "desk/", "bridges/", "client.py")
 
 BROAD_EXCEPTS = {
     "geometry/dxf.py": "ezdxf's repair raises whatever a broken file makes it raise",

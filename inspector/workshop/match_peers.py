@@ -65,12 +65,12 @@ def match_template(picture: Image, template: Image) -> Answer | None:
     return Answer(best[1] + middle, best[2] + middle, best[3])
 
 
-def _at_angle(picture: Image, template: Image, angle: float, around: tuple[float, float] | None) -> tuple[float, float, float, float]:
-    """(score, left, top, angle) of the best place, sub-pixel by parabolas, near `around` where that is given."""
+def _at_angle(picture: Image, template: Image, angle_rad: float, around: tuple[float, float] | None) -> tuple[float, float, float, float]:
+    """(score, left, top, angle_rad) of the best place, sub-pixel by parabolas, near `around` where that is given."""
     side = template.shape[0]
     turned = cv2.warpAffine(
         template,
-        cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), math.degrees(angle), 1.0),
+        cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), math.degrees(angle_rad), 1.0),
         (side, side),
         borderMode=cv2.BORDER_REPLICATE,
     )
@@ -79,10 +79,10 @@ def _at_angle(picture: Image, template: Image, angle: float, around: tuple[float
         left, top = (int(max(0, v - 4)) for v in around)
         window = picture[top : top + side + 9, left : left + side + 9]
     if min(window.shape) < side:
-        return -1.0, 0.0, 0.0, angle
+        return -1.0, 0.0, 0.0, angle_rad
     scores = cv2.matchTemplate(window, turned, cv2.TM_CCOEFF_NORMED)
     _, score, _, (x, y) = cv2.minMaxLoc(scores)
-    return score, left + x + _top(scores[y], x), top + y + _top(scores[:, x], y), angle
+    return score, left + x + _top(scores[y], x), top + y + _top(scores[:, x], y), angle_rad
 
 
 def _top(values: NDArray[np.floating[Any] | np.integer[Any]], at: int) -> float:
