@@ -176,6 +176,7 @@ def _dialled(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str, 
             socket.setsockopt(zmq.HEARTBEAT_IVL, 200)
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 600)
             socket.setsockopt(zmq.SNDHWM, 256)
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # what is said to nobody must not be said to the next daemon
         if keys is not None:
             socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
             socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
@@ -303,19 +304,18 @@ class Subscriber:
     def receive(self, timeout_s: float) -> Item | None:
         """The next message or hole; None when there was none in time."""
         until_ns = self._clock() + int(timeout_s * 1e9)
-        while not self._ready:
+        while True:
             now_ns = self._clock()
             self._drive(now_ns)
             if self._ready:
-                break
-            if now_ns >= until_ns:
-                return None
-            wait_ms = -(-(until_ns - now_ns) // NS_PER_MS)
+                return self._ready.popleft()
+            wait_ms = max(0, -(-(until_ns - now_ns) // NS_PER_MS))
             if self._fill is not None:
                 wait_ms = min(wait_ms, 10)
-            self._poller.poll(min(wait_ms, 200))
+            heard = self._poller.poll(min(wait_ms, 200))
             self._hear()
-        return self._ready.popleft()
+            if not self._ready and not heard and now_ns >= until_ns:
+                return None
 
     def close(self) -> None:
         """Let the sockets go."""

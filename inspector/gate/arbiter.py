@@ -756,13 +756,12 @@ class Arbiter:
             if error.why == "ack" and identity in self.sessions:
                 self._alarm(now_ns, "E_ACK", "critical", f"{self.sessions[identity].hello.client}: {error}")
                 self._close(now_ns, identity)
-        if len(times) == LARGEST_FAULTS_PER_MINUTE:
-            self._out.append(
-                Send(identity, protocol.command("REFUSE", {"code": "E_PROTO", "text": f"{len(times)} bad messages in a minute"}))
-            )
-            if identity in self.sessions:
-                self._alarm(now_ns, "E_PROTO", "warning", f"{self.sessions[identity].hello.client} sends what is no INSP/1")
-                self._close(now_ns, identity)
+        if len(times) >= LARGEST_FAULTS_PER_MINUTE and identity in self.sessions:
+            text = f"{len(times)} bad messages in a minute"
+            self._out.append(Send(identity, protocol.command("REFUSE", {"code": "E_PROTO", "text": text})))
+            self._alarm(now_ns, "E_PROTO", "warning", f"{self.sessions[identity].hello.client}: {text}")
+            self._close(now_ns, identity)
+            times.clear()
 
     def _on_unreachable(self, now_ns: int, item: Unreachable) -> None:
         gateway = self.sessions.get(item.identity)

@@ -243,9 +243,9 @@ class Gateway:
             self.state = str(body.get("state", ""))
         elif name in ("BYE", "REFUSE"):
             code = body.get("code")
-            if name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH"):
+            if self.session and (name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH")):
                 self.lose()
-                self._next_hello_ns = now_ns + HELLO_AGAIN_NS
+                self._next_hello_ns = now_ns + HELLO_AGAIN_NS // 10
         elif name == "PURGE":
             first, last = protocol.u64(body, "from_part"), protocol.u64(body, "to_part")
             for slot in self.slots.values():

@@ -164,12 +164,13 @@ int main(int argc, char **argv) {
         return 64;
     }
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
-    int linger = 0, ahead = 1000, first = 100, most = 500, beat = 200, timeout = 600;
+    int linger = 0, ahead = 1000, first = 100, most = 500, beat = 200, timeout = 600, connected_only = 1;
     int64_t largest = LARGEST, until_ms = argc > 4 ? now_ms() + 1000 * atoll(argv[4]) : INT64_MAX;
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(socket, ZMQ_RCVHWM, &ahead, sizeof ahead);
     zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first, sizeof first);
     zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &most, sizeof most);
+    zmq_setsockopt(socket, ZMQ_IMMEDIATE, &connected_only, sizeof connected_only); /* nothing for the next daemon */
     zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &beat, sizeof beat);
     zmq_setsockopt(socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout, sizeof timeout);
     zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);

@@ -12,7 +12,7 @@ if (!client) {
   process.exit(64);
 }
 const LEASE_MS = 300;
-const socket = new zmq.Dealer({ receiveHighWaterMark: 1000, linger: 0, maxMessageSize: 65536, reconnectInterval: 100, sendTimeout: 0 });
+const socket = new zmq.Dealer({ receiveHighWaterMark: 1000, linger: 0, maxMessageSize: 65536, reconnectInterval: 100, sendTimeout: 0, immediate: true });
 socket.connect(endpoint);
 
 const slots = new Map(); // "lane/part" → {decided, passes}
