@@ -62,7 +62,7 @@ def test_gauging_finds_what_is_out_of_tolerance_and_nothing_else(tmp_path: Path)
     assert 10 <= said["bad"] <= 30
     assert said["escapes"] == 0
     assert said["false_rejects"] <= 1
-    assert all(set(t.named) <= {"outline", "holes"} for t in tried)
+    assert all(t.named for t in tried if t.decision is not Decision.PASS)
 
 
 def test_lines_with_other_cameras_are_refused(tmp_path: Path) -> None:
