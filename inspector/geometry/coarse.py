@@ -33,6 +33,7 @@ ANGLES, RADII = 360, 48
 _FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 64
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 180
 _MOST_BLOBS = 400
+_DOUBTFUL = 0.6  # likeness below which the islands of a blob are looked at, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,20 @@ def from_silhouettes(levels: Sequence[Level], shape: Shape, outline: Silhouette,
             continue
         size = min(max(level.factor * math.sqrt(area / shape.area_px2), sizes[0]), sizes[1])
         mask = np.asarray(cv2.inRange(labels, int(blob), int(blob)) if count > 2 else black, np.uint8)
-        guesses += _rotations(mask, centres[blob], outline, size, level.factor, sign)
+        found = _rotations(mask, centres[blob], outline, size, level.factor, sign)
+        if count > 2 and max((g.likeness for g in found), default=0.0) < _DOUBTFUL:
+            found += _rotations(*_with_islands(black, stats[blob]), outline, size, level.factor, sign)
+        guesses += found
     return sorted(guesses, key=lambda g: -g.likeness)[: 3 * most]
+
+
+def _with_islands(black: Image, stats: NDArray[np.int32]) -> tuple[Image, Floats]:
+    """All that is black in the box of a blob, and its centroid: the islands in a part's holes are blobs of their own."""
+    x, y, w, h = stats[:4].tolist()
+    mask = np.zeros_like(black)
+    mask[y : y + h, x : x + w] = black[y : y + h, x : x + w]
+    m = cv2.moments(mask, binaryImage=True)
+    return mask, np.array([m["m10"], m["m01"]]) / max(m["m00"], 1.0)
 
 
 def _rotations(mask: NDArray[np.uint8], centre: Floats, outline: Silhouette, size: float, factor: float, sign: float) -> list[Guess]:

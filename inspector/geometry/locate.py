@@ -22,8 +22,8 @@ from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_si
 from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
-from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, subset
+from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, resolved, seen
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Samples, Shape, subset
 from inspector.geometry.twins import matches, options_of, resolve
 from inspector.records import ConfigError, Pose
 
@@ -84,7 +84,7 @@ class Locator:
         self._base = Shape(contours, BASE_RADIUS_PX / radius_mm)
         self._outline = silhouette_of(self._base)
         self._directions = Directions(self._base)
-        self._few = self._base.samples(max(2.0, self._base.length_px / 220), most=600)
+        self._few = _for_small(self._base, 220, 600)
         self._fewest = subset(self._few, np.arange(0, len(self._few), 3))
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
@@ -97,7 +97,7 @@ class Locator:
         """The mirror image's samples, and how it can be mistaken for the part."""
         mirrored = tuple(replace(c, points_mm=c.points_mm[::-1] * (-1.0, 1.0), circle=None) for c in contours)
         shape = Shape(mirrored, self._base.scale_px_per_mm)
-        samples = shape.samples(max(2.0, shape.length_px / 140), most=400)
+        samples = _for_small(shape, 140, 400)
         return samples, matches(self._base, self._outline, shape, silhouette_of(shape))
 
     def _fine(self, scale_px_per_mm: float) -> Scaled:
@@ -300,6 +300,13 @@ def _slanted_pose(shape: Shape, view: Floats, score: float, residual_mm: float) 
     c, s = scale * math.cos(angle), scale * math.sin(angle)
     homography = tuple(float(n) for n in (matrix / matrix[2, 2]).ravel())
     return Pose(float(u - (c * x - s * y)), float(v + (s * x + c * y)), angle, scale, score, residual_mm, False, homography)
+
+
+def _for_small(base: Shape, count: int, most: int) -> Samples:
+    """About `count` samples of the base shape, with weight where an edge can be seen at that size."""
+    samples = base.samples(max(2.0, base.length_px / count), most=most)
+    offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+    return resolved(samples, base.material(samples.points[:, None] + offsets[None, :, None] * samples.normals[:, None]))
 
 
 def _sane(placements: Floats) -> Floats:

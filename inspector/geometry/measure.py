@@ -13,8 +13,8 @@ import numpy as np
 from inspector.geometry import gauge
 from inspector.geometry.oblique import Slanted, design, look_through, step
 from inspector.geometry.raster import warp
-from inspector.geometry.refine import Level, moved, phase_bias, placement_matrix, predicted_shifts, profiles, solve, tukey
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
+from inspector.geometry.refine import Level, moved, phase_bias, placement_matrix, predicted_shifts, profiles, resolved, solve, tukey
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape
 from inspector.geometry.twins import Twins, twins_of
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Scaled:
 def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float) -> Scaled:
     """The drawing at this scale; `matches` (K, 3) are its near-symmetries in px of this scale."""
     shape = Shape(contours, scale_px_per_mm)
-    pose = Profiles(shape, shape.samples(max(1.0, shape.length_px / POSE_SAMPLES)))
-    every = Profiles(shape, shape.samples(1.0))
+    pose = Profiles(shape, _measurable(shape, shape.samples(max(1.0, shape.length_px / POSE_SAMPLES))))
+    every = Profiles(shape, _measurable(shape, shape.samples(1.0)))
     for profile in (pose, every):
         profile.rows(DEFAULT_BLUR_PX)
     twins = twins_of(shape, pose, matches, roundness)
@@ -69,6 +69,12 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
         shape.to_mm(every.samples.points),
         every.samples.weight > 0,
     )
+
+
+def _measurable(shape: Shape, samples: Samples) -> Samples:
+    """The samples, without weight where two contours come so close that the drawing itself shows no edge."""
+    offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+    return resolved(samples, shape.material(samples.points[:, None] + offsets[None, :, None] * samples.normals[:, None]), by_contour=True)
 
 
 def along(levels: Sequence[Level], at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:

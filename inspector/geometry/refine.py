@@ -9,7 +9,7 @@ A picture's pyramid level l halves l times: x = (x_l + ½)·2^l − ½.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -214,7 +214,27 @@ def profile_step(image: Level, samples: Samples, rows: Rows, placement: Floats, 
 
 
 _INSIDE_OUT = np.array([-0.25] * 4 + [0] + [0.25] * 4, F32)
+_LEAST_STEP = 0.6  # of a plain edge's, for a sample of a small shape to be of use
 _MOMENTS = np.stack([np.ones(8, F32), np.arange(-3.5, 4, dtype=F32)], axis=1)
+
+
+def resolved(samples: Samples, share: Floats32, *, by_contour: bool = False) -> Samples:
+    """The samples with weight only where the shape itself shows an edge at this size; `share` (n, 9) is its material along the normals.
+
+    Slots and holes of a pixel or two, and webs as thin, show none: they are left to the full picture. When too little would be left,
+    all count; with `by_contour`, all of a contour of which less than half would be left.
+    """
+    step = -(share @ _INSIDE_OUT)
+    slopes = np.maximum(-np.diff(share, axis=1), 0)
+    moments = slopes @ _MOMENTS
+    place = moments[:, 1] / (moments[:, 0] + F32(1e-3))
+    good = (step > _LEAST_STEP * max(float(np.quantile(step, 0.6)), 1e-3)) & (np.abs(place) < 0.8)
+    if by_contour:
+        kept = np.bincount(samples.contour, good) / np.maximum(np.bincount(samples.contour), 1)
+        good |= (kept < 0.5)[samples.contour]
+    elif float((samples.weight * good).sum()) < min(40.0, 0.25 * float(samples.weight.sum())):
+        return samples
+    return replace(samples, weight=np.asarray(samples.weight * good, F32))
 
 
 def seen(level: Level, samples: Samples, placements: Floats, signs: Floats32, *, within_px: float = 1.2) -> tuple[Floats32, Floats32]:
