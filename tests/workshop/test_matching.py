@@ -1,0 +1,108 @@
+"""The command: JSON for scripts, words for people, an overlay to believe, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from inspector.__main__ import application
+from inspector.geometry import dxf, template
+from inspector.geometry.raster import to_picture
+from inspector.records import ConfigError, Contour, Pose
+from inspector.workshop import matching
+from inspector.workshop.rendered import BACK_LIT, placed, render
+
+DRAWING = Path(__file__).parents[2] / "dxf_templates" / "plate.dxf"
+SIZE, SCALE = (800, 640), 6.0
+
+
+@pytest.fixture(scope="module")
+def contours() -> tuple[Contour, ...]:
+    return template.build(dxf.read(DRAWING)).contours
+
+
+@pytest.fixture(scope="module")
+def true(contours: tuple[Contour, ...]) -> Pose:
+    return placed(contours, SIZE, 0.5, SCALE, (12.0, -7.0))
+
+
+@pytest.fixture(scope="module")
+def pictures(contours: tuple[Contour, ...], true: Pose, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A good part, one without its largest hole, and nothing."""
+    folder = tmp_path_factory.mktemp("pictures")
+    largest = max((c for c in contours if c.circle), key=lambda c: c.circle[2] if c.circle else 0.0)
+    shown = {"good": contours, "bad": tuple(c for c in contours if c is not largest), "empty": ()}
+    for name, outlines in shown.items():
+        cv2.imwrite(str(folder / f"{name}.png"), render([c.points_mm for c in outlines], true, SIZE, BACK_LIT, 1))
+    return {name: folder / f"{name}.png" for name in shown}
+
+
+def said(*arguments: str | Path) -> list[dict[str, object]]:
+    result = CliRunner().invoke(application(), ["match", *map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_good_part_passes_with_the_pose_as_documented(pictures: dict[str, Path], true: Pose, contours: tuple[Contour, ...]) -> None:
+    (found,) = said(DRAWING, pictures["good"], "--mm-per-px", str(1 / SCALE))
+    assert found["found"] is True
+    assert found["decision"] == "pass", [f for f in found["findings"] if not f["ok"]]  # type: ignore[attr-defined]
+    pose = Pose(found["x_px"], found["y_px"], math.radians(found["angle_deg"]), found["scale_px_per_mm"], 1.0, 0.0)  # type: ignore[arg-type]
+    points = contours[0].points_mm
+    assert np.abs(to_picture(points, pose) - to_picture(points, true)).max() < 0.05
+    assert set(found["spent_ms"]) == {"locate", "gauge", "total"}  # type: ignore[call-overload]
+    assert {"image", "part", "score_ratio", "residual_mm", "findings"} <= set(found)
+
+
+def test_a_missing_hole_is_a_finding_and_several_pictures_are_several_lines(pictures: dict[str, Path]) -> None:
+    good, bad, empty = said(DRAWING, pictures["good"], pictures["bad"], pictures["empty"], "--mm-per-px", str(1 / SCALE))
+    assert good["decision"] == "pass"
+    assert bad["decision"] == "fail"
+    out = [f for f in bad["findings"] if not f["ok"] and f["check"] == "outline"]  # type: ignore[attr-defined]
+    assert [(f["feature"], f["value"], f["unit"]) for f in out] == [("hole-5", 0.0, "count")]
+    assert empty["found"] is False
+
+
+@pytest.mark.parametrize("scale", [[], ["--scale-range", "4", "9"], ["--mm-per-px", "0.15", "--scale-range", "0.8", "1.2"]])
+def test_the_scale_is_searched(pictures: dict[str, Path], scale: list[str]) -> None:
+    (found,) = said(DRAWING, pictures["good"], *scale)
+    assert found["scale_px_per_mm"] == pytest.approx(SCALE, rel=2e-4)
+
+
+def test_words_and_overlay(pictures: dict[str, Path], tmp_path: Path) -> None:
+    overlay = tmp_path / "seen.png"
+    result = CliRunner().invoke(
+        application(), ["match", str(DRAWING), str(pictures["bad"]), "--mm-per-px", str(1 / SCALE), "--overlay", str(overlay)]
+    )
+    assert "FAIL" in result.output
+    assert "OUT outline hole-5: 0.0000 count" in result.output
+    painted = cv2.imread(str(overlay))
+    plain = cv2.imread(str(pictures["bad"]))
+    assert painted is not None
+    assert plain is not None
+    assert painted.shape == plain.shape
+    assert 500 < (painted != plain).any(axis=2).sum() < 0.1 * plain.shape[0] * plain.shape[1]
+
+
+def test_a_recipe_says_which_checks_and_tolerances(pictures: dict[str, Path], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"template: {{drawing: {DRAWING}}}\nchecks:\n  edges: {{kind: outline, run: 9}}\n")
+    (found,) = said(DRAWING, pictures["good"], "--mm-per-px", str(1 / SCALE), "--recipe", recipe)
+    assert {f["check"] for f in found["findings"]} == {"edges"}  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ConfigError, match="E_IMG"):
+        next(matching.judge(matching.prepare(DRAWING), torn))
+    with pytest.raises(ConfigError, match="E_IMG"):
+        next(matching.judge(matching.prepare(DRAWING), tmp_path / "none.png"))
+    with pytest.raises(ConfigError, match="E_SCALE"):
+        matching.scale_of(None, (3.0, 2.0))
