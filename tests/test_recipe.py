@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -237,3 +238,18 @@ def test_a_calibration_gives_the_scale_and_straightens(line: Path, tmp_path: Pat
     bent = recipe.prepare(config.read(line))
     assert bent.plans["top"].straighten is not None
     assert bent.digest != plain.digest
+
+
+DATA = Path(os.environ.get("INSPECTOR_DATA", REPOSITORY.parent / "shared" / "data"))
+SHIPPED = sorted((REPOSITORY / "configs").glob("*.yaml"))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_configuration_makes_a_recipe(path: Path) -> None:
+    if "INSPECTOR_DATA" in path.read_text() and not DATA.is_dir():
+        pytest.skip(f"the real pictures are not at {DATA}; INSPECTOR_DATA says where they are")
+    found = config.read(path, environment={**os.environ, "INSPECTOR_DATA": str(DATA.resolve())})
+    made = recipe.prepare(found)
+    assert set(made.plans) == {camera.id for camera in found.cameras}
+    assert len(made.reasons) == len(set(made.reasons)) >= 2
