@@ -36,6 +36,7 @@ _LIKELY_CONTRAST = 0.7
 _PRIOR = 0.25  # how much less a slope counts at the end of the near search
 _BLURS_PX = (0.55, 3.5)
 _MOST_FAR = 600
+_TINY_PX = 2.0
 _HOLE_PX = 0.15  # what lies so near to a hole's fit belongs to it
 _UPPER = np.triu_indices(3)
 _GRID_PX = 256  # extra holes are looked for on a raster of about this size
@@ -243,15 +244,20 @@ def _far_edges(
     here = share[:, middle - 3 : middle + 4].mean(axis=1)
     real = (contrast > _LEAST_CONTRAST * typical) & np.where(place > 0, between < 0.45, between > 0.55)
     beyond = np.where(here < 0.3, np.minimum(inner_reach_px, F32(FAR_PX)), np.where(here > 0.7, F32(-FAR_PX), F32(np.nan)))
+    beyond = np.where(inner_reach_px < _TINY_PX, F32(np.nan), beyond)
     return np.asarray(np.where(real, place, beyond), F32), real
 
 
 def inner_reaches(shape: Shape, contours: tuple[Contour, ...], samples: Samples) -> Floats32:
-    """For each sample how far outwards of the material its contour's edge can move: a hole's inner radius, elsewhere no limit."""
+    """For each sample how far outwards of the material its contour's edge can move: a hole's inner radius, elsewhere no limit.
+
+    For contours too small to be told from their surroundings (`_TINY_PX`) it is their inner radius, whatever they are.
+    """
     reaches = np.full(len(shape.contours_px), float(FAR_PX))
     for i, contour in enumerate(contours):
-        if contour.kind == "hole":
-            reaches[i] = min(FAR_PX, inner_radius(shape.contours_px[i]))
+        radius = inner_radius(shape.contours_px[i])
+        if contour.kind == "hole" or radius < _TINY_PX:
+            reaches[i] = min(FAR_PX, radius)
     return np.asarray(reaches[samples.contour], F32)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LEAST_SCORE_RATIO = 0.55
 _CONVINCING = 0.80
 _MIRROR_ASKED_BELOW = 0.985
-_MIRROR_LEAD = 0.02
+_MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
 _COARSE_STEP = 1.12
 _LEAST_RADIUS_PX = 24.0
@@ -88,6 +88,7 @@ class Locator:
         self._fewest = subset(self._few, np.arange(0, len(self._few), 3))
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
+        self._mirror_rival = _for_small(self._base, 140, 400)
         self._whitened = oblique.whitened(self._base) if perspective else None
         self._fines: dict[float, Scaled] = {}
         if self._known is not None:
@@ -237,7 +238,8 @@ class Locator:
         signs = np.full(len(asked), sign, F32)
         for reach, limit in ((8, 6.0), (6, 3.0)):
             asked = edge_step(level, self._mirror, asked, signs, reach=reach, step_px=1.0, limit_px=limit, free_size=False)
-        return float(seen(level, self._mirror, asked, signs)[0].max()) > score + _MIRROR_LEAD
+        as_drawn = float(seen(level, self._mirror_rival, placement[None], signs[:1])[0][0])
+        return float(seen(level, self._mirror, asked, signs)[0].max()) > max(score, as_drawn) + _MIRROR_LEAD
 
     # --- oblique views -------------------------------------------------------------------------------------------------
 

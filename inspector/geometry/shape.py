@@ -183,11 +183,10 @@ class Profiles:
         t = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=np.float64)
         points, normals = self.samples.points.astype(np.float64)[:, None], self.samples.normals.astype(np.float64)[:, None]
 
-        def background(offsets: Floats) -> Floats:
-            return 1.0 - self.shape.material(points + offsets[None, :, None] * normals, blur_px).astype(np.float64)
-
-        slope = background(t + 0.5) - background(t - 0.5)
-        basis = np.stack([np.ones(slope.shape), background(t), -slope], axis=2)
+        halves = np.arange(-PROFILE_REACH - 0.5, PROFILE_REACH + 1.0, 0.5)
+        background = 1.0 - self.shape.material(points + halves[None, :, None] * normals, blur_px).astype(np.float64)
+        slope = background[:, 2::2] - background[:, :-2:2]
+        basis = np.stack([np.ones(slope.shape), background[:, 1::2], -slope], axis=2)
         weighted = basis * np.exp(-0.5 * (t / _WINDOW_PX) ** 2)[None, :, None]
         normal = np.einsum("njk,njl->nkl", weighted, basis) + 1e-9 * np.eye(3)
         solved = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2))
