@@ -103,9 +103,7 @@ class Locator:
 
     def _fine(self, scale_px_per_mm: float) -> Scaled:
         """What is needed at this scale: exactly where it is known, else at the nearest step of 4 %."""
-        scale = scale_px_per_mm
-        if self._known is None:
-            scale = float(_SCALE_STEP ** round(math.log(scale, _SCALE_STEP)))
+        scale = self._known or float(_SCALE_STEP ** round(math.log(scale_px_per_mm, _SCALE_STEP)))
         if scale not in self._fines:
             growth = scale / self._base.scale_px_per_mm
             self._fines[scale] = measure.scaled(self.contours, scale, self._matches * (growth, growth, 1.0), self._outline.roundness)

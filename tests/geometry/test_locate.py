@@ -182,3 +182,9 @@ def test_rectify_lays_the_part_on_the_templates_raster() -> None:
     assert material < 60
     assert background > 170
     assert hole > 170
+
+
+def test_what_a_known_scale_needs_is_made_when_it_is_compiled_and_not_while_the_line_runs() -> None:
+    locator = locate.compile(parts.template(*PLATE), scale_px_per_mm=SCALE)
+    locator.find(picture(PLATE, placed(PLATE, SIZE, 1.0, SCALE, (0.0, 0.0))))
+    assert list(locator._fines) == [SCALE]
