@@ -58,8 +58,11 @@ def _curve(
     limits: tuple[float, float] | None = None,
 ) -> None:
     """One line in the box, its limits by its values where none are given."""
-    low, high = limits or (float(np.nanmin(ys)), float(np.nanmax(ys)))
-    low, high = min(low, float(np.nanmin(ys))), max(high, float(np.nanmax(ys)))
+    known = ys[np.isfinite(ys)]
+    if not len(known):
+        return
+    low, high = limits or (float(known.min()), float(known.max()))
+    low, high = min(low, float(known.min())), max(high, float(known.max()))
     right = max(1.0, float(xs[-1]) if len(xs) else 1.0)
     px = box[0] + (box[2] - box[0]) * xs / right
     py = box[3] - (box[3] - box[1]) * (ys - low) / max(high - low, 1e-9)

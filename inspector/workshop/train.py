@@ -123,7 +123,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
             confusion += evaluate.confusion(looked[1][start : start + 32], class_map, len(data.classes) + 1)
         ious = evaluate.ious(confusion)
         return {
-            "score": float(np.nanmean(ious[1:])),
+            "score": float(np.nanmean(ious[1:])) if np.isfinite(ious[1:]).any() else 0.0,
             **{name: float(v) for name, v in zip(data.classes, ious[1:], strict=True) if np.isfinite(v)},
         }
 
@@ -163,6 +163,8 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
             file=str(order.test),
         )
     kept, held = halves(data, HELD_OUT, order.schedule.seed)
+    if not len(held):
+        raise ConfigError("E_DATA_EMPTY", "one picture a class; at least one class needs two, one is held out", file=str(order.data))
     trained = classifier(data, kept, held, order, arch, say)
     card = card_of(order, "classification", list(data.classes), trained.size, arch, trained.history)
     out = datasets.part(data, held)

@@ -157,6 +157,16 @@ def test_wrong_wishes_are_refused(tmp_path: Path, arguments: list[str], code: st
     assert done.exception.code == code
 
 
+def test_a_picture_a_class_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="E_DATA_EMPTY"):
+        train.classification(order(sets.classification(tmp_path / "data", 1), tmp_path / "x.onnx", 2), lambda _: None)
+
+
+def test_two_pictures_are_enough_to_try(tmp_path: Path) -> None:
+    wish = order(sets.segmentation(tmp_path / "data", 2), tmp_path / "x.onnx", 2, size_px=32)
+    assert train.segmentation(wish, lambda _: None).card.metrics["held_out"]["pictures"] == 1
+
+
 def test_wrong_usage_is_64s_business(tmp_path: Path) -> None:
     for arguments in (["--out", "x.pt"], ["--out", "x.onnx", "--steps", "3", "--minutes", "1"]):
         assert CliRunner().invoke(application(), ["train", "classification", str(tmp_path), *arguments]).exit_code == 2
