@@ -255,6 +255,9 @@ class Ledger:
         room = self._lanes.get(lane)
         if room is None:
             return [Mismatch(lane, f"trigger {part_seq} for lane {lane}, which no camera looks at")]
+        if part_seq < 1:
+            self.duplicates += 1
+            return [Mismatch(lane, f"trigger {part_seq}: parts are numbered from 1 on")]
         notes: list[Note] = []
         if room.last_seq:
             if part_seq <= room.last_seq:
