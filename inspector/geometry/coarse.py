@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.refine import Level
-from inspector.geometry.shape import F32, Floats32, Shape
+from inspector.geometry.refine import Level, resolved
+from inspector.geometry.shape import F32, PROFILE_REACH, Floats32, Samples, Shape
 
 if TYPE_CHECKING:
     from inspector.records import Floats, Image
@@ -33,6 +33,7 @@ ANGLES, RADII = 360, 48
 _FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 64
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 180
 _MOST_BLOBS = 400
+_LARGE_PX = 3.0  # of the base shape
 _DOUBTFUL = 0.6  # likeness below which the islands of a blob are looked at, too
 
 
@@ -165,11 +166,12 @@ class Directions:
     """The edge directions of the base shape at all rotations; the spectra are kept for each picture shape met."""
 
     def __init__(self, shape: Shape) -> None:
-        samples = shape.samples(max(2.0, shape.length_px / 400), most=2000)
         self.radius_px = shape.radius_px
-        self._points = samples.points.astype(np.float64)
-        self._normals = samples.normals.astype(np.float64)
-        sparse = shape.samples(max(2.0, shape.length_px / 90), most=300)
+        samples = large(shape, shape.samples(max(2.0, shape.length_px / 400), most=2000))
+        used = samples.weight > 0
+        self._points = samples.points[used].astype(np.float64)
+        self._normals = samples.normals[used].astype(np.float64)
+        sparse = large(shape, shape.samples(max(2.0, shape.length_px / 120), most=300))
         kept = sparse.weight > 0
         turn = np.arange(_SECOND_ROTATIONS) * math.tau / _SECOND_ROTATIONS
         c, s = np.cos(turn)[:, None].astype(F32), np.sin(turn)[:, None].astype(F32)
@@ -262,6 +264,12 @@ class Directions:
             if len(out) >= most:
                 break
         return out
+
+
+def large(shape: Shape, samples: Samples) -> Samples:
+    """The samples, with weight only where there is an edge even on the coarse pictures: plates full of small holes are plates."""
+    offsets = F32(_LARGE_PX) * np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+    return resolved(samples, shape.material(samples.points[:, None] + offsets[None, :, None] * samples.normals[:, None]))
 
 
 def _directions(image: NDArray[np.uint8] | NDArray[np.float32]) -> tuple[Floats32, Floats32]:

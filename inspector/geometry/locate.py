@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from inspector.geometry import measure, oblique
-from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_silhouettes, silhouette_of
+from inspector.geometry.coarse import BASE_RADIUS_PX, Directions, Guess, from_silhouettes, large, silhouette_of
 from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from inspector.records import Contour, Floats, Image, Template
 
 LEAST_SCORE_RATIO = 0.55
-_CONVINCING = 0.80
+_CONVINCING = 0.90
 _MIRROR_ASKED_BELOW = 0.985
 _MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
@@ -85,7 +85,8 @@ class Locator:
         self._outline = silhouette_of(self._base)
         self._directions = Directions(self._base)
         self._few = _for_small(self._base, 220, 600)
-        self._fewest = subset(self._few, np.arange(0, len(self._few), 3))
+        sparse = large(self._base, self._base.samples(max(2.0, self._base.length_px / 120), most=300))
+        self._fewest = subset(sparse, np.flatnonzero(sparse.weight > 0))
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
         self._mirror_rival = _for_small(self._base, 140, 400)
