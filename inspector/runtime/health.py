@@ -25,7 +25,6 @@ STAGE_LIMITS_MS: Mapping[str, float] = {
 UNKNOWN_STAGE_LIMIT_MS = 2_000.0
 SAMPLE_ROWS, SAMPLE_COLUMNS = 32, 80
 BLACK, WHITE = 2, 253
-FROZEN_AFTER = 3
 
 
 def stage_limits(travel_ms: float) -> dict[str, float]:
@@ -43,12 +42,13 @@ class PictureHealth:
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._same = 0
+        self._times = 1
 
     def look(self, stamp: Stamp, image: Image) -> tuple[float, tuple[Reason, str] | None]:
         """The picture's quality, 0 (shows nothing) to 1 (neither black nor white anywhere), and what is wrong with it.
 
-        A camera whose pictures are identical, noise and all, has stopped seeing; a source that names its parts (`uid`) may repeat itself.
+        A picture identical to the one before, noise and all, is that one again and says nothing of this part: the first repetition is
+        refused already. Only a source that names its parts (`uid`) may repeat itself.
         """
         rows, columns = max(1, image.shape[0] // SAMPLE_ROWS), max(1, image.shape[1] // SAMPLE_COLUMNS)
         sample = image[rows // 2 :: rows, columns // 2 :: columns]
@@ -58,8 +58,8 @@ class PictureHealth:
             return 0.0, (Reason.IMAGE_QUALITY, "the picture is all " + ("black" if black else "white"))
         if stamp.uid is None:
             digest = hash(sample.tobytes())
-            self._same = self._same + 1 if digest == self._last else 0
+            self._times = self._times + 1 if digest == self._last else 1
             self._last = digest
-            if self._same >= FROZEN_AFTER:
-                return quality, (Reason.IMAGE_QUALITY, f"the camera repeats the same picture, {self._same + 1} times now")
+            if self._times > 1:
+                return quality, (Reason.IMAGE_QUALITY, f"the camera repeats the same picture, {self._times} times now")
         return quality, None

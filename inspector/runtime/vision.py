@@ -132,7 +132,7 @@ class Vision:
         self._reload_again = self._draining = False
         self._drain_by_ns = 0
         self._settings = config.read(path)
-        prepared = recipe.prepare(self._settings)
+        prepared = recipe.prepare(self._settings, time.time_ns())
         self._archive = Archive(self._settings.archive, self._settings.state_dir / "pictures", utc_ns=utc_ns)
         self._inspecting = Inspecting(
             prepared, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch
@@ -279,7 +279,7 @@ class Vision:
                 raise ConfigError(
                     "E_CFG_FIXED", f"{', '.join(fixed)}: cannot change while the line runs; only recipes can", file=str(self._path)
                 )
-            self._reloaded = recipe.prepare(settings), settings, ""
+            self._reloaded = recipe.prepare(settings, time.time_ns()), settings, ""
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the new recipe, the old one stays
             text = str(error) if isinstance(error, (ConfigError, DeviceError)) else f"{type(error).__name__}: {error}"
             self._reloaded = None, None, text
