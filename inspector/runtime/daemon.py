@@ -115,6 +115,7 @@ class Vision:
         ours, theirs = link.pair()
         command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
         environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
         process = subprocess.Popen(
             command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
         )

@@ -24,6 +24,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
@@ -368,6 +370,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the gate decides when this process ends
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    cv2.setNumThreads(1)  # our threads are the inspecting ones; more of them only get into each other's way
     end = link.End(socket.socket(fileno=arguments.link_fd))
     try:
         return Vision(arguments.config, end).run()

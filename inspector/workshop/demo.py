@@ -250,7 +250,6 @@ def environment(state: Path, *, rate_parts_per_s: float | None, seed: int | None
         "INSPECTOR__METRICS__GATE_BIND": "127.0.0.1:0",
         "INSPECTOR__METRICS__VISION_BIND": "127.0.0.1:0",
         "INSPECTOR__DESK__BIND": "127.0.0.1:0",
-        "OMP_NUM_THREADS": "1",
         **base,
         "INSPECTOR_STATE": str(state),
         "INSPECTOR__READY_FILE": str(state / "ready.json"),
