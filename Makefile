@@ -44,8 +44,8 @@ bench: $(VENV)/.run
 # label is taken off, so that the same line also takes the ordinary build of that version when its hash stands beside.
 LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 lock: $(VENV)/.dev
-	$(LOCK) --all-build-deps --extra desk -o $(LOCKS)/run.txt pyproject.toml
-	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra bridges --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
+	$(LOCK) --all-build-deps --extra desk --extra fast -o $(LOCKS)/run.txt pyproject.toml
+	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra fast --extra bridges --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(LOCKS)/dev.txt
 
 package: $(VENV)/.dev

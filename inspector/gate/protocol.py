@@ -18,9 +18,9 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, IntFlag
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 Frames: TypeAlias = list[bytes]
 
@@ -131,7 +131,7 @@ def _advance(register: int, chunk: bytes) -> int:
     return register
 
 
-def crc32c(data: bytes) -> int:
+def portable_crc32c(data: bytes) -> int:
     """CRC-32C of `data`, several times faster than a table of bytes can be in Python.
 
     Read as one little-endian number, the message is a polynomial over GF(2) (bit 0 is the highest power). Its first bits are A·x^k, and
@@ -142,6 +142,18 @@ def crc32c(data: bytes) -> int:
     for start in range(0, len(data), _CHUNK_BYTES):
         register = _advance(register, data[start : start + _CHUNK_BYTES])
     return register ^ 0xFFFFFFFF
+
+
+def _fastest_crc32c() -> Callable[[bytes], int]:
+    """The CPU's own instruction through google-crc32c (extra `fast`) where it is installed: 0.2 µs for an event and not 17."""
+    try:
+        from google_crc32c import value
+    except ImportError:
+        return portable_crc32c
+    return cast("Callable[[bytes], int]", value)
+
+
+crc32c: Final = _fastest_crc32c()
 
 
 # --- header ------------------------------------------------------------------------------------------------------------
