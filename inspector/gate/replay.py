@@ -10,6 +10,7 @@ Every EVENT carries flag `historical` and ttl 0: nobody may act on it.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ EVENTS_PER_S: Final = 5_000
 CLIENTS: Final = 256
 LAST_REJECTS: Final = 100
 LARGEST_RANGE: Final = 100_000_000
+LARGEST_SEQ: Final = (1 << 63) - 1
+"""What a journal can hold."""
 
 Answer: TypeAlias = tuple[bytes, Frames]
 
@@ -120,6 +123,14 @@ class Server:
             self.faults[error.why] = self.faults.get(error.why, 0) + 1
             code = {"range": "E_RANGE", "busy": "E_BUSY"}.get(error.why, "E_FIELD")
             return [(identity, protocol.command("REFUSE", {"code": code, "text": str(error)}))]
+        except sqlite3.Error as error:
+            return self._unreadable(identity, error)
+
+    def _unreadable(self, identity: bytes, error: Exception) -> list[Answer]:
+        """The journal cannot be read now: the client is told, and may ask again."""
+        self.faults["journal"] = self.faults.get("journal", 0) + 1
+        self.forget(identity)
+        return [(identity, protocol.command("REFUSE", {"code": "E_JOURNAL", "text": str(error)[:200]}))]
 
     def busy(self) -> bool:
         """Something waits for the rate to allow it."""
@@ -139,7 +150,10 @@ class Server:
             for run in runs:
                 if run.waits:
                     continue
-                answers = self._chunk(identity, run)
+                try:
+                    answers = self._chunk(identity, run)
+                except (sqlite3.Error, Refused) as error:  # a damaged event is no reason to end either
+                    return self._unreadable(identity, error)
                 if run.next > run.last:
                     runs.remove(run)
                 else:
@@ -190,12 +204,12 @@ class Server:
 
     def _replay(self, identity: bytes, body: dict[str, Any], now: Now) -> list[Answer]:
         stream, number = body.get("stream"), body.get("id", 0)
-        if stream not in ("q", "r", "a") or not isinstance(number, int):
+        if not isinstance(stream, str) or stream not in ("q", "r", "a") or type(number) is not int or abs(number) > LARGEST_SEQ:
             raise Refused("field", "stream: q, r or a is allowed; id: a whole number")
         epoch = protocol.epoch_bytes(body.get("epoch"))
         first, last = protocol.u64(body, "from"), protocol.u64(body, "to")
-        if not 1 <= first <= last or last - first >= LARGEST_RANGE:
-            raise Refused("range", f"from {first} to {last}; 1 ≤ from ≤ to is allowed, and at most {LARGEST_RANGE} events")
+        if not 1 <= first <= last <= LARGEST_SEQ or last - first >= LARGEST_RANGE:
+            raise Refused("range", f"from {first} to {last}; 1 ≤ from ≤ to < 2**63 is allowed, and at most {LARGEST_RANGE} events")
         if epoch == now.epoch:
             last = min(last, now.heads.get(stream, 0))
         runs = self.runs.get(identity, [])
