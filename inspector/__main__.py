@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import select
 import sys
 import traceback
 from importlib import import_module
@@ -86,14 +87,21 @@ def _run() -> str | int | None:
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr)
         return REFUSED
-    except BrokenPipeError:
-        return OK
     except Exception as error:  # noqa: BLE001 - the last one who can speak to the user
+        if isinstance(error, BrokenPipeError) and _unread():
+            return OK
         if os.environ.get("INSPECTOR_TRACE") == "1":
             traceback.print_exc()
         print(f"our bug: {type(error).__name__}: {error} (INSPECTOR_TRACE=1 shows where; please report it)", file=sys.stderr)
         return BUG
     return OK
+
+
+def _unread() -> bool:
+    """Nobody reads standard output any more; a pipe that broke elsewhere is another matter."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # what is always told: the other end is gone
+    return bool(poll.poll(0))
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ TURN_S = 0.05
 READY_WITHIN_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.2, 10.0, 60.0
 DRAIN_S = 8.0
+KILL_S = 1.0
 STATUS_EVERY_S = 1.0
 COLLECT_EVERY_S = 10.0
 FROZEN_SAID_S, FROZEN_EXIT_S = 0.5, 10.0
@@ -111,15 +112,20 @@ class Vision:
 
     @staticmethod
     def start(path: Path, now_s: float) -> Vision:
-        """A new child that reads the configuration at `path`."""
+        """A new child that reads the configuration at `path`. Raises `OSError` when the machine has no room for another process."""
         ours, theirs = link.pair()
         command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
         environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
-        process = subprocess.Popen(
-            command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
-        )
-        theirs.close()
+        try:
+            process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         return Vision(process, ours, now_s)
 
     def kill(self, *, show_stacks: bool = False) -> None:
@@ -130,7 +136,8 @@ class Vision:
                 self.process.send_signal(signal.SIGUSR1)
                 time.sleep(0.1)
         self.process.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a driver may hold it in the kernel; the line does not wait for that
+            self.process.wait(KILL_S)
 
 
 @dataclass(slots=True)
@@ -211,7 +218,7 @@ class Daemon:
         code = self._look_after_vision(now_s)
         if code is not None:
             return code
-        self._reload_if_asked()
+        self._reload_if_asked(now_s)
         return self._watch(now_s)
 
     # -- vision
@@ -220,7 +227,10 @@ class Daemon:
         vision = self._vision
         if vision is None:
             if now_s >= self._start_at_s:
-                self._vision = Vision.start(self._path, now_s)
+                try:
+                    self._vision = Vision.start(self._path, now_s)
+                except OSError as error:
+                    self._start_later(f"vision cannot be started: {error}", now_s)
             return None
         exited = vision.process.poll()
         if exited is not None:
@@ -233,21 +243,22 @@ class Daemon:
             hung = stale(self._gate.vision_ages_ms(), self._limits_ms)
             if hung:
                 self._log(f"vision hangs: {', '.join(hung)}")
-                vision.kill(show_stacks=True)
-                self._lost_vision(f"vision hung: {', '.join(hung)}", now_s)
+                self._give_up_vision(f"vision hung: {', '.join(hung)}", now_s, show_stacks=True)
         return None
 
     def _hear_ready(self, vision: Vision, now_s: float) -> None:
         try:
             message = vision.end.receive()
+            while message is not None and not isinstance(message, link.Ready):
+                message = vision.end.receive()  # cameras that are down already; said again with their next attempt
         except EOFError:
-            return  # its exit is seen in the next turn
-        while message is not None and not isinstance(message, link.Ready):
-            message = vision.end.receive()  # cameras that are down already; said again with their next attempt
+            message = None  # its exit is seen in one of the next turns
+        except ValueError as error:
+            self._give_up_vision(f"vision cannot be understood: {error}", now_s)
+            return
         if message is None:
             if now_s - vision.started_s > READY_WITHIN_S:
-                vision.kill(show_stacks=True)
-                self._lost_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s)
+                self._give_up_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s, show_stacks=True)
             return
         vision.ready = message
         self._gate.attach(vision.end, message)
@@ -256,7 +267,11 @@ class Daemon:
                 self._on_ready(self.endpoints(), self._gate.epoch)
             self._begin_ns = time.monotonic_ns()
             self._gate.begin(self._begin_ns)
-        vision.end.send(link.Begin(self._begin_ns))
+        try:
+            vision.end.send(link.Begin(self._begin_ns))
+        except OSError as error:
+            self._give_up_vision(f"vision was lost before it began: {error.strerror}", now_s)
+            return
         self._write_ready_file(message)
         self._trouble = ""
         self._systemd.say("READY=1", f"STATUS={self._status()}")
@@ -267,14 +282,23 @@ class Daemon:
         vision, self._vision = self._vision, None
         if vision is None:
             return
-        self._log(text)
-        self._trouble = text
         self._restarts += 1
         if vision.ready is not None:
             self._gate.detach(text)
         vision.end.close()
         if now_s - vision.started_s > HEALTHY_AFTER_S:
             self._wait_s = FIRST_WAIT_S
+        self._start_later(text, now_s)
+
+    def _give_up_vision(self, text: str, now_s: float, *, show_stacks: bool = False) -> None:
+        """End what is left of it, and go on as when it had ended by itself."""
+        if self._vision is not None:
+            self._vision.kill(show_stacks=show_stacks)
+        self._lost_vision(text, now_s)
+
+    def _start_later(self, text: str, now_s: float) -> None:
+        self._log(text)
+        self._trouble = text
         self._start_at_s = now_s + self._wait_s
         self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
 
@@ -288,10 +312,15 @@ class Daemon:
 
     # -- reload
 
-    def _reload_if_asked(self) -> None:
+    def _reload_if_asked(self, now_s: float) -> None:
         if self._asked.reloads == self._reloads or self._vision is None or self._vision.ready is None:
             return
-        if self._vision.end.send(link.Reload()):
+        try:
+            asked = self._vision.end.send(link.Reload())
+        except OSError as error:
+            self._give_up_vision(f"vision was lost: {error.strerror}", now_s)
+            return  # the next one is asked
+        if asked:
             self._reloads = self._asked.reloads
             self._systemd.say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reading the recipe again")
             self._systemd.say("READY=1")  # the line has never stopped running; what became of it stands in STATUS
@@ -368,7 +397,8 @@ class Daemon:
     # -- telling
 
     def _log(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # who reads the log may go; the line stays
+            print(text, file=sys.stderr, flush=True)
 
     def endpoints(self) -> dict[str, str]:
         """Where everything can be reached, with the ports that were really taken."""
@@ -425,6 +455,8 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
     before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end).run(for_s)
+    except BrokenPipeError as error:  # to the command line this is a reader who has seen enough, and the end of a daemon never is
+        raise RuntimeError(f"the daemon lost a pipe: {error}") from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
