@@ -740,6 +740,8 @@ class Arbiter:
             handler(self, now_ns, item, gateway, body)
         except Refused as error:
             self._fault(now_ns, identity, error)
+        except RecursionError:  # nested just so deep that it could be read, but not be said again
+            self._fault(now_ns, identity, Refused("json", "nested too deeply"))
 
     def _fault(self, now_ns: int, identity: bytes, error: Refused) -> None:
         """Count a message that is none; a peer that sends many is sent away."""
@@ -869,11 +871,11 @@ class Arbiter:
     def _cmd_exec(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
         outcome = body.get("outcome")
-        if outcome not in OUTCOMES:
+        if not isinstance(outcome, str) or outcome not in OUTCOMES:
             raise Refused("field", f"outcome: {str(outcome)[:40]!r}; one of {sorted(OUTCOMES)} is allowed")
         if outcome in ("BIN_FULL", "AIR_LOW"):
-            gateway.faulty = str(outcome)
-            self._alarm(now_ns, str(outcome), "critical", f"{gateway.hello.client} says so")
+            gateway.faulty = outcome
+            self._alarm(now_ns, outcome, "critical", f"{gateway.hello.client} says so")
             return
         if outcome == "TEST_OK":
             gateway.faulty = ""
@@ -885,10 +887,10 @@ class Arbiter:
             raise Refused("unknown", "EXEC of an unknown part")
         if done.exec_by_ns < 0:
             raise Refused("dup", "EXEC of this part came before")
-        encoder = body.get("encoder")
+        encoder = protocol.i64(body, "encoder")
         self._done[done.seq] = done._replace(exec_by_ns=-1)
         self._waits.discard(done.seq)
-        self._out.append(Executed(done.seq, done.lane, done.part_seq, str(outcome), encoder if isinstance(encoder, int) else None))
+        self._out.append(Executed(done.seq, done.lane, done.part_seq, outcome, encoder))
         if outcome == "PASSED" and done.verdict is not Verdict.PASS:
             gateway.faulty = "REJECT_PASSED"
             text = f"part {done.part_seq} of lane {done.lane} was to be rejected and passed"
@@ -901,31 +903,32 @@ class Arbiter:
         if self.settings.line.count != "plc":
             raise Refused("state", f"parts are counted by {self.settings.line.count} here, not by TRIG")
         lane = body.get("lane", gateway.hello.lanes[0])
-        if lane not in gateway.hello.lanes:
+        if type(lane) is not int or lane not in gateway.hello.lanes:
             raise Refused("range", f"lane {str(lane)[:20]} is not of this session")
         part_seq = protocol.u64(body, "part_seq")
         if not 0 < part_seq < 1 << 63:
             raise Refused("range", "part_seq: 1 … 2**63 − 1 is allowed")
+        counts = protocol.i64(body, "encoder")
+        at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
         last = self.ledger.last_part(lane)
         if last and part_seq <= last:
             self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", f"TRIG {part_seq} after {last}", lane=lane)
             raise Refused("order", f"TRIG {part_seq} after {last}")
-        encoder = body.get("encoder")
-        counts = encoder if isinstance(encoder, int) and not isinstance(encoder, bool) else None
-        at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
         self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, challenge=body.get("challenge") is True))
 
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
         counts = body.get("plc_count")
-        if isinstance(counts, int):
+        if type(counts) is int:
             counts = {str(gateway.hello.lanes[0]): counts}
-        if not isinstance(counts, dict):
+        if counts is None:
             return
+        if not isinstance(counts, dict):
+            raise Refused("field", "plc_count: {lane: count} is allowed")
         off: list[str] = []
         for name, count in counts.items():
-            lane = int(name) if isinstance(name, str) and name.isdigit() and len(name) < 4 else -1
-            if lane not in gateway.hello.lanes or not isinstance(count, int):
+            lane = int(name) if name.isascii() and name.isdigit() and len(name) < 4 else -1
+            if lane not in gateway.hello.lanes or type(count) is not int or abs(count) >= 1 << 63:
                 raise Refused("field", "plc_count: {lane: count} is allowed")
             ours = self.ledger.last_part(lane)
             base = gateway.counted_from.setdefault(lane, count - ours)
@@ -950,6 +953,8 @@ class Arbiter:
 
     def _cmd_return(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         head, payload = item.frames[1:]
+        if len(payload) > protocol.LARGEST_PAYLOAD_BYTES:
+            raise Refused("size", f"{len(payload)} bytes")
         protocol.parse(head, payload)
         self._out.append(Returned(gateway.hello.client, head, payload))
 

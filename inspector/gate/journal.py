@@ -234,6 +234,10 @@ class Journal:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failed(error) from error
+        except BaseException:  # what no database can hold: nothing of it stays half done
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
         self.heads = heads
         with suppress(OSError):  # the witness is a help, not the record: it is one commit behind until the next
             os.pwrite(self._witness, _witness_text(heads), 0)

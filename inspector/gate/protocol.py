@@ -340,6 +340,14 @@ def u64(body: Mapping[str, Any], field: str, default: int | None = None) -> int:
     return value
 
 
+def i64(body: Mapping[str, Any], field: str) -> int | None:
+    """A whole number of a JSON object that a journal can hold (below 2**63 either way), None where there is none; raises `Refused`."""
+    value = body.get(field)
+    if value is not None and (type(value) is not int or not -(1 << 63) < value < 1 << 63):
+        raise Refused("field", f"{field}: {str(value)[:40]!r}, a whole number between −2**63 and 2**63 is allowed")
+    return value
+
+
 def epoch_text(epoch: bytes) -> str:
     """An epoch (16 bytes) as UUID text."""
     digits = epoch.hex()

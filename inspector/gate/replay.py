@@ -119,7 +119,8 @@ class Server:
                         run.waits = False
                 return self.tick(now_ns)
             raise Refused("command", f"{name[:20]!r}")
-        except Refused as error:
+        except (Refused, RecursionError) as caught:
+            error = caught if isinstance(caught, Refused) else Refused("json", "nested too deeply")
             self.faults[error.why] = self.faults.get(error.why, 0) + 1
             code = {"range": "E_RANGE", "busy": "E_BUSY"}.get(error.why, "E_FIELD")
             return [(identity, protocol.command("REFUSE", {"code": code, "text": str(error)}))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -124,6 +125,94 @@ def test_garbage_costs_a_counter_and_twenty_a_minute_the_session(frames: list[by
     assert made.faults == {why: 20}
     assert told(out, "REFUSE")[0]["code"] == "E_PROTO"
     assert not made.sessions
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "HELLO": HELLO,
+    "CREDIT": {"n": 4},
+    "ACK": {"epoch": protocol.epoch_text(EPOCH), "upto": "1"},
+    "EXEC": {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": "PASSED", "encoder": 7},
+    "TRIG": {"lane": 0, "part_seq": "2", "encoder": 7, "gw_mono_us": "20000", "challenge": False},
+    "HB": {"mono_ns": "1", "plc_count": {"0": 1}},
+    "PING": {},
+}
+
+
+def seen_by_plc() -> Arbiter:
+    """A line that a PLC counts for, with one part that has its verdict."""
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1})
+    expose(made, 1, 2)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("EXEC", {"outcome": []}, "field"),
+        ("EXEC", {"outcome": {}}, "field"),
+        ("EXEC", {"encoder": 10**30}, "field"),
+        ("EXEC", {"encoder": -(1 << 63)}, "field"),
+        ("EXEC", {"encoder": 1.5}, "field"),
+        ("EXEC", {"seq": 1 << 64}, "field"),
+        ("TRIG", {"lane": 0.0}, "range"),
+        ("TRIG", {"lane": False}, "range"),
+        ("TRIG", {"lane": [0]}, "range"),
+        ("TRIG", {"encoder": 10**30}, "field"),
+        ("TRIG", {"encoder": True}, "field"),
+        ("TRIG", {"gw_mono_us": -1}, "field"),
+        ("HB", {"plc_count": {"²": 1}}, "field"),
+        ("HB", {"plc_count": {"0": 10**30}}, "field"),
+        ("HB", {"plc_count": {"0": True}}, "field"),
+        ("HB", {"plc_count": []}, "field"),
+        ("CREDIT", {"n": 1.0}, "field"),
+        ("ACK", {"upto": None}, "field"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_changes_nothing(name: str, change: dict[str, Any], why: str) -> None:
+    made = seen_by_plc()
+    before = made.ledger.counters
+    out = say(made, 20, name, {**GOOD[name], **change})
+    assert made.faults == {why: 1}
+    assert made.ledger.counters == before
+    assert not [o for o in out if isinstance(o, core.Executed)]
+    say(made, 21, name, GOOD[name])
+    assert made.faults == {why: 1}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.integers(-2, 3) | st.floats(-9, 9) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.sampled_from(["0", "q"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    changes=st.lists(
+        st.sampled_from([(name, key) for name, body_ in GOOD.items() for key in [*body_, "more"]]).flatmap(
+            lambda at: st.tuples(st.just(at[0]), st.just(at[1]), JSON)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@budget(max_examples=400, deadline=None)
+def test_no_value_of_any_field_ends_the_arbiter(changes: list[tuple[str, str, Any]]) -> None:
+    made = seen_by_plc()
+    for i, (name, key, value) in enumerate(changes):
+        for out in say(made, 20 + i, name, {**GOOD[name], key: value}):
+            if isinstance(out, core.Executed):
+                assert out.encoder is None or abs(out.encoder) < 1 << 63
+    made.step(5000 * MS, core.Tick())
+    assert made.ledger.counters.unexplained == made.ledger.counters.pending == 0
+
+
+def test_no_depth_of_nesting_ends_the_arbiter() -> None:
+    for depth in range(700, 1000):
+        made = running()
+        payload = b'{"outcome":' + b"[" * depth + b"]" * depth + b"}"
+        made.step(20 * MS, core.Received(b"g", "", [b"EXEC", b"", payload]))
+        assert sum(made.faults.values()) == 1
 
 
 @pytest.mark.parametrize("name", ["ACK", "EXEC", "TRIG", "HB", "CREDIT", "BYE", "RETURN"])

@@ -244,6 +244,14 @@ def test_export_is_one_line_a_part(tmp_path: Path, journal: Journal) -> None:
     assert "REJECT_DEFECT,101" in lines[3]
 
 
+def test_what_no_database_can_hold_leaves_no_transaction_open(tmp_path: Path, journal: Journal) -> None:
+    records = _records(4, journal)
+    with pytest.raises(OverflowError):
+        journal.commit([*records[:2], core.Executed(1, 0, 1, "PASSED", 10**30)])
+    journal.commit(records)
+    assert len(_rows(tmp_path / "journal.sqlite")) == len(records)
+
+
 def test_nothing_of_a_failed_commit_is_kept(tmp_path: Path, journal: Journal) -> None:
     records = _records(4, journal)
     journal.commit(records)
