@@ -227,7 +227,7 @@ class Finding:
         """Finite and within; NaN and infinity are not ok."""
         if not math.isfinite(self.value):
             return False
-        return (self.low is None or self.low <= self.value) and (self.high is None or self.value <= self.high)
+        return bool((self.low is None or self.low <= self.value) and (self.high is None or self.value <= self.high))
 
 
 # --- what to do with it ------------------------------------------------------------------------------------------------

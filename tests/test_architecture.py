@@ -32,6 +32,7 @@ BROAD_EXCEPTS = {
     "neural/model.py": "ONNX Runtime exports no root of its exceptions",
     "__main__.py": "the last one who can speak to the user",
     "judge.py": "one frame's trouble is that frame's alone",
+    "runtime/stages.py": "whatever a check has said that cannot be told, it is that frame's alone",
     "runtime/vision.py": "whatever is wrong with a new recipe, the old one stays",
     "runtime/worker.py": "a thread that dies must end the process, whatever it died of",
     "workshop/foreign.py": "whatever the runtime says of a foreign model, the model is at fault",

@@ -16,10 +16,10 @@ from typing import Any, TypeAlias
 
 from inspector.geometry import raster
 from inspector.interfaces import Clock, Source
-from inspector.judge import judge
+from inspector.judge import LONGEST_TEXT_BYTES, judge
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Histogram
-from inspector.records import Decision, DeviceError, Evidence, Finding, Inspection, Pose, Reason, Recipe
+from inspector.records import Decision, DeviceError, Evidence, Finding, Inspection, Pose, Reason, Recipe, Stamp
 from inspector.runtime.health import PictureHealth
 from inspector.runtime.link import Dropped, Judged, Lost, Seen, ToGate
 from inspector.runtime.ring import Lent, Ring
@@ -150,6 +150,11 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         _report(state, each, inspection, quality, start_ns, end_ns)
 
 
+def _unjudged(stamp: Stamp, error: Exception, digest: str) -> Inspection:
+    text = f"{type(error).__name__}: {error}".encode()[:LONGEST_TEXT_BYTES].decode(errors="ignore")
+    return Inspection(stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, digest)
+
+
 def _report(state: Inspecting, lent: Lent, inspection: Inspection, quality: float, start_ns: int, end_ns: int) -> None:
     stamp, now_ns = inspection.stamp, state.clock()
     reference = state.archive.wanted(lent.frame, inspection.decision) if state.archive else None
@@ -160,7 +165,12 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, quality: floa
         "decide": (now_ns - end_ns) / 1e6,
         "total": (now_ns - stamp.at_ns) / 1e6,
     }
-    body = body_of(inspection, quality=quality, utc_ns=state.utc_ns() - now_ns + stamp.at_ns, timing_ms=timing, image_ref=reference)
+    utc_ns = state.utc_ns() - now_ns + stamp.at_ns
+    try:
+        body = body_of(inspection, quality=quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference)
+    except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
+        inspection = _unjudged(stamp, error, inspection.recipe)
+        body = body_of(inspection, quality=quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference)
     told = state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body))
     if state.archive and reference:
         state.archive.put(reference, lent.frame, body)
@@ -200,6 +210,7 @@ def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: M
         "pose": None if pose is None else _pose(pose),
         "image_ref": image_ref,
         "part_uid": stamp.uid,
+        "recipe": inspection.recipe,
     }
     return _ENCODER.encode(body).encode()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +189,36 @@ def test_a_check_that_dies_gives_its_slot_back_and_a_verdict() -> None:
     assert inspecting.rings["c"].counts().lent == 0
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    def measures(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        return [(Finding("mean", "picture", np.float32(view.image.mean()), np.float64(0), np.int64(120), "grey"),) for view in views]  # type: ignore[arg-type]
+
+    gate = Gate()
+    run_all(*line([1, 30], gate, check=measures))
+    assert [(m.decision, m.reason) for m in gate.of(Judged)] == [("pass", 0), ("fail", 101)]
+    assert [json.loads(m.body)["findings"][0]["ok"] for m in gate.of(Judged)] == [True, False]
+
+
+GOOD = Finding("mean", "picture", 100.0, 0.0, 200.0, "grey")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        7,
+        None,
+        (None,),
+        *[(replace(GOOD, **{key: value}),) for key, value in [("value", "bright"), ("value", None), ("value", 1j), ("low", "dark")]],  # type: ignore[arg-type]
+        *[(replace(GOOD, **{key: value}),) for key, value in [("feature", b"x"), ("at_mm", ("here", 1.0))]],  # type: ignore[arg-type]
+    ],
+)
+def test_a_check_that_says_nonsense_of_a_picture_costs_that_part_alone(nonsense: Any) -> None:
+    gate = Gate()
+    run_all(*line([1, 2, 3], gate, check=lambda views: [nonsense if view.frame.stamp.seq == 2 else (GOOD,) for view in views]))
+    assert [(m.decision, m.reason) for m in gate.of(Judged)] == [("pass", 0), ("unjudged", Reason.INFER_ERROR), ("pass", 0)]
+    assert json.loads(gate.of(Judged)[1].body)["image_ref"] is None
+
+
 @given(
     st.lists(st.one_of(st.none(), st.integers(1, 3), st.just("error")), max_size=40),
     st.lists(st.booleans(), max_size=30),
@@ -240,6 +272,7 @@ def test_the_body_is_strict_json_within_one_message_whatever_the_findings() -> N
     assert len(content["findings"]) == 64
     assert not any(finding["ok"] for finding in content["findings"])
     assert len(content["defects"]) == 32
+    assert content["recipe"] == "r"
     assert content["findings"][0]["value"] is None
     assert content["findings"][0]["at_mm"] == [None, 1.0]
     assert content["defects"][0]["score"] == 1.0
