@@ -123,7 +123,7 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
 def _ask(name: str, check: Check, cases: list[_Case]) -> None:
     """Let one check judge the cases together, and each alone if that fails."""
     try:
-        answers = check([case.view for case in cases if case.view is not None])
+        answers = [tuple(findings) for findings in check([case.view for case in cases if case.view is not None])]
         if len(answers) != len(cases):
             raise ValueError(f"{len(answers)} answers to {len(cases)} views")
     except Exception as error:  # noqa: BLE001 - see the module
@@ -134,13 +134,18 @@ def _ask(name: str, check: Check, cases: list[_Case]) -> None:
             cases[0].trouble = Reason.INFER_ERROR, f"{name}: {type(error).__name__}: {error}"
         return
     for case, findings in zip(cases, answers, strict=True):
+        if not findings:  # what a check does not measure it has not found good
+            case.trouble = Reason.OUT_OF_DISTRIBUTION, f"{name}: no findings"
         case.findings.extend(findings)
 
 
 def _inspection(case: _Case, recipe: Recipe) -> Inspection:
     if case.trouble is None:
-        decision, reason, text = decide(case.findings, recipe.reasons)
-    else:
+        try:
+            decision, reason, text = decide(case.findings, recipe.reasons)
+        except Exception as error:  # noqa: BLE001 - a check may have said anything
+            case.trouble = Reason.INFER_ERROR, f"findings: {type(error).__name__}: {error}"
+    if case.trouble is not None:
         decision, reason, text = Decision.UNJUDGED, case.trouble[0], _short(case.trouble[1])
     return Inspection(case.frame.stamp, decision, int(reason), text, tuple(case.findings), case.pose, recipe.digest, case.spent_ns)
 

@@ -113,6 +113,14 @@ def test_nothing_said_is_undecided() -> None:
     assert run([frame(1)], recipe(("surface", silent), locator=Locator(), least=0.1)) == [(Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION)]
 
 
+def test_a_check_that_says_nothing_of_a_part_leaves_it_undecided_whatever_the_others_say() -> None:
+    def blind(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        return [() if view.image[0, 0] == 77 else found for view, found in zip(views, brightness(views), strict=True)]
+
+    of = recipe(("surface", brightness), ("outline", blind))
+    assert run([frame(1), frame(2, 77)], of) == [(Decision.PASS, 0), (Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION)]
+
+
 @given(st.lists(st.integers(1, 255), min_size=1, max_size=8))
 def test_a_batch_is_judged_as_each_frame_alone(levels: list[int]) -> None:
     of = recipe(("surface", brightness), locator=Locator(), least=0.3)

@@ -78,8 +78,9 @@ class Outline:
         out: list[Finding] = []
         known = own[np.isfinite(gauged.deviation_mm[own])]
         ratio = len(known) / max(len(own), 1)
-        if ratio < self.settings.least_seen_ratio:
-            out.append(Finding(self.name, f"{contour.name}.seen", ratio, self.settings.least_seen_ratio, None, "ratio"))
+        least = max(self.settings.least_seen_ratio, 0.01)
+        if ratio < least:
+            out.append(Finding(self.name, f"{contour.name}.seen", ratio, least, None, "ratio"))
         used = known[gauged.trusted[known]]
         if len(used):
             deviations = running_median(gauged.deviation_mm[used], min(run, len(used) | 1))
@@ -88,7 +89,7 @@ class Outline:
             value = float(deviations[worst])
             out.append(Finding(self.name, contour.name, value, contour.inward_mm, contour.outward_mm, "mm", (float(x), float(y))))
         elif not out:
-            out.append(Finding(self.name, f"{contour.name}.seen", 0.0, self.settings.least_seen_ratio, None, "ratio"))
+            out.append(Finding(self.name, f"{contour.name}.seen", 0.0, least, None, "ratio"))
         return out
 
 

@@ -149,3 +149,10 @@ def test_the_running_median_is_the_median_of_the_ring(values: Floats, half: int)
 def test_noisy_pictures_take_longer_runs() -> None:
     runs = [outline.chosen_run(noise) for noise in (0.0, 0.05, 0.12, 0.3, 5.0, math.nan)]
     assert runs == [5, 5, 9, 15, 15, 5]
+
+
+def test_a_contour_of_which_nothing_is_seen_is_never_good() -> None:
+    unseen = np.full(PER_CONTOUR * len(PLATE), np.nan)
+    found = findings(gauged(unseen), outline.Settings(least_seen_ratio=0.0))
+    assert len(found) == len(PLATE)
+    assert not any(f.ok for f in found.values())
