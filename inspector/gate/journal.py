@@ -30,6 +30,9 @@ SCHEMA_VERSION: Final = 1
 TAIL_EVENTS: Final = 10_000
 ANCHOR_EVENTS: Final = 10_000
 SLICE_ROWS: Final = 500
+EPOCHS_KEPT: Final = 64
+LARGEST_RETURNED: Final = 4096
+BAD_COPIES: Final = 2
 OLDEST_SQLITE: Final = (3, 37, 0)
 """The first with STRICT tables; older ones are refused."""
 
@@ -187,12 +190,16 @@ class Journal:
         self._witness = os.open(self.folder / "journal.head", os.O_RDWR | os.O_CREAT, 0o600)
 
     def _aside(self) -> None:
-        """Keep what is wrong under another name; the chain begins anew."""
+        """Keep what is wrong under another name, the last two of them; the chain begins anew."""
         stamp = datetime.fromtimestamp(self.utc_clock() / 1e9, UTC).strftime("%Y%m%dT%H%M%S.%f")
         for name in ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head"):
             path = self.folder / name
             if path.exists():
                 path.rename(self.folder / f"{name}.bad-{stamp}")
+        stamps = sorted({path.name.rpartition(".bad-")[2] for path in self.folder.glob("journal.*.bad-*")})
+        for old in stamps[:-BAD_COPIES]:
+            for path in self.folder.glob(f"journal.*.bad-{old}"):
+                path.unlink()
         _sync_folder(self.folder)
 
     def begin(self, epoch: bytes) -> None:
@@ -231,6 +238,8 @@ class Journal:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
+            if any(isinstance(item, Returned) for item in items):
+                db.execute("DELETE FROM returned WHERE rowid <= (SELECT max(rowid) FROM returned) - ?", (LARGEST_RETURNED,))
             db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -292,7 +301,7 @@ class Journal:
             raise JournalError(f"no new journal: {error}", dead=True) from error
 
     def retain(self, *, keep_ns: int, keep_bytes: int) -> int:
-        """Delete one slice of the oldest events when there are too old or too many; returns how many went."""
+        """Delete one slice of the oldest events, and what belongs to them, when there are too old or too many; returns how many went."""
         db = self._require()
         try:
             size = db.execute(
@@ -307,6 +316,18 @@ class Journal:
             db.execute("BEGIN IMMEDIATE")
             db.executemany("UPDATE base SET epoch = ?, seq = ?, hash = ? WHERE stream = ?", [row[2:] for row in rows])
             db.execute("DELETE FROM event WHERE id <= ?", (rows[-1][0],))
+            ends = {(epoch, stream): seq for _, _, epoch, seq, _, stream in rows}
+            db.executemany(
+                "DELETE FROM ledger WHERE epoch = ? AND seq <= ?", [(epoch, seq) for (epoch, stream), seq in ends.items() if stream == "q"]
+            )
+            db.executemany("DELETE FROM hole WHERE epoch = ? AND stream = ? AND last < ?", [(*end, seq) for end, seq in ends.items()])
+            db.execute(
+                "DELETE FROM epoch WHERE number <= (SELECT max(number) FROM epoch) - ?"
+                " AND NOT EXISTS (SELECT 1 FROM event WHERE event.epoch = epoch.epoch)",
+                (EPOCHS_KEPT,),
+            )
+            for table in ("hole", "ledger"):
+                db.execute(f"DELETE FROM {table} WHERE epoch NOT IN (SELECT epoch FROM epoch)")
             db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._failed(error) from error
@@ -359,7 +380,7 @@ def _heads(db: sqlite3.Connection) -> dict[str, Head]:
 
 def _epochs(db: sqlite3.Connection) -> list[EpochHead]:
     epochs = []
-    for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT 64").fetchall():
+    for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT ?", (EPOCHS_KEPT,)).fetchall():
         last = dict(db.execute("SELECT stream, max(seq) FROM event WHERE epoch = ? GROUP BY stream", (epoch,)).fetchall())
         last["r"] = db.execute("SELECT coalesce(max(r_seq), 0) FROM event WHERE epoch = ?", (epoch,)).fetchone()[0]
         epochs.append(EpochHead(epoch, last, bool(clean)))

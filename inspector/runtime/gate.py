@@ -448,12 +448,13 @@ class GateProcess:
         try:
             items = [self._to_journal.get(timeout=0.1)]
         except Empty:
-            self._journal_idle()
+            self._retain()
             return
         with suppress(Empty):
             while len(items) < COMMIT_AT_ONCE:
                 items.append(self._to_journal.get_nowait())
         self._commit(items)
+        self._retain()
 
     def _commit(self, items: list[Item]) -> None:
         """Until it is kept, or the line ends; a disk that is full gets its ballast back, a file that failed is left."""
@@ -486,7 +487,8 @@ class GateProcess:
             if isinstance(item, Record):
                 self._to_events.put((item, True))
 
-    def _journal_idle(self) -> None:
+    def _retain(self) -> None:
+        """Once a second, on a busy line too: let go what is too old or too much, and keep room for a full disk."""
         now_ns = self._clock()
         if now_ns - self._retained_ns < RETAIN_EVERY_NS:
             return

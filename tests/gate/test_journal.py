@@ -13,7 +13,7 @@ import pytest
 from inspector.gate import arbiter as core
 from inspector.gate import protocol
 from inspector.gate.arbiter import Record
-from inspector.gate.journal import Journal, JournalError, Reader, export_csv, verify
+from inspector.gate.journal import LARGEST_RETURNED, Journal, JournalError, Reader, export_csv, verify
 from inspector.records import ConfigError
 from tests.gate import script
 from tests.gate.line import body
@@ -214,6 +214,33 @@ def test_retention_keeps_the_end_and_the_chain(tmp_path: Path, journal: Journal)
     assert oldest > 400
     assert len(reader.events("q", script.EPOCH, 1, 1 << 40, 1 << 30)) == 1800 - oldest + 1
     reader.close()
+
+
+def test_what_belongs_to_an_event_goes_with_it(tmp_path: Path, journal: Journal) -> None:
+    records = _records(1800, journal)
+    del records[100:110]
+    journal.commit([*records, *(core.Executed(seq, 0, seq, "PASSED", None) for seq in range(1, 1801))])
+    while journal.retain(keep_ns=1 << 60, keep_bytes=1):
+        pass
+    assert journal._db is not None
+    oldest = journal._db.execute("SELECT min(seq) FROM event WHERE stream = 'q'").fetchone()[0]
+    assert journal._db.execute("SELECT min(seq), count(*) FROM ledger").fetchone() == (oldest, 1800 - oldest + 1)
+    assert journal._db.execute("SELECT count(*) FROM hole").fetchone() == (0,)
+    assert list(verify(tmp_path / "journal.sqlite")) == []
+
+
+def test_what_is_given_back_is_bounded(journal: Journal) -> None:
+    for start in range(0, LARGEST_RETURNED + 2000, 1000):
+        journal.commit([core.Returned("plc", b"%d" % number, b"") for number in range(start, start + 1000)])
+    assert journal._db is not None
+    assert journal._db.execute("SELECT count(*) FROM returned").fetchone() == (LARGEST_RETURNED,)
+
+
+def test_two_bad_copies_are_kept(tmp_path: Path) -> None:
+    for start in range(4):
+        (tmp_path / "journal.sqlite").write_bytes(b"bad %d" % start)
+        Journal.open(tmp_path, utc_clock=lambda start=start: UTC_NS + start * 1_000_000_000).close(clean=False)  # type: ignore[misc]
+    assert sorted(path.read_bytes() for path in tmp_path.glob("journal.sqlite.bad-*")) == [b"bad 2", b"bad 3"]
 
 
 def test_a_newer_format_is_refused(tmp_path: Path, journal: Journal) -> None:
