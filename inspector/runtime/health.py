@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ STAGE_LIMITS_MS: Mapping[str, float] = {
 UNKNOWN_STAGE_LIMIT_MS = 2_000.0
 SAMPLE_ROWS, SAMPLE_COLUMNS = 32, 80
 BLACK, WHITE = 2, 253
+REMEMBERED = 4
 
 
 def stage_limits(travel_ms: float) -> dict[str, float]:
@@ -41,14 +43,14 @@ class PictureHealth:
     """Looks at a few thousand pixels of each picture of one camera, and remembers enough to see that it is frozen."""
 
     def __init__(self) -> None:
-        self._last: int | None = None
+        self._last: deque[int] = deque(maxlen=REMEMBERED)
         self._times = 1
 
     def look(self, stamp: Stamp, image: Image) -> tuple[float, tuple[Reason, str] | None]:
         """The picture's quality, 0 (shows nothing) to 1 (neither black nor white anywhere), and what is wrong with it.
 
-        A picture identical to the one before, noise and all, is that one again and says nothing of this part: the first repetition is
-        refused already. Only a source that names its parts (`uid`) may repeat itself.
+        A picture identical to one of the last few, noise and all, is that one again (stale buffers come round) and says nothing of this
+        part: the first repetition is refused already. Only a source that names its parts (`uid`) may repeat itself.
         """
         rows, columns = max(1, image.shape[0] // SAMPLE_ROWS), max(1, image.shape[1] // SAMPLE_COLUMNS)
         sample = image[rows // 2 :: rows, columns // 2 :: columns]
@@ -58,8 +60,8 @@ class PictureHealth:
             return 0.0, (Reason.IMAGE_QUALITY, "the picture is all " + ("black" if black else "white"))
         if stamp.uid is None:
             digest = hash(sample.tobytes())
-            self._times = self._times + 1 if digest == self._last else 1
-            self._last = digest
+            self._times = self._times + 1 if digest in self._last else 1
+            self._last.append(digest)
             if self._times > 1:
-                return quality, (Reason.IMAGE_QUALITY, f"the camera repeats the same picture, {self._times} times now")
+                return quality, (Reason.IMAGE_QUALITY, f"the camera shows what it has shown already, {self._times} times now")
         return quality, None

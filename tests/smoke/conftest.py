@@ -55,7 +55,7 @@ class Painted:
         if self.seq in self.settings.down_at:
             raise DeviceError(f"camera {self.name}: cable out")
         into[:4096] = self.settings.levels[(trigger.part_seq - 1) % len(self.settings.levels)]
-        into[:64] = trigger.part_seq % 200
+        into[:128] = trigger.part_seq % 200
         return Stamp(self.name, self.seq, trigger.at_ns, trigger.at_counts, (64, 64))
 
     def close(self):
