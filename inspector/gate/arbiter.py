@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from inspector.gate import protocol, session
-from inspector.gate.ledger import Closed, Counters, Late, Ledger, Line, Mismatch, Note, Vote
+from inspector.gate.ledger import Closed, Counters, Crowded, Late, Ledger, Line, Mismatch, Note, Vote
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.gate.session import Order, Refusal, Session
 from inspector.records import Decision, Reason, Verdict
@@ -582,6 +582,8 @@ class Arbiter:
                 self._alarm(
                     now_ns, "LATE_RESULT", "info", note.vote.text, lane=note.lane, part_seq=note.part_seq, flags=Flag.LATE, extra=body
                 )
+            elif isinstance(note, Crowded):
+                self._alarm(now_ns, "TRIGGER_MISMATCH", "warning", note.text, lane=note.lane)
             else:
                 self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", note.text, lane=note.lane)
                 self._purge(now_ns, note.lane, note.text)

@@ -79,6 +79,8 @@ class Part:
     deadline_ns: int
     votes: dict[str, Vote | None]
     bound: dict[str, int] = field(default_factory=dict)
+    shown_at: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    """By camera: counts and time of the exposure that was bound."""
     uid: str | None = None
     challenge: bool = False
 
@@ -101,6 +103,13 @@ class Late(NamedTuple):
     vote: Vote
 
 
+class Crowded(NamedTuple):
+    """Two triggers are so close that an exposure between them could show either part; the nearer one is taken to be it."""
+
+    lane: int
+    text: str
+
+
 class Mismatch(NamedTuple):
     """Triggers and exposures do not agree in a lane; what is on its belt now can no longer be trusted."""
 
@@ -108,7 +117,7 @@ class Mismatch(NamedTuple):
     text: str
 
 
-Note: TypeAlias = Closed | Late | Mismatch
+Note: TypeAlias = Closed | Late | Crowded | Mismatch
 """What can come of anything that happens."""
 
 
@@ -271,19 +280,31 @@ class Ledger:
                 for number in range(part_seq - min(missing, LARGEST_GAP), part_seq):
                     part = self._open(now_ns, lane, number, at_ns, None)
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
+        last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
         part.challenge = challenge
+        if last is not None and last.at_counts is not None and at_counts is not None:
+            apart = at_counts - last.at_counts
+            if 0 <= apart < 2 * self.line.window_counts:
+                text = f"triggers {last.part_seq} and {part_seq} are {apart} counts apart, the window is ± {self.line.window_counts} counts"
+                notes.append(Crowded(lane, text))
         if self._absent is not None:
             notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
             return notes
         overdue = self._close_if_overdue(now_ns, part)
         if overdue:
             return notes + overdue
+        for other in (*room.recent, *room.open.values()):
+            for camera, place in other.shown_at.items():
+                if other is not part and self._off(part, *place) < self._off(other, *place):
+                    text = f"exposure {other.bound[camera]} of {camera}, taken for part {other.part_seq}, lies nearer to part {part_seq}"
+                    return [*notes, Mismatch(lane, text), *self.distrust(lane, text)]
         for key in [key for key, entry in room.waiting.items() if self._nearest(room, entry.at_counts, entry.at_ns) is part]:
             entry = room.waiting.pop(key)
             if entry.camera in part.bound:
                 text = f"exposures {part.bound[entry.camera]} and {entry.seq} of {entry.camera} show the same part {part_seq}"
                 return [*notes, Mismatch(lane, text), *self.distrust(lane, text)]
+            part.shown_at[entry.camera] = entry.at_counts, entry.at_ns
             notes += self._bind(part, entry.camera, entry.seq, complete=entry.complete, uid=entry.uid)
             vote = room.early.pop(key, None)
             if vote is not None:
@@ -400,6 +421,7 @@ class Ledger:
         if camera in part.bound:
             text = f"exposures {part.bound[camera]} and {seq} of {camera} show the same part {part.part_seq}"
             return [*notes, Mismatch(number, text), *self.distrust(number, text)]
+        part.shown_at[camera] = at_counts, at_ns
         return notes + self._bind(part, camera, seq, complete=complete, uid=uid)
 
     def _part_of_exposure(
@@ -435,13 +457,16 @@ class Ledger:
         least = self.line.window_counts + 1
         for parts in (room.recent, room.open.values()):
             for part in parts:
-                if at_counts is not None and part.at_counts is not None:
-                    off = abs(part.at_counts - at_counts)
-                else:
-                    off = abs(part.at_ns - at_ns) * (self.line.window_counts + 1) // UNMATCHED_NS
+                off = self._off(part, at_counts, at_ns)
                 if off < least:
                     best, least = part, off
         return best
+
+    def _off(self, part: Part, at_counts: int | None, at_ns: int) -> int:
+        """How far a place is from a part's, in counts."""
+        if at_counts is not None and part.at_counts is not None:
+            return abs(part.at_counts - at_counts)
+        return abs(part.at_ns - at_ns) * (self.line.window_counts + 1) // UNMATCHED_NS
 
     def _bind(self, part: Part, camera: str, seq: int, *, complete: bool, uid: str | None) -> list[Note]:
         part.bound[camera] = seq

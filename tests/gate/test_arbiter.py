@@ -370,6 +370,33 @@ def test_the_deadline_holds_in_counts_too() -> None:
     assert verdicts(made.step(201 * MS, core.Position(511)) + made.step(202 * MS, core.Tick())) == [("REJECT_NOT_INSPECTED", 201)]
 
 
+@pytest.mark.parametrize("judged_first", [True, False])
+def test_an_exposure_of_the_next_part_does_not_clear_the_one_before(judged_first: bool) -> None:
+    made = running(count="conveyor")
+    judged = core.Judged("top", 2, "pass", 0, "", body())
+    made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000))  # its own exposure is lost
+    made.step(40 * MS, core.Seen("top", 2, 40 * MS, 1041, True, None))
+    out = made.step(41 * MS, judged) if judged_first else []
+    out += made.step(42 * MS, core.Triggered(2, 0, 42 * MS, 1040))
+    out += made.step(43 * MS, judged) + made.step(700 * MS, core.Tick())
+    assert "TRIGGER_MISMATCH" in codes(out)
+    purged = [(b["from_part"], b["to_part"]) for b in told(out, "PURGE")]
+    assert (("1", "1") in purged) is judged_first
+    assert verdicts(out)[-1] == ("REJECT_NOT_INSPECTED", 210)
+    assert judged_first or ("PASS", 0) not in verdicts(out)
+
+
+def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
+    made = running(count="conveyor")
+    out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))
+    assert codes(out) == ["TRIGGER_MISMATCH"]
+    for seq, counts in ((1, 1002), (2, 1043)):
+        out += made.step((2 + seq) * MS, core.Seen("top", seq, seq * MS, counts, True, None))
+        out += made.step((3 + seq) * MS, core.Judged("top", seq, "pass", 0, "", body()))
+    assert verdicts(out) == [("PASS", 0)] * 2
+    assert "TRIGGER_MISMATCH" not in codes(made.step(200 * MS, core.Triggered(3, 0, 200 * MS, 1200)))
+
+
 def test_a_count_that_stays_off_is_a_mismatch() -> None:
     made = running()
     say(made, 10, "HB", {"plc_count": {"0": 100}})
