@@ -702,6 +702,7 @@ class Arbiter:
         }
         for identity, gateway in self.sessions.items():
             if lane in gateway.hello.lanes:
+                gateway.purge(lane, min(numbers), max(numbers))
                 self._out.append(Send(identity, protocol.command("PURGE", body)))
         self._alarm(now_ns, "PURGE", "critical", text, lane=lane, extra={"from_part": body["from_part"], "to_part": body["to_part"]})
 

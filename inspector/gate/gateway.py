@@ -6,7 +6,7 @@ seq, flags, ttl; what fails is no message and counts once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -17,6 +17,7 @@ from inspector.records import Verdict
 
 HELLO_AGAIN_NS: Final = 200_000_000
 _REMEMBERED: Final = 8192
+_PURGES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class Gateway:
     session: int = 0
     state: str = ""
     plc_count: dict[int, int] = field(default_factory=dict)
+    purges: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_PURGES))
+    """(lane, first, last) of the parts that were taken back, for slots that are made only afterwards."""
     _permit_ns: int | None = None
     _heard_ns: int = 0
     _next_hb_ns: int = 0
@@ -106,7 +109,8 @@ class Gateway:
         """The slot of a part that has been triggered (or of which the daemon has told): REJECT unless a PASS has come for it."""
         slot = self.slots.get((lane, part_seq))
         if slot is None:
-            slot = self.slots[lane, part_seq] = Slot(lane, part_seq)
+            purged = any(at == lane and first <= part_seq <= last for at, first, last in self.purges)
+            slot = self.slots[lane, part_seq] = Slot(lane, part_seq, purged=purged)
             while len(self.slots) > _REMEMBERED:
                 self.slots.popitem(last=False)
         return slot
@@ -234,6 +238,7 @@ class Gateway:
             self.lose()
             if epoch != self.epoch:
                 self.slots = OrderedDict()  # numbers begin anew; who holds a slot of before keeps it
+                self.purges.clear()
                 self._seq = 0
             self.epoch = epoch
             self.session = protocol.u64(body, "session")
@@ -248,8 +253,12 @@ class Gateway:
                 self._next_hello_ns = now_ns + HELLO_AGAIN_NS // 10
         elif name == "PURGE":
             first, last = protocol.u64(body, "from_part"), protocol.u64(body, "to_part")
+            lane = body.get("lane")
+            if type(lane) is not int:
+                raise Refused("field", f"lane: {str(lane)[:40]!r}")
+            self.purges.append((lane, first, last))
             for slot in self.slots.values():
-                if slot.lane == body.get("lane") and first <= slot.part_seq <= last:
+                if slot.lane == lane and first <= slot.part_seq <= last:
                     slot.passes, slot.purged = False, True
         elif name != "PONG":
             raise Refused("command", f"{name[:20]!r}")

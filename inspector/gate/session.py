@@ -107,6 +107,8 @@ class Order:
     payload: bytes
     sent_ns: int = 0
     overdue: bool = False
+    purged: bool = False
+    """Taken back: it still goes out, so that no number is missing, but nobody may act on it."""
 
 
 @dataclass(slots=True)
@@ -160,6 +162,13 @@ class Session:
         self.queue.append(order)
         return self._flow(now_ns)
 
+    def purge(self, lane: int, first: int, last: int) -> None:
+        """Nobody may act any more on a verdict for these parts, whether it waits for credit or is sent again."""
+        for orders in (self.queue, self.sent):
+            for order in orders:
+                if order.lane == lane and first <= order.part_seq <= last:
+                    order.purged = True
+
     def acknowledge(self, now_ns: int, upto: int) -> list[Frames]:
         """Everything to `upto` has arrived; raises `Refused` (field) for a number that was never sent."""
         if upto > self.last_sent:
@@ -212,7 +221,7 @@ class Session:
 
     @staticmethod
     def _frames(order: Order, now_ns: int, add: Flag) -> Frames:
-        ttl_us = max(0, (order.deadline_ns - now_ns) // 1000)
+        ttl_us = 0 if order.purged else max(0, (order.deadline_ns - now_ns) // 1000)
         if not add and ttl_us.to_bytes(4, "big") == order.head[48:52]:
             return [b"VERDICT", order.head, order.payload]
         return [b"VERDICT", protocol.copy_of(order.head, order.payload, add=int(add), ttl_us=ttl_us), order.payload]

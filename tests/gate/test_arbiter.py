@@ -480,6 +480,36 @@ def test_a_purge_only_ever_rejects() -> None:
     assert not plc.expect(0, 1).passes
 
 
+def test_a_purged_verdict_is_no_order_any_more_whether_it_waits_or_is_sent_again() -> None:
+    made = running(count="conveyor")
+    say(made, 0, "CREDIT", {"n": 1})
+    for seq in (1, 2):
+        made.step(200 * seq * MS, core.Triggered(seq, 0, 200 * seq * MS, 200 * seq))
+        made.step(200 * seq * MS, core.Seen("top", seq, 200 * seq * MS, 200 * seq, True, None))
+        assert verdicts(made.step(200 * seq * MS, core.Judged("top", seq, "pass", 0, "", body()))) == [("PASS", 0)]
+        say(made, 200 * seq, "HB", {})
+    made.step(401 * MS, core.Position(400))
+    out = made.step(402 * MS, core.Position(100))
+    assert [(b["from_part"], b["to_part"]) for b in told(out, "PURGE")] == [("1", "2")]
+    out = made.step(450 * MS, core.Tick()) + say(made, 451, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"})
+    copies = [protocol.parse(o.frames[1], o.frames[2]) for o in out if isinstance(o, Send) and o.frames[0] == b"VERDICT"]
+    assert [(c.seq, c.verdict, c.ttl_us) for c in copies] == [(1, Verdict.PASS, 0), (2, Verdict.PASS, 0)]
+
+
+def test_a_slot_made_after_its_purge_never_passes() -> None:
+    gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
+    for frames in plc.tick(0):
+        for o in gate.step(0, core.Received(b"g", "", frames)):
+            if isinstance(o, Send):
+                plc.receive(0, o.frames)
+    plc.receive(5 * MS, protocol.command("PURGE", {"lane": 0, "from_part": "1", "to_part": "1", "reason": 402}))
+    for o in expose(gate, 1, 10) + expose(gate, 2, 20):
+        if isinstance(o, Send):
+            plc.receive(15 * MS, o.frames)
+    assert not plc.expect(0, 1).passes
+    assert plc.expect(0, 2).passes
+
+
 # --- the account -------------------------------------------------------------------------------------------------------
 
 
