@@ -1,8 +1,9 @@
 """Defects of the surface: a network marks them on the template's raster, inside the drawing's zones, and their area is measured.
 
 The picture is cut into tiles where zones are, each tile goes through the network, the answers are stitched, and what touches is one
-defect. A defect counts when its highest score reaches its class's threshold and its area `least_mm2`. A second network, the classifier,
-may look at each defect once more: it names the class, or says that it is none.
+defect, named by the class that most of it says. Where another class has a fair share of it, that share is a defect of its own too: two
+that touch are judged by the limits of both. A defect counts when its highest score reaches its class's threshold and its area `least_mm2`.
+A second network, the classifier, may look at each defect once more: it names the class, or says that it is none, where it sees all of it.
 
 Findings: for each class one with the whole area of its defects (0.0 on a clean part), and the largest of them as evidence; then one for
 each further defect, all against the class's limit.
@@ -17,7 +18,7 @@ each further defect, all against the class's limit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ NEEDS_RASTER = True
 GOOD = "good"
 MOST_DEFECTS = 8
 """Further defects of a class that get findings of their own; the area counts all."""
+LEAST_SHARE_RATIO = 0.2
+"""From this share of what touches a second class is one; below it is the fringe where a network wavers between two names."""
 
 
 class Settings(Strict):
@@ -62,13 +65,17 @@ class Settings(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What touches, on the raster: its class, highest score, pixels and box (x, y, w, h); `at_px` (x, y) is where the score is highest."""
+    """What touches, on the raster: its class, highest score, pixels and box (x, y, w, h); `at_px` (x, y) is where the score is highest.
+
+    `others` are the shares of it that other classes have.
+    """
 
     class_name: str
     score: float
     area_px: int
     box_px: tuple[int, int, int, int]
     at_px: tuple[int, int]
+    others: tuple[Defect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,19 @@ class Surface:
         grid = grid_of(judged, self.model.card) if self.grid is None else self.grid
         class_map, score_map = run(image, self.model, grid)
         class_map[~judged] = 0
-        found = defects(class_map, score_map, self.model.card.classes)
-        found = [d for d in found if d.score >= self._threshold(d.class_name) and d.area_px * self.mm_per_px**2 >= self.settings.least_mm2]
-        if self.classifier is not None:
-            found = [named for d in found if (named := self._name(d, view.image, self.classifier)) is not None]
+        found = []
+        for whole in defects(class_map, score_map, self.model.card.classes):
+            first, *others = (self._named(d, view.image) for d in (whole, *whole.others))
+            found += [d for d in (first, *others) if d is not None and (d is first or first is None or d.class_name != first.class_name)]
         return tuple(
             finding for name in self._classes() for finding in self._findings(name, [d for d in found if d.class_name == name], view)
         )
+
+    def _named(self, defect: Defect, image: Image) -> Defect | None:
+        """The defect as it is to be called; None where it does not count."""
+        if defect.score < self._threshold(defect.class_name) or defect.area_px * self.mm_per_px**2 < self.settings.least_mm2:
+            return None
+        return defect if self.classifier is None else self._name(defect, image, self.classifier)
 
     def _threshold(self, class_name: str) -> float:
         return self.model.card.threshold(class_name) if self.settings.threshold is None else self.settings.threshold
@@ -117,17 +130,24 @@ class Surface:
         return self.model.card.classes + more
 
     def _name(self, defect: Defect, image: Image, classifier: networks.Model) -> Defect | None:
-        """The defect as the classifier calls it; None where that says good. Unsure, it leaves the first network's name."""
+        """The defect as the classifier calls it; None where that says good. Unsure, it leaves the first network's name.
+
+        It looks at where the score is highest, moved so that it sees the whole defect; one that is too large for that is never good.
+        """
         card = classifier.card
-        patch = tiles.crop(
-            as_channels(image, card.input.channels), (defect.at_px[1], defect.at_px[0]), (card.input.height, card.input.width)
-        )
+        size = (card.input.height, card.input.width)
+        (x, y, w, h), (column, row) = defect.box_px, defect.at_px
+        whole = w <= size[1] and h <= size[0]
+        if whole:
+            row = min(max(row, y + h - size[0] + size[0] // 2), y + size[0] // 2)
+            column = min(max(column, x + w - size[1] + size[1] // 2), x + size[1] // 2)
+        patch = tiles.crop(as_channels(image, card.input.channels), (row, column), size)
         scores = classifier.run(np.ascontiguousarray(patch).reshape(1, card.input.height, card.input.width, card.input.channels))[0][0]
         best = int(scores.argmax())
         if not np.isfinite(scores).all() or scores[best] < self.settings.classifier_least_score:
             return defect
         if card.classes[best] == GOOD:
-            return None
+            return None if whole else defect
         return Defect(card.classes[best], defect.score, defect.area_px, defect.box_px, defect.at_px)
 
     def _findings(self, class_name: str, found: list[Defect], view: View) -> list[Finding]:
@@ -205,10 +225,19 @@ def defects(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], classes:
     for label in range(1, count):
         x, y, w, h, area = (int(v) for v in stats[label])
         mine = labels[y : y + h, x : x + w] == label
-        scores = np.where(mine, score_map[y : y + h, x : x + w], 0).astype(np.int64)
-        votes = np.bincount(class_map[y : y + h, x : x + w][mine], weights=scores[mine] + 1, minlength=len(classes) + 1)
-        row, column = np.unravel_index(int(scores.argmax()), scores.shape)
-        found.append(
-            Defect(classes[int(votes[1:].argmax())], float(scores.max()) / 255.0, area, (x, y, w, h), (x + int(column), y + int(row)))
-        )
+        said, scores = class_map[y : y + h, x : x + w], score_map[y : y + h, x : x + w]
+        votes = np.bincount(said[mine], weights=scores[mine] + 1.0, minlength=len(classes) + 1)
+        best = int(votes[1:].argmax()) + 1
+        shares = {k: mine & (said == k) for k in range(1, len(classes) + 1) if k != best and votes[k]}
+        others = [_defect(classes[k - 1], share, scores, (x, y)) for k, share in shares.items() if share.sum() >= LEAST_SHARE_RATIO * area]
+        found.append(replace(_defect(classes[best - 1], mine, scores, (x, y)), others=tuple(others)))
     return found
+
+
+def _defect(class_name: str, mine: NDArray[np.bool_], score_map: NDArray[np.uint8], at_px: tuple[int, int]) -> Defect:
+    """The pixels `mine` (H, W) of a part of the map that begins at `at_px` (x, y), with their scores, as one defect."""
+    rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+    box = (at_px[0] + int(columns[0]), at_px[1] + int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
+    scores = np.where(mine, score_map, 0)
+    row, column = np.unravel_index(int(scores.argmax()), scores.shape)
+    return Defect(class_name, float(scores.max()) / 255.0, int(mine.sum()), box, (at_px[0] + int(column), at_px[1] + int(row)))

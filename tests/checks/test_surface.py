@@ -102,15 +102,41 @@ def test_so_near_an_edge_nothing_is_judged(tmp_path: Path) -> None:
 def test_the_classifier_has_the_last_word(tmp_path: Path) -> None:
     part = template()
     image = grey()
-    image[40:60, 40:60] = 250
+    image[40:52, 40:52] = 250
     model = nets.segmenter(tmp_path)
     for classes, expected in (
-        (("good", "burn"), {"scratch": 0.0, "stain": 0.0, "burn": 100.0}),
+        (("good", "burn"), {"scratch": 0.0, "stain": 0.0, "burn": 36.0}),
         (("burn", "good"), {"scratch": 0.0, "stain": 0.0, "burn": 0.0}),
     ):
         settings = surface.Settings(model=model, classifier=nets.classifier(tmp_path, classes))
         findings = surface.build(settings, "surface", plan(part))([view(image, part)])[0]
         assert {f.feature: f.value for f in findings} == expected
+
+
+def test_the_classifier_cannot_dismiss_what_it_does_not_see_whole(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[40:42, 40:57] = 250  # one px longer than the classifier sees
+    settings = surface.Settings(model=nets.segmenter(tmp_path), classifier=nets.classifier(tmp_path, ("burn", "good")))
+    image[30:60, 30:70] = np.maximum(image[30:60, 30:70], 199)  # bright all around, and no defect
+    findings = surface.build(settings, "surface", plan(part))([view(image, part)])[0]
+    assert {f.feature: f.value for f in findings} == {"scratch": 8.5, "stain": 0.0, "burn": 0.0}
+    image[40:42, 56] = 199
+    assert all(f.ok for f in surface.build(settings, "surface", plan(part))([view(image, part)])[0])
+
+
+def test_two_defects_that_touch_are_judged_by_the_limits_of_both(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[40:44, 40:44] = 250  # 4 mm² of a scratch
+    image[40:44, 44:50] = 5  # 6 mm² of a stain beside it
+    settings = surface.Settings(model=nets.segmenter(tmp_path), limits_mm2={"scratch": 3.0, "stain": 12.0})
+    scratch, stain = surface.build(settings, "surface", plan(part))([view(image, part)])[0]
+    assert (stain.value, stain.ok, scratch.value, scratch.ok) == (10.0, True, 4.0, False)
+    assert scratch.evidence is not None
+    assert scratch.evidence.bbox_px == (230.0, 250.0, 4.0, 4.0)
+    image[40:44, 40:43] = 128  # what is left of it is a fringe
+    assert all(f.ok for f in surface.build(settings, "surface", plan(part))([view(image, part)])[0])
 
 
 def test_without_a_template_the_whole_picture_is_judged(tmp_path: Path) -> None:
