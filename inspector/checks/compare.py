@@ -5,7 +5,8 @@ is still there after an opening of `open_px` (which takes away the seams of edge
 nearer than `join_px` are one. Picture and reference must lie on each other already: by the camera, or on the template's raster.
 
 Findings: without a model one of the feature "difference", with a model one for each class, each with the whole area in px of the picture
-(0 where there is none) against its limit; then one for each further difference.
+(0 where there is none) against its limit; then one for each further difference. A picture of which more than `most_ratio` differs, or in
+more places than are looked at, is not of the same thing: that is a finding of its own (`picture`, `places`).
 
     compare:
       kind: compare
@@ -51,6 +52,7 @@ class Settings(Strict):
     join_px: int = Field(default=9, ge=0, le=127)
     least_px: int = Field(default=9, ge=1)
     limit_px: float = Field(default=0.0, ge=0)
+    most_ratio: float = Field(default=0.25, gt=0, le=1)
     limits_px: dict[str, float] = Field(default_factory=dict)
     model: Path | None = None
     keep: int = Field(default=64, ge=1)
@@ -90,11 +92,18 @@ class Compare:
         reference = self._reference(view.frame.stamp.uid, image.shape)
         s = self.settings
         opened = differing(image, reference, s.threshold_grey, s.open_px)
+        places = peaks(opened)
         if self.model is None:
             found, classes = groups(opened, s.join_px, s.least_px), [DIFFERENCE]
         else:
-            found, classes = judged(self.model, image, reference, opened), self.model.card.classes[1:]
-        return tuple(finding for c in classes for finding in self._findings(c, [d for d in found if d.class_name == c]))
+            found, classes = judged(self.model, image, reference, opened, places=places), self.model.card.classes[1:]
+        findings = [finding for c in classes for finding in self._findings(c, [d for d in found if d.class_name == c])]
+        # What no look at one place after the other can say: too much differs, or in too many places.
+        if (ratio := float(opened.mean())) > s.most_ratio:
+            findings.append(Finding(self.name, "picture", ratio, None, s.most_ratio, "ratio"))
+        if len(places) >= MOST_CANDIDATES:
+            findings.append(Finding(self.name, "places", float(len(places)), None, float(MOST_CANDIDATES - 1), "count"))
+        return tuple(findings)
 
     def _reference(self, uid: str | None, shape: tuple[int, ...]) -> Image:
         """The reference (H, W) of the part; the last ones read are kept."""
@@ -177,16 +186,22 @@ def peaks(opened: NDArray[np.uint8], window_px: int = 15, apart_px: int = 21) ->
 
 
 def judged(
-    model: networks.Model, image: Image, reference: Image, opened: NDArray[np.uint8], *, least_score: float | None = None
+    model: networks.Model,
+    image: Image,
+    reference: Image,
+    opened: NDArray[np.uint8],
+    *,
+    least_score: float | None = None,
+    places: Sequence[tuple[int, int]] | None = None,
 ) -> list[Difference]:
     """What the network says of each candidate: class, score, box; overlapping answers of one class are one, the surest.
 
-    `least_score` replaces the card's thresholds (to measure a model at every threshold).
+    `least_score` replaces the card's thresholds (to measure a model at every threshold); `places` are the candidates, None: the `peaks`.
     """
     card = model.card
     size = (card.input.height, card.input.width)
     both, found = np.dstack([image, reference]), []
-    for row, column in peaks(opened):
+    for row, column in peaks(opened) if places is None else places:
         scores, boxes = model.run(np.ascontiguousarray(tiles.crop(both, (row, column), size))[None])
         k = int(scores[0, 1:].argmax()) + 1
         score = float(scores[0, k])

@@ -77,6 +77,18 @@ def test_a_network_names_what_differs(references: Path) -> None:
     assert all(f.value == 0.0 for f in compare.build(settings, "pcb", PLAN)([view(board())])[0])
 
 
+def test_another_picture_is_never_good_whatever_the_network_says(references: Path) -> None:
+    cv2.imwrite(str(references / "8_temp.png"), np.zeros((400, 400), np.uint8))
+    settings = compare.Settings(references=references, name="{uid}_temp.png", model=nets.comparer(references), limit_px=1e9)
+    check = compare.build(settings, "pcb", PLAN)
+    other, speckled = np.full((400, 400), 255, np.uint8), np.zeros((400, 400), np.uint8)
+    for row in range(5, 400, 24):
+        for column in range(5, 400, 24):
+            speckled[row : row + 4, column : column + 4] = 255
+    assert [(f.feature, f.value, f.high) for f in check([view(other, "8")])[0] if not f.ok] == [("picture", 1.0, 0.25)]
+    assert [(f.feature, f.value, f.high) for f in check([view(speckled, "8")])[0] if not f.ok] == [("places", 256.0, 255.0)]
+
+
 def test_one_reference_for_all(references: Path) -> None:
     check = compare.build(compare.Settings(references=references, name="7_temp.png"), "pcb", PLAN)
     assert check([view(board(), None)])[0][0].ok
