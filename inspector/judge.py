@@ -20,16 +20,19 @@ from inspector.records import (
     Decision,
     Finding,
     Frame,
+    Image,
     Inspection,
     Plan,
     Pose,
     Reason,
     Recipe,
+    Template,
     View,
 )
 
 LOCATE = "locate"
 LONGEST_TEXT_BYTES = 200
+BORDER_PX = 1.0
 
 
 class _Case:
@@ -115,9 +118,21 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     case.pose = found[0].pose
     image = frame.image
     if plan.raster and plan.template is not None:
+        case.findings.append(Finding(LOCATE, "in_view", _in_view(plan.template, found[0].pose, image), 1.0, None, "ratio"))
         image = raster.rectify(frame.image, found[0].pose, plan.template)
         case.spent_ns["view"] = now_ns() - located_ns
     return View(frame, found[0].pose, plan.template, image, found[0].gauged)
+
+
+def _in_view(template: Template, pose: Pose, image: Image) -> float:
+    """The share of the outline that lies in the picture: beyond its border the raster repeats the last pixel, which shows no defect.
+
+    A polygon lies in a rectangle when its corners do. `BORDER_PX` beyond the border is the pose's own error.
+    """
+    outline = [point for contour in template.contours if contour.kind == "outer" for point in contour.points_mm]
+    high = image.shape[1] - 1 + BORDER_PX, image.shape[0] - 1 + BORDER_PX
+    inside = [-BORDER_PX <= u <= high[0] and -BORDER_PX <= v <= high[1] for u, v in raster.to_picture(outline, pose)] if outline else [True]
+    return float(sum(inside)) / len(inside)
 
 
 def _ask(name: str, check: Check, cases: list[_Case]) -> None:

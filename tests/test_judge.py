@@ -6,14 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.judge import decide, judge
-from inspector.records import Check, Decision, Evidence, Finding, Frame, Plan, Pose, Reason, Recipe, Stamp, View
+from inspector.records import Check, Contour, Decision, Evidence, Finding, Frame, Plan, Pose, Reason, Recipe, Stamp, Template, View
 
 REASONS = ("locate", "outline", "surface")
 limits = st.none() | st.floats(allow_nan=False)
@@ -80,6 +82,20 @@ def test_a_part_that_is_not_there_fails_and_is_not_checked() -> None:
     (seen,) = judge([frame(1, 20)], recipe(("surface", never), locator=Locator()), lambda: 0)
     assert (seen.decision, seen.reason, seen.pose) == (Decision.FAIL, 100, None)
     assert seen.findings == (Finding("locate", "part", 0.0, 0.5, None, "ratio"),)
+
+
+@pytest.mark.parametrize(("x_px", "share"), [(200.0, 1.0), (90.0, 0.75), (-500.0, 0.0)])
+def test_a_part_that_leaves_the_picture_is_not_judged_good_by_its_border(x_px: float, share: float) -> None:
+    corners = np.array([[-40.0, -30.0], [40.0, -30.0], [40.0, 30.0], [-30.0, 20.0]])
+    outer = Contour("outer", "outer", "0", corners, True, -0.1, 0.1)
+    part = Template("plate", "d", 1.0, (-50.0, 40.0), (outer,), np.full((80, 100), -5.0, np.float32), np.ones((80, 100), np.uint8))
+    pose = Pose(x_px, 100.0, 0.0, 2.4, 1.0, 0.0)
+    locator = SimpleNamespace(find=lambda image, max_parts: (Located(pose),))
+    image = np.full((200, 400), 100, np.uint8)
+    of = Recipe("d", {"c": Plan("c", part, locator, None, (("surface", brightness),), True)}, (), REASONS)
+    (seen,) = judge([Frame(Stamp("c", 1, 0, None, image.shape), image)], of, lambda: 0)
+    assert seen.findings[1] == Finding("locate", "in_view", share, 1.0, None, "ratio")
+    assert (seen.decision, seen.reason) == ((Decision.PASS, 0) if share == 1.0 else (Decision.FAIL, 100))
 
 
 def test_trouble_of_one_frame_is_its_own() -> None:
