@@ -13,6 +13,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,8 +101,11 @@ class Archive:
     def step(self, timeout_s: float = 0.2) -> None:
         """Write one picture, or wait a little for one. A disk that refuses is `trouble` and a dropped picture, never an error."""
         if not self._known:
-            self._take_stock()
             self._known = True
+            try:
+                self._take_stock()
+            except OSError as error:
+                self.trouble = f"pictures of earlier runs are not counted: {error}"
         with self._bell:
             if not self._queue and not self._bell.wait(timeout_s):
                 return
@@ -114,7 +118,7 @@ class Archive:
             self.counts.written += 1
             self.trouble = ""
             self._stay_within_budget()
-        except OSError as error:
+        except (OSError, cv2.error) as error:
             self.counts.dropped += 1
             self.trouble = f"picture not kept: {error}"
 
@@ -170,5 +174,12 @@ def _pictures(folder: Path) -> Iterator[tuple[Path, int]]:
         if path.suffix == ".part":
             path.unlink(missing_ok=True)
         elif path.suffix == ".png" and _REFERENCE.fullmatch(path.stem):
-            record = path.with_suffix(".json")
-            yield path, path.stat().st_size + (record.stat().st_size if record.exists() else 0)
+            with suppress(FileNotFoundError):  # gone meanwhile, or a link to nowhere
+                yield path, path.stat().st_size + _size(path.with_suffix(".json"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -80,6 +80,38 @@ def test_a_disk_that_refuses_costs_pictures_only(tmp_path: Path, monkeypatch: py
     assert "64 MiB left" in kept.trouble
 
 
+def test_what_is_gone_from_the_folder_or_was_never_there_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (first, second, third) = archived(tmp_path, [Decision.FAIL] * 3)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    day = tmp_path / first[:8]
+    (day / f"{first}.png").unlink()
+    (day / f"{first}.png").symlink_to(tmp_path / "nowhere")
+    (day / f"{second}.json").unlink()
+    kept, _ = archived(tmp_path, [Decision.FAIL])
+    assert kept.counts.written == 1
+    sizes = [(day / name).stat().st_size for name in (f"{second}.png", f"{third}.png", f"{third}.json")]
+    assert kept.kept_bytes >= sum(sizes)
+
+    def unreadable(*_: object) -> list[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", unreadable)
+    kept = Archive(Settings(), tmp_path, utc_ns=lambda: DAY_NS)
+    kept.step(0)
+    assert "Permission denied" in kept.trouble
+
+
+def test_a_picture_that_cannot_be_encoded_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> object:
+        raise cv2.error("no memory")
+
+    monkeypatch.setattr(cv2, "imencode", refuses)
+    kept, _ = archived(tmp_path, [Decision.FAIL])
+    assert (kept.counts.dropped, kept.counts.written) == (1, 0)
+
+
 def test_a_full_queue_is_said_before_the_event_names_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MOST_QUEUED_BYTES", 300_000)
     kept = Archive(Settings(), tmp_path, utc_ns=lambda: DAY_NS)
