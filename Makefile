@@ -6,7 +6,10 @@ LOCKS := deploy/requirements
 SECONDS ?=
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: run test test-slow lint bench lock package clean
+SEEDS ?= 300
+FIRST ?= 1
+
+.PHONY: run test test-slow test-faults sim lint bench lock package clean
 .DELETE_ON_ERROR:
 
 # One virtual environment; a stamp for each set of locked dependencies. The locks are complete, hence --no-deps.
@@ -30,6 +33,13 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# What real processes do under real faults (INSPECTOR_FAULT_RUNS: kills of the gate), and the gate's core in simulated time.
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults
+
+sim: $(VENV)/.dev
+	$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
