@@ -32,6 +32,7 @@ LARGEST_DEFECTS: Final = 32
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
 _REMEMBERED: Final = 4096
+_UNCONFIRMED: Final = "UNCONFIRMED"
 
 
 class State(Enum):
@@ -366,7 +367,9 @@ class Arbiter:
         self._recent_rejects: list[bool] = []
         self._blind: dict[str, int] = {}
         self._challenged_ns: int | None = None
-        self._began = False
+        self._began = self._attached = self._closed = False
+        self._faulty: dict[int, str] = {}
+        """By lane: what withholds the permit until TEST_OK whoever has the session (BIN_FULL, AIR_LOW, REJECT_PASSED), or until an ACK."""
         self._waits: set[Any] = set()
         self._handlers: dict[type, Any] = {
             Tick: self._on_tick, Attached: self._on_attached, Reloaded: self._on_reloaded, Detached: self._on_detached,
@@ -382,6 +385,8 @@ class Arbiter:
 
     def step(self, now_ns: int, item: Input) -> list[Output]:
         """What comes of `item` at this moment: what is to be sent stands before what is to be kept."""
+        if self._closed:
+            return []  # after the epoch's last event there is no other
         self._notes(now_ns, self.ledger.close_due(now_ns, self._position))
         self._handlers[type(item)](now_ns, item)
         self._sessions(now_ns)
@@ -444,9 +449,12 @@ class Arbiter:
         self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in item.models)
         if self.state in (State.DRAINING, State.STOPPED):
             return
+        again, self._attached = self._attached, True
+        if again:
+            self._rebase(now_ns, self.ledger.lanes(), "vision was gone: parts that nobody saw have no number")
         self.ledger.present()
         self._blind.clear()
-        for name in [name for name in self._holds if name.startswith("camera:")]:
+        for name in [name for name in self._holds if name.startswith(("camera:", "blind:"))]:
             self._release(now_ns, name)
         self._become(now_ns, State.RUN if self._began else State.READY)
 
@@ -490,6 +498,7 @@ class Arbiter:
             self._out.append(Send(identity, protocol.command("BYE", {"text": "the daemon stops"})))
         self.sessions.clear()
         self._permits.clear()
+        self._closed = True
 
     def _on_seen(self, now_ns: int, item: Seen) -> None:
         camera, seq, at_ns, at_counts, complete, uid = item
@@ -521,11 +530,34 @@ class Arbiter:
     def _on_camera(self, now_ns: int, item: CameraState) -> None:
         if item.camera not in self.settings.line.cameras:
             return
+        back = item.up and item.camera in self.ledger.down()
         self.ledger.camera(item.camera, up=item.up, text=item.text)
         if item.up:
+            if back:
+                self._rebase(
+                    now_ns, (self.settings.line.cameras[item.camera],), f"{item.camera} was down: parts that it missed have no number"
+                )
+            self._see_again(now_ns, item.camera)
             self._release(now_ns, f"camera:{item.camera}")
         else:
             self._hold(now_ns, f"camera:{item.camera}", item.text, "CAMERA_DOWN")
+
+    def _see_again(self, now_ns: int, camera: str) -> None:
+        """What was wrong with the pictures may be mended: the next ones must show it, and on a line that stands none would come."""
+        self._blind.pop(camera, None)
+        self._release(now_ns, f"blind:{camera}")
+
+    def _rebase(self, now_ns: int, lanes: Sequence[int], text: str) -> None:
+        """Where exposures make the parts, those that were never made shift every number after them: gateways must count from a new base."""
+        if self.settings.line.count != "frames":
+            return
+        for lane in lanes:
+            self._notes(now_ns, self.ledger.distrust(lane, text))
+            self._purge(now_ns, lane, text)
+        for identity, gateway in list(self.sessions.items()):
+            if not set(lanes).isdisjoint(gateway.hello.lanes):
+                self._out.append(Send(identity, protocol.command("BYE", {"text": _cut(text, 200)})))
+                self._close(now_ns, identity)
 
     # -- belt
 
@@ -777,6 +809,9 @@ class Arbiter:
     def _close(self, now_ns: int, identity: bytes) -> None:
         gateway = self.sessions.pop(identity)
         self._permits.pop(identity, None)
+        if gateway.unconfirmed:
+            for lane in gateway.hello.lanes:
+                self._faulty.setdefault(lane, _UNCONFIRMED)
         undelivered = [o for o in (*gateway.sent, *gateway.queue) if not o.overdue and o.deadline_ns > now_ns]
         if undelivered:
             self._unconfirmed(now_ns, gateway, undelivered)
@@ -819,6 +854,8 @@ class Arbiter:
             item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"]
         )
         self.sessions[item.identity] = new
+        for camera in [camera for camera, lane in line.cameras.items() if lane in said.lanes and f"blind:{camera}" in self._holds]:
+            self._see_again(now_ns, camera)
         self._rollback(now_ns, said)
         welcome = {
             "epoch": self._epoch_text,
@@ -869,6 +906,8 @@ class Arbiter:
         self._out += [Send(item.identity, frames) for frames in gateway.acknowledge(now_ns, upto)]
         gateway.heard_ns = now_ns
         if gateway.acked > before:
+            for lane in [lane for lane in gateway.hello.lanes if self._faulty.get(lane) == _UNCONFIRMED]:
+                del self._faulty[lane]
             self._out.append(Acked(gateway.hello.client, gateway.acked))
 
     def _cmd_exec(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
@@ -877,11 +916,12 @@ class Arbiter:
         if not isinstance(outcome, str) or outcome not in OUTCOMES:
             raise Refused("field", f"outcome: {str(outcome)[:40]!r}; one of {sorted(OUTCOMES)} is allowed")
         if outcome in ("BIN_FULL", "AIR_LOW"):
-            gateway.faulty = outcome
+            self._faulty.update(dict.fromkeys(gateway.hello.lanes, outcome))
             self._alarm(now_ns, outcome, "critical", f"{gateway.hello.client} says so")
             return
         if outcome == "TEST_OK":
-            gateway.faulty = ""
+            for lane in gateway.hello.lanes:
+                self._faulty.pop(lane, None)
             return
         if body.get("epoch") != self._epoch_text:
             raise Refused("epoch", "EXEC of another epoch")
@@ -895,7 +935,7 @@ class Arbiter:
         self._waits.discard(done.seq)
         self._out.append(Executed(done.seq, done.lane, done.part_seq, outcome, encoder))
         if outcome == "PASSED" and done.verdict is not Verdict.PASS:
-            gateway.faulty = "REJECT_PASSED"
+            self._faulty[done.lane] = "REJECT_PASSED"
             text = f"part {done.part_seq} of lane {done.lane} was to be rejected and passed"
             self._alarm(now_ns, "REJECT_PASSED", "critical", text, lane=done.lane, part_seq=done.part_seq)
         elif outcome == "EJECTED_UNCONFIRMED":
@@ -921,7 +961,7 @@ class Arbiter:
 
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
-        counts = body.get("plc_count")
+        counts = None if gateway.miscounted else body.get("plc_count")
         if type(counts) is int:
             counts = {str(gateway.hello.lanes[0]): counts}
         if counts is None:
@@ -942,8 +982,7 @@ class Arbiter:
         elif gateway.count_off_since_ns is None:
             gateway.count_off_since_ns = now_ns
         elif now_ns - gateway.count_off_since_ns > COUNT_LIMIT_NS:
-            gateway.count_off_since_ns = None
-            gateway.counted_from.clear()
+            gateway.miscounted = True  # whose count is right nobody knows: no permit until a new HELLO gives a new base
             for lane in gateway.hello.lanes:
                 self._notes(now_ns, [Mismatch(lane, "; ".join(off)), *self.ledger.distrust(lane, "; ".join(off))])
 
@@ -1047,7 +1086,13 @@ class Arbiter:
     def _heartbeats(self, now_ns: int, *, at_once: bool = False) -> None:
         common = not self._holds
         for identity, gateway in self.sessions.items():
-            permit = common and gateway.fresh(now_ns) and not gateway.faulty and not gateway.unconfirmed
+            permit = (
+                common
+                and gateway.fresh(now_ns)
+                and not gateway.miscounted
+                and not gateway.unconfirmed
+                and self._faulty.keys().isdisjoint(gateway.hello.lanes)
+            )
             dropped = self._permits.get(identity, False) and not permit
             self._permits[identity] = permit
             if now_ns < gateway.next_hb_ns and not dropped and not at_once:

@@ -126,11 +126,11 @@ class Session:
     queue: deque[Order] = field(default_factory=deque)
     sent: deque[Order] = field(default_factory=deque)
     next_hb_ns: int = 0
-    faulty: str = ""
-    """What the gateway has told of its ejector that withholds the permit: BIN_FULL, AIR_LOW, a reject that passed."""
     counted_from: dict[int, int] = field(default_factory=dict)
     """By lane: the PLC's count minus ours when it was first told."""
     count_off_since_ns: int | None = None
+    miscounted: bool = False
+    """The PLC's count stayed another than ours."""
     _offsets_ns: tuple[int, int, int] | None = None
     """(since when, smallest of our clock minus the gateway's since then, and in the time before that)."""
 

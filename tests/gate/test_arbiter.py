@@ -254,6 +254,41 @@ def test_a_reject_that_passed_withholds_the_permit_until_tested() -> None:
     assert permit(made)
 
 
+@pytest.mark.parametrize("outcome", ["BIN_FULL", "AIR_LOW"])
+def test_a_new_session_does_not_mend_an_ejector(outcome: str) -> None:
+    made = running()
+    assert permit(made)
+    say(made, 10, "EXEC", {"outcome": outcome})
+    say(made, 20, "HELLO", HELLO)
+    assert not permit(made)
+    say(made, 30, "EXEC", {"outcome": "TEST_OK"})
+    assert permit(made)
+
+
+def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> None:
+    made = running()
+    expose(made, 1, 10)
+    for at_ms in range(100, 700, 100):
+        say(made, at_ms, "HB", {})
+    say(made, 700, "HELLO", HELLO)
+    assert not permit(made)
+    expose(made, 2, 710)
+    say(made, 720, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "2"})
+    assert permit(made)
+
+
+@pytest.mark.parametrize("mended", ["hello", "camera", "vision"])
+def test_a_line_that_stands_can_see_again(mended: str) -> None:
+    made = running(count="plc", guards=Guards(blind_in_row=1))
+    made.step(10 * MS, core.Judged("top", 1, "unjudged", 211, "black", b"{}"))
+    assert "blind:top" in made.holds
+    if mended == "hello":
+        say(made, 20, "HELLO", HELLO)
+    else:
+        made.step(20 * MS, core.CameraState("top", True, "") if mended == "camera" else core.Attached("ab" * 32, [], []))
+    assert not made.holds
+
+
 def test_trig_backwards_with_gaps_and_where_parts_are_not_counted_so() -> None:
     made = running(count="plc")
     say(made, 1, "TRIG", {"lane": 0, "part_seq": "5", "encoder": 1})
@@ -402,10 +437,59 @@ def test_a_count_that_stays_off_is_a_mismatch() -> None:
     say(made, 10, "HB", {"plc_count": {"0": 100}})
     for seq in range(1, 4):
         expose(made, seq, 20 * seq)
+    say(made, 90, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "3"})
     out: list[core.Output] = []
     for i in range(15):
         out += say(made, 100 + 100 * i, "HB", {"plc_count": {"0": 102}})
-    assert "TRIGGER_MISMATCH" in codes(out)
+    assert codes(out).count("TRIGGER_MISMATCH") == 1
+    assert not permit(made)
+    say(made, 1600, "HB", {"plc_count": {"0": 103}})
+    assert not permit(made)  # nobody takes over the other count in silence
+    say(made, 1700, "HELLO", HELLO)
+    say(made, 1701, "HB", {"plc_count": {"0": 103}})
+    assert permit(made)
+
+
+@pytest.mark.parametrize("again", ["vision", "camera"])
+def test_parts_counted_by_frames_have_a_new_base_after_a_gap(again: str) -> None:
+    made = running()
+    expose(made, 1, 10)
+    say(made, 16, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"})
+    made.step(20 * MS, core.Seen("top", 2, 20 * MS, None, True, None))
+    made.step(30 * MS, core.CameraState("top", False, "cable") if again == "camera" else core.Detached("killed"))
+    assert b"g" in made.sessions
+    out = made.step(40 * MS, core.CameraState("top", True, "") if again == "camera" else core.Attached("ab" * 32, [], []))
+    assert [(b["from_part"], b["to_part"]) for b in told(out, "PURGE")] == [("1", "2")]
+    assert told(out, "BYE")
+    assert not made.sessions
+    assert not made.holds
+    assert not permit(made)
+    say(made, 50, "HELLO", HELLO)
+    assert permit(made)
+
+
+def test_a_camera_that_was_never_down_and_other_ways_to_count_keep_their_sessions() -> None:
+    made = running()
+    made.step(10 * MS, core.CameraState("top", True, ""))
+    assert made.sessions
+    made = running(count="conveyor")
+    made.step(10 * MS, core.CameraState("top", False, "cable"))
+    made.step(20 * MS, core.CameraState("top", True, ""))
+    made.step(30 * MS, core.Attached("ab" * 32, [], []))
+    assert made.sessions
+
+
+def test_after_its_last_event_an_epoch_has_no_other() -> None:
+    made = running()
+    out = made.step(10 * MS, core.Stop())
+    assert [o.header.kind for o in out if isinstance(o, Record)][-2:] == [protocol.Kind.EPOCH_CLOSE] * 2
+    late: list[core.Input] = [
+        core.Seen("top", 1, 20 * MS, None, True, None), core.Judged("top", 1, "pass", 0, "", body()), core.Lost("top", 2, 20 * MS, None),
+        core.CameraState("top", False, "cable"), core.JournalState(False, "disk"), core.Report("X", "info", "x"), core.Tick(),
+        core.Received(b"g", "", protocol.command("HELLO", HELLO)), core.Detached("gone"), core.Triggered(1, 0, 20 * MS, 1),
+    ]  # fmt: skip
+    assert [o for item in late for o in made.step(20 * MS, item)] == []
+    assert made.ledger.counters.triggers == 0
 
 
 # --- delivery ----------------------------------------------------------------------------------------------------------
