@@ -1,6 +1,6 @@
 """The shapes that a plug-in can take. `kind: x` in a configuration is the file `<folder>/x.py` with `Settings` and `build` inside.
 
-    sources/<kind>.py    build(settings, name, clock, conveyor) -> Source
+    sources/<kind>.py    build(settings, name, clock, conveyor) -> Source     and NUMBERS_EXPOSURES = False, where it does not
     conveyor/<kind>.py   build(settings, name) -> Conveyor
     checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool
     bridges/<kind>.py    build(settings, name) -> Bridge

@@ -332,6 +332,24 @@ def test_the_configurations_that_we_ship_are_good(path: Path, monkeypatch: pytes
     config.read(path, kinds=True)
 
 
+@pytest.mark.parametrize(
+    ("gate", "refused"), [("{}", True), ("{count: frames}", True), ("{count: plc}", False), ("{profile: fire}", False)]
+)
+def test_a_camera_that_does_not_number_its_exposures_cannot_count_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str, refused: bool
+) -> None:
+    monkeypatch.undo()
+    path = tmp_path / "line.yaml"
+    path.write_text(changed("source: {kind: replay}", "source: {kind: opencv, device: 0}") + f"gate: {gate}\n")
+    if refused:
+        with pytest.raises(
+            ConfigErrors, match=r"E_CFG_COUNT .*line.yaml:6: cameras\[0\].source.kind: opencv .* gate.count: conveyor or plc"
+        ):
+            config.read(path, kinds=True)
+    else:
+        config.read(path, kinds=True)
+
+
 def test_the_example_shows_every_key() -> None:
     example = next(path for path in CONFIGS if path.name == "line.example.yaml").read_text()
     sections: list[type[Strict]] = [config.Config, config.Gate, config.Events, config.Metrics, config.Journal, config.Archive]

@@ -320,7 +320,25 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
         if value_at(document.data, *loc) is None:
             continue  # a default, which stands nowhere and is shared
         kind._origin = (document, loc)  # noqa: SLF001
+    if kinds and (faults := count_faults(config)):
+        raise ConfigErrors(faults)
     return config
+
+
+def count_faults(config: Config) -> list[ConfigError]:
+    """E_CFG_COUNT for each camera that makes the parts and does not number its exposures: one that is lost would be a part unknown.
+
+    The `permit` profile promises that there is none. A source says so by `NUMBERS_EXPOSURES = False`; asking imports it: not for the gate.
+    """
+    if (config.gate.profile, config.gate.count) != ("permit", "frames"):
+        return []
+    why = "does not number its exposures, and with gate.count: frames a lost one would be a part that nobody knows of"
+    allowed = "allowed: gate.count: conveyor or plc, gate.profile: fire, or a camera that numbers them"
+    return [
+        config.error("E_CFG_COUNT", f"{camera.source.kind} {why}; {allowed}", "cameras", i, "source", "kind")
+        for i, camera in enumerate(config.cameras)
+        if not getattr(plugin("sources", camera.source.kind), "NUMBERS_EXPOSURES", True)
+    ]
 
 
 S = TypeVar("S", bound=BaseModel)

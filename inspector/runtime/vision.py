@@ -32,7 +32,7 @@ from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
-from inspector.records import ConfigError, DeviceError, Recipe
+from inspector.records import ConfigError, ConfigErrors, DeviceError, Recipe
 from inspector.runtime import link
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
@@ -134,6 +134,8 @@ class Vision:
         self._reload_again = self._draining = False
         self._drain_by_ns = 0
         self._settings = config.read(path)
+        if faults := config.count_faults(self._settings):
+            raise ConfigErrors(faults)
         prepared = recipe.prepare(self._settings, time.time_ns())
         self._archive = Archive(self._settings.archive, self._settings.state_dir / "pictures", utc_ns=utc_ns)
         self._inspecting = Inspecting(

@@ -2,8 +2,9 @@
 
 OpenCV's reader can block for ever, and after a stall goes on showing old pictures as new. So a thread of its own reads, time is
 judged by the clock alone, and a reader that has stalled is abandoned (it ends when OpenCV lets it) while a new one is built. These cameras
-do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with `count: frames` cannot
-promise that no part was missed. Only the newest picture is kept; what is overwritten before it is taken shows as a gap in `seq`.
+do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with `count: frames` refuses
+them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten before it is taken shows as a gap
+in `seq`.
 
     source:
       kind: opencv
@@ -28,6 +29,7 @@ from inspector.records import DeviceError, Image, Stamp
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
+NUMBERS_EXPOSURES = False
 OPEN_TIMEOUT_MS = 3_000
 
 

@@ -148,6 +148,14 @@ def test_signals_are_the_gates_business(tmp_path: Path, environment: dict[str, s
         assert running.process.poll() is None
 
 
+def test_a_camera_that_cannot_count_parts_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    camera = {"id": "top", "recipe": "plate", "source": {"kind": "opencv", "device": 0}}
+    with vision(line(tmp_path, cameras=[camera], gate={"count": "frames"}), environment) as running:
+        _, said = running.process.communicate(timeout=60)
+        assert running.process.returncode == 78
+        assert "E_CFG_COUNT" in said
+
+
 def test_what_a_person_must_change_is_said_in_a_line(tmp_path: Path, environment: dict[str, str]) -> None:
     with vision(line(tmp_path, recipes={"plate": {"checks": {"bright": {"kind": "brigth"}}}}), environment) as running:
         _, said = running.process.communicate(timeout=60)
