@@ -32,6 +32,7 @@ LARGEST_DEFECTS: Final = 32
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
 _REMEMBERED: Final = 4096
+_RECIPES: Final = 8
 _UNCONFIRMED: Final = "UNCONFIRMED"
 
 
@@ -350,6 +351,7 @@ class Arbiter:
         self._utc_offset_ns, self._clock_state = utc_offset_ns, "unsynced"
         self._recipe = ""
         self._models: tuple[Mapping[str, str], ...] = ()
+        self._models_of: dict[str, tuple[Mapping[str, str], ...]] = {}
         self._position: int | None = None
         self._belt: tuple[int, int] | None = None
         self._journal_bad_since_ns: int | None = None
@@ -444,9 +446,17 @@ class Arbiter:
     def _on_report(self, now_ns: int, item: Report) -> None:
         self._alarm(now_ns, item.code, item.severity, item.text)
 
+    def _in_force(self, recipe: str, models: Sequence[Sequence[str]]) -> None:
+        """This recipe judges from now on; what was judged by the ones before is still told with their models."""
+        self._recipe = recipe
+        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in models)
+        self._models_of.pop(recipe, None)
+        self._models_of[recipe] = self._models
+        while len(self._models_of) > _RECIPES:
+            del self._models_of[next(iter(self._models_of))]
+
     def _on_attached(self, now_ns: int, item: Attached) -> None:
-        self._recipe = item.recipe
-        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in item.models)
+        self._in_force(item.recipe, item.models)
         if self.state in (State.DRAINING, State.STOPPED):
             return
         again, self._attached = self._attached, True
@@ -459,8 +469,7 @@ class Arbiter:
         self._become(now_ns, State.RUN if self._began else State.READY)
 
     def _on_reloaded(self, now_ns: int, item: Reloaded) -> None:
-        self._recipe = item.recipe
-        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in item.models)
+        self._in_force(item.recipe, item.models)
         if item.refused:
             self._alarm(now_ns, "CONFIG_REFUSED", "warning", f"the recipe in force stays: {item.refused}")
         else:
@@ -661,6 +670,8 @@ class Arbiter:
         cameras: list[Any] = []
         timing: Mapping[str, Any] = {}
         pose = image_ref = None
+        recipe = next((vote.recipe for vote in part.votes.values() if vote is not None and vote.recipe), self._recipe)
+        models = self._models_of.get(recipe, ())
         for camera, vote in part.votes.items():
             said = vote.body if vote is not None else {}
             findings += said.get("findings") or ()
@@ -705,9 +716,9 @@ class Arbiter:
             "findings": findings[:LARGEST_FINDINGS],
             "defects": [] if verdict is Verdict.PASS else defects[:LARGEST_DEFECTS],
             "cameras": cameras,
-            "model": {"name": self._models[0]["name"], "version": "", "sha256": self._models[0]["sha256"]} if self._models else None,
-            "models": self._models,
-            "config_sha256": self._recipe,
+            "model": {"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None,
+            "models": models,
+            "config_sha256": recipe,
             "calibration_id": None,
             "app_version": self.settings.app_version,
             "timing_ms": {**timing, "trigger_to_verdict": round((now_ns - part.at_ns) / 1e6, 3)},

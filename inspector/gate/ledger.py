@@ -66,6 +66,12 @@ class Vote(NamedTuple):
     text: str
     body: Mapping[str, Any]
 
+    @property
+    def recipe(self) -> str:
+        """The digest of the recipe that it was judged by, empty where vision does not say."""
+        said = self.body.get("recipe")
+        return said if isinstance(said, str) else ""
+
 
 @dataclass(slots=True)
 class Part:
@@ -508,6 +514,10 @@ class Ledger:
             elif vote is None and camera not in part.bound:
                 part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part", {})
         verdict, reason, text = fuse(part.votes.values())
+        recipes = {vote.recipe for vote in part.votes.values() if vote is not None and vote.recipe} if len(part.votes) > 1 else ()
+        if len(recipes) > 1:
+            verdict, reason = Verdict.REJECT_NOT_INSPECTED, int(Reason.CONFIG_SWAP)
+            text = f"judged by recipes {' and '.join(sorted(recipe[:12] for recipe in recipes))}"
         if part.challenge and verdict is Verdict.PASS:
             verdict, reason, text = Verdict.REJECT_COMMANDED, int(Reason.CHALLENGE), "a challenge part that vision let pass"
         return self._close(part, verdict, reason, text)

@@ -492,6 +492,26 @@ def test_after_its_last_event_an_epoch_has_no_other() -> None:
     assert made.ledger.counters.triggers == 0
 
 
+def test_an_event_names_the_recipe_that_judged_and_two_reject() -> None:
+    def events(recipes: tuple[str, str]) -> list[dict[str, Any]]:
+        made = running(count="conveyor", cameras={"top": 0, "side": 0})
+        made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 100))
+        out: list[core.Output] = []
+        for camera in ("top", "side"):
+            made.step(2 * MS, core.Seen(camera, 1, 2 * MS, 100, True, None))
+        out += made.step(3 * MS, core.Judged("top", 1, "pass", 0, "", body(recipe=recipes[0])))
+        out += made.step(4 * MS, core.Reloaded("ef" * 32, [["new", "01" * 32]], [], ""))
+        out += made.step(5 * MS, core.Judged("side", 1, "pass", 0, "", body(recipe=recipes[1])))
+        return [protocol.loads(o.payload) for o in out if isinstance(o, Record) and o.header.kind == 1]
+
+    (event,) = events(("ab" * 32, "ab" * 32))
+    assert (event["verdict"], event["config_sha256"], event["model"]["name"]) == ("PASS", "ab" * 32, "net")
+    (event,) = events(("ab" * 32, "ef" * 32))
+    assert (event["verdict"], event["reason"]) == ("REJECT_NOT_INSPECTED", Reason.CONFIG_SWAP)
+    made = running()
+    assert protocol.loads(next(o.payload for o in expose(made, 1, 10) if isinstance(o, Record)))["config_sha256"] == "ab" * 32
+
+
 # --- delivery ----------------------------------------------------------------------------------------------------------
 
 
