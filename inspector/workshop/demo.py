@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -211,7 +211,7 @@ class Line:
             return None
         verdict = given(body, self.cameras)
         self.repeated += verdict.part in self.verdicts
-        self.verdicts[verdict.part] = verdict
+        self.verdicts[verdict.part] = replace(verdict, worst="", reason_text="")  # what the account needs, for hours of parts
         return verdict
 
     def read_truth(self) -> None:
@@ -226,7 +226,7 @@ class Line:
                         break
                     self._read[path] = self._read.get(path, 0) + len(line)
                     told = json.loads(line)
-                    self.truth[told["lane"], told["part_seq"]] = told
+                    self.truth[told["lane"], told["part_seq"]] = _needed(told)
                     self.again += told["again"]
 
     def outcomes(self) -> dict[Part, Mapping[str, Any]]:
@@ -400,6 +400,17 @@ def _ready(daemon: subprocess.Popen[bytes], state: Path, stop: Stop) -> Any:
 def _tail(path: Path) -> str:
     text = path.read_text(errors="replace").strip() if path.exists() else ""
     return "\n".join(text.splitlines()[-12:]) or "it said nothing"
+
+
+def _needed(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a part's truth what the account and the screen need: nothing of a good one's pose."""
+    if told["good"] and not told.get("fault"):
+        return _GOOD
+    defects = [{name: defect[name] for name in ("kind", "feature", "size_mm")} for defect in told["defects"]]
+    return {"good": told["good"], "fault": told.get("fault"), "defects": defects}
+
+
+_GOOD: Mapping[str, Any] = {"good": True, "fault": None, "defects": []}
 
 
 def described(truth: Mapping[str, Any] | None) -> str:
