@@ -291,12 +291,13 @@ class Config(Strict):
 # --- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os.environ) -> Config:
+def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os.environ, text: str | None = None) -> Config:
     """The settings in the file at `path`. Raises `ConfigErrors` with all that is wrong, in the order of the file.
 
-    With `kinds` the settings of every source, conveyor, check and bridge are read too, which imports them: not for the gate.
+    With `text` that is what the file says, and it is not opened. With `kinds` the settings of every source, conveyor, check and bridge are
+    read too, which imports them: not for the gate.
     """
-    document = compose(str(path), text_of(path))
+    document = compose(str(path), text_of(path) if text is None else text)
     override(document, environment)
     place = _Place(Path(path).absolute().parent, environment)
     config = document.validated(Config, (), place)

@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from inspector import config
+from inspector.config.document import text_of
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
-from inspector.runtime import link
+from inspector.runtime import in_force, link
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
 
@@ -111,10 +112,14 @@ class Vision:
     ready: link.Ready | None = None
 
     @staticmethod
-    def start(path: Path, now_s: float) -> Vision:
-        """A new child that reads the configuration at `path`. Raises `OSError` when the machine has no room for another process."""
+    def start(path: Path, begin_with: Path | None, now_s: float) -> Vision:
+        """A new child for the configuration at `path`, as it stands in `begin_with` where there is one.
+
+        Raises `OSError` when the machine has no room for another process.
+        """
         ours, theirs = link.pair()
         command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
+        command += [] if begin_with is None or not begin_with.is_file() else ["--begin-with", str(begin_with)]
         environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
         try:
@@ -160,7 +165,17 @@ class Asked:
 class Daemon:
     """One line's daemon: made by `run`, which is its only user."""
 
-    def __init__(self, path: Path, settings: config.Config, asked: Asked, *, on_ready: OnReady | None, on_end: OnEnd) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: config.Config,
+        asked: Asked,
+        *,
+        on_ready: OnReady | None,
+        on_end: OnEnd,
+        begin_with: Path | None = None,
+    ) -> None:
+        self._begin_with = begin_with
         self._path, self._settings, self._asked, self._on_ready, self._on_end = path, settings, asked, on_ready, on_end
         self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
         self._systemd = Systemd()
@@ -228,7 +243,7 @@ class Daemon:
         if vision is None:
             if now_s >= self._start_at_s:
                 try:
-                    self._vision = Vision.start(self._path, now_s)
+                    self._vision = Vision.start(self._path, self._begin_with, now_s)
                 except OSError as error:
                     self._start_later(f"vision cannot be started: {error}", now_s)
             return None
@@ -449,12 +464,16 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
     """
     if os.geteuid() == 0 and not allow_root:
         raise ConfigError("E_ROOT", "this daemon needs no rights of root; run it as its own user, or with --allow-root")
-    settings = config.read(path)
+    text = text_of(path)
+    settings = config.read(path, text=text)
     lock = Lock(settings.state_dir)
     asked = Asked()
     before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end).run(for_s)
+        begin_with = None
+        with suppress(OSError):  # a full disk; vision then reads the file itself
+            begin_with = in_force.keep(settings.state_dir, text)
+        return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end, begin_with=begin_with).run(for_s)
     except BrokenPipeError as error:  # to the command line this is a reader who has seen enough, and the end of a daemon never is
         raise RuntimeError(f"the daemon lost a pipe: {error}") from error
     finally:

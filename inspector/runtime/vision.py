@@ -28,12 +28,13 @@ import cv2
 
 from inspector import __version__, config, recipe
 from inspector.config import Config
+from inspector.config.document import text_of
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError, ConfigErrors, DeviceError, Recipe
-from inspector.runtime import link
+from inspector.runtime import in_force, link
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
 from inspector.runtime.worker import Ended, Worker
@@ -126,14 +127,16 @@ class Camera:
 class Vision:
     """The process, put together; `run` is its main thread."""
 
-    def __init__(self, path: Path, end: link.End, *, clock: Clock = time.monotonic_ns, utc_ns: Clock = time.time_ns) -> None:
+    def __init__(
+        self, path: Path, end: link.End, begin_with: Path | None = None, *, clock: Clock = time.monotonic_ns, utc_ns: Clock = time.time_ns
+    ) -> None:
         self._path, self._end, self._clock = path, end, clock
         self._failed: str | None = None
         self._reloading: threading.Thread | None = None
-        self._reloaded: tuple[Recipe | None, Config | None, str] | None = None
+        self._reloaded: tuple[Recipe, Config, str] | str | None = None
         self._reload_again = self._draining = False
         self._drain_by_ns = 0
-        self._settings = config.read(path)
+        self._settings = config.read(path, text=text_of(begin_with or path))
         if faults := config.count_faults(self._settings):
             raise ConfigErrors(faults)
         prepared = recipe.prepare(self._settings, time.time_ns())
@@ -277,23 +280,28 @@ class Vision:
 
     def _prepare(self) -> None:
         try:
-            settings = config.read(self._path)
+            text = text_of(self._path)
+            settings = config.read(self._path, text=text)
             fixed = [name for name, value in _fixed(settings).items() if value != _fixed(self._settings)[name]]
             if fixed:
                 raise ConfigError(
                     "E_CFG_FIXED", f"{', '.join(fixed)}: cannot change while the line runs; only recipes can", file=str(self._path)
                 )
-            self._reloaded = recipe.prepare(settings, time.time_ns()), settings, ""
+            self._reloaded = recipe.prepare(settings, time.time_ns()), settings, text
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the new recipe, the old one stays
-            text = str(error) if isinstance(error, (ConfigError, DeviceError)) else f"{type(error).__name__}: {error}"
-            self._reloaded = None, None, text
+            self._reloaded = str(error) if isinstance(error, (ConfigError, DeviceError)) else f"{type(error).__name__}: {error}"
 
     def _swap(self) -> None:
-        prepared, settings, refused = self._reloaded or (None, None, "")
+        reloaded, refused = self._reloaded, ""
         self._reloaded = self._reloading = None
-        if prepared is not None and settings is not None:
-            self._inspecting.recipe, self._settings = prepared, settings
+        if isinstance(reloaded, tuple):
+            self._inspecting.recipe, self._settings, text = reloaded
+            try:
+                in_force.keep(self._settings.state_dir, text)
+            except OSError as error:
+                print(f"a restart of vision would begin with the recipe before this one: {error}", file=sys.stderr, flush=True)
         else:
+            refused = reloaded or ""
             print(f"the recipe stays as it is: {refused}", file=sys.stderr, flush=True)
         current = self._inspecting.recipe
         self._insist(link.Reloaded(current.digest, _models(current), list(current.reasons), refused))
@@ -361,9 +369,10 @@ def _die_with_parent() -> None:
 
 
 def main() -> int:
-    """`python -m inspector.runtime.vision --config FILE --link-fd N`; started by the daemon only."""
+    """`python -m inspector.runtime.vision --config FILE [--begin-with FILE] --link-fd N`; started by the daemon only."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--begin-with", type=Path, help="a file with what the configuration said when it came into force")
     parser.add_argument("--link-fd", type=int, required=True)
     arguments = parser.parse_args()
     _die_with_parent()
@@ -375,7 +384,7 @@ def main() -> int:
     cv2.setNumThreads(1)  # our threads are the inspecting ones; more of them only get into each other's way
     end = link.End(socket.socket(fileno=arguments.link_fd))
     try:
-        return Vision(arguments.config, end).run()
+        return Vision(arguments.config, end, arguments.begin_with).run()
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr, flush=True)
         return 78

@@ -189,6 +189,26 @@ def test_a_killed_vision_costs_parts_not_the_gate(tmp_path: Path, environment: d
     assert sorted(int(each["part_seq"]) for each in verdicts) == list(range(1, account["triggers"] + 1))
 
 
+def test_a_vision_that_is_started_again_has_the_settings_in_force_not_those_being_edited(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    path = line(tmp_path)
+    with daemon(path, environment, "--quiet") as running:
+        first = running.ready()
+        path.write_text(path.read_text().replace("kind: bright", "kind: bright\n        high: 90.0"))
+        os.kill(running.process.pid, signal.SIGHUP)
+        fails = 'inspector_inspections_total{camera="top",decision="fail"}'
+        passes = 'inspector_inspections_total{camera="top",decision="pass"}'
+        until(lambda: running.metric("vision", fails) > running.metric("vision", passes))
+        path.write_text("nonsense: [")
+        os.kill(first["vision_pid"], signal.SIGKILL)
+        until(lambda: running.ready()["vision_pid"] != first["vision_pid"])
+        until(lambda: running.metric("vision", fails) > 5)
+        assert running.metric("vision", passes) == 0
+        assert running.end() == 0
+        assert balanced(running.account())
+
+
 def test_a_hung_vision_is_killed_and_started_again(tmp_path: Path, environment: dict[str, str]) -> None:
     with daemon(line(tmp_path), environment, "--quiet") as running:
         first = running.ready()
