@@ -96,6 +96,8 @@ class GateProcess:
         self._committing_since_ns: int | None = None
         self._said_slow = False
         self._lost_events = 0
+        self._gave_up = False
+        self._replaced = threading.Event()
         self._margin = Histogram()
         self._steps, self._fsyncs = Histogram(STEP_BOUNDS_S), Histogram()
 
@@ -134,7 +136,7 @@ class GateProcess:
         self._poller.register(self._gate, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
         self._reader = Reader(self._state_dir / "journal.sqlite")
-        stack.callback(self._reader.close)
+        stack.callback(lambda: self._reader.close())  # noqa: PLW0108 - the one that is there at the end
         self._server = replay.Server(self._reader)
         self._hb_ns = self._retained_ns = now_ns
         self._gate_worker = self._worker("arbiter", self._arbiter_step)
@@ -230,10 +232,10 @@ class GateProcess:
         self._tell(_begin, wait=True)
 
     def drain(self, deadline_s: float) -> None:
-        """No new parts; wait until the open ones have their outcome, then close everything, keep it and publish it."""
+        """No new parts; wait until the open ones have their outcome and vision has finished, then close everything, keep it, publish it."""
         by_s = time.monotonic() + deadline_s
         self._tell(core.Drain())
-        while self._arbiter.ledger.counters.pending and time.monotonic() < by_s and self._gate_worker.alive:
+        while (self._arbiter.ledger.counters.pending or self._still_judging()) and time.monotonic() < by_s and self._gate_worker.alive:
             time.sleep(0.005)
         self._tell(core.Stop())
         while self._gate_worker.alive and self._status.state != core.State.STOPPED.value and time.monotonic() < by_s + 1.0:
@@ -247,7 +249,11 @@ class GateProcess:
         for worker in reversed(self._workers):
             worker.stop(2.0)
         if self._to_journal.empty():
-            self._journal.close(clean=True)
+            self._journal.close(clean=not self._gave_up)
+
+    def _still_judging(self) -> bool:
+        """Vision is there and has not said that it has nothing more to say."""
+        return self._link is not None and self._finished is None
 
     # -- what can be asked
 
@@ -460,6 +466,7 @@ class GateProcess:
         """Until it is kept, or the line ends; a disk that is full gets its ballast back, a file that failed is left."""
         self._committing_since_ns = began_ns = self._clock()
         failed = False
+        kept = True
         while True:
             try:
                 self._journal.commit(items)
@@ -475,17 +482,21 @@ class GateProcess:
                 if error.dead:
                     with suppress(JournalError):
                         self._journal.replace()
+                        self._replaced.set()
                         continue
                 if self._ending.wait(RETRY_S):
+                    kept = False  # the line ends: these are told, and not said to be kept
+                    self._lost_events += len(items)
+                    self._gave_up = True
                     break
         self._fsyncs.observe((self._clock() - began_ns) / 1e9)
         self._committing_since_ns = None
-        if failed or self._said_slow:
+        if kept and (failed or self._said_slow):
             self._said_slow = False
             self._tell(core.JournalState(True, ""))
         for item in items:
             if isinstance(item, Record):
-                self._to_events.put((item, True))
+                self._to_events.put((item, kept))
 
     def _retain(self) -> None:
         """Once a second, on a busy line too: let go what is too old or too much, and keep room for a full disk."""
@@ -556,6 +567,8 @@ class GateProcess:
     def _replay_step(self) -> None:
         self._replay.poll(5 if self._server.busy() else 100, zmq.POLLIN)
         message = sockets.receive(self._replay)
+        if self._replaced.is_set():
+            self._reopen()
         now_ns = self._clock()
         if message is not None:
             identity, _, frames = message
@@ -566,6 +579,14 @@ class GateProcess:
         for identity, frames in answers:
             if not sockets.send(self._replay, identity, frames):
                 self._server.forget(identity)
+
+    def _reopen(self) -> None:
+        """The journal goes on in another file: what reads it must not stay with the old one."""
+        with suppress(ConfigError):
+            reader = Reader(self._state_dir / "journal.sqlite")
+            self._replaced.clear()
+            self._reader.close()
+            self._reader = self._server.store = reader
 
 
 def _texts(heads: Mapping[str, int]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from inspector.client import Decided, Gateway, Message, Subscriber, Told
 from inspector.gate.journal import verify
 from inspector.records import Reason, Verdict
+from inspector.runtime import link
 from tests.gate.line import TERMS, running, until
 
 
@@ -41,6 +42,7 @@ def test_a_part_passes_from_camera_to_plc_and_to_scada(tmp_path: Path) -> None:
             assert [m.event.body["verdict"] for m in seen if isinstance(m, Message)] == ["PASS", "REJECT_DEFECT"]
         counters = line.gate.counters()
         assert counters["unexplained"] == 0
+        assert line.vision.send(link.Finished(True))
         line.gate.drain(2.0)
         assert line.gate.counters()["pending"] == 0
     assert list(verify(tmp_path / "state" / "journal.sqlite")) == []
