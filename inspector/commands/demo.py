@@ -60,7 +60,7 @@ def demo(
         with synth.executor(workers or len(os.sched_getaffinity(0)), None) as pool, progress_of("judged", parts) as progress:
             tried = trial.put_on_trial(path.absolute(), parts, seed=seed, pool=pool, progress=progress)
         if as_json:
-            classes = [asdict(each) for each in trial.by_size(tried)]
+            classes = [asdict(each) | {"named": dict(each.named)} for each in trial.by_size(tried)]
             typer.echo(json.dumps(trial.summary(tried) | {"classes": classes}))
         else:
             screen.trial(console, tried)

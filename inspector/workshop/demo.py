@@ -176,7 +176,7 @@ def account_of(line: Line, rows: Mapping[str, Row], faults: Sequence[str]) -> di
         "least_margin_ms": min((v.margin_ms for v in line.verdicts.values()), default=None),
         "exposures": len(line.truth),
         "shown_again": line.again,
-        "kinds": {kind: asdict(row) for kind, row in rows.items()},
+        "kinds": {kind: asdict(row) | {"named": dict(row.named)} for kind, row in rows.items()},
         "faults": list(faults),
     }
 

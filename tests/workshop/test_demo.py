@@ -237,3 +237,16 @@ def test_a_demo_that_cannot_start_says_why(tmp_path: Path) -> None:
     done = demonstrate("--state", str(tmp_path / "state"))
     assert done.returncode == 78
     assert "E_DEMO_STATE" in done.stderr
+
+
+def test_the_account_is_json(tmp_path: Path) -> None:
+    row = demo.Row(parts=2, found=1)
+    row.named.update(["outline"])
+    told = json.loads(
+        json.dumps(
+            demo.account_of(
+                Line(tmp_path, settings_of(CONFIG, environment(tmp_path, rate_parts_per_s=None, seed=None, base={}))), {"burr": row}, []
+            )
+        )
+    )
+    assert told["kinds"]["burr"]["named"] == {"outline": 1}

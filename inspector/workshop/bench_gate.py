@@ -1,0 +1,222 @@
+"""How long from vision's word to the verdict in a gateway's hands, in three processes, and what a part costs in the gate's pure core.
+
+Open loop: vision speaks at the intended times whatever happens, and the latency is counted from the intended time, so that a gate that
+falls behind cannot hide it. 100 % is 200 parts a second. `stalled` has 20 subscribers that never read; `replay` has a client that reads
+the journal as fast as it may. The limit is the bare path in the same run: a socket pair, and ZeroMQ to another process.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+NAME = "gate"
+
+RATED_HZ = 200
+SECONDS = 5.0
+STEPS = 3000
+STALLED = 20
+
+_CONFIG: dict[str, Any] = {
+    "version": 1,
+    "site": "bench",
+    "line": "bench",
+    "station": "bench",
+    "gate": {"bind": "tcp://127.0.0.1:0"},
+    "events": {"bind": "tcp://127.0.0.1:0", "replay_bind": "tcp://127.0.0.1:0"},
+    "journal": {"ballast_mib": 0},
+    "cameras": [{"id": "top", "recipe": "r", "source": {"kind": "replay"}}],
+    "recipes": {"r": {"checks": {"c": {"kind": "outline"}}}},
+}
+_FINDING = {
+    "check": "outline",
+    "feature": "hole-3",
+    "value": 0.013,
+    "low": -0.1,
+    "high": 0.1,
+    "unit": "mm",
+    "ok": True,
+    "at_mm": [12.5, -3.25],
+}
+_BODY = {
+    "findings": [_FINDING] * 6,
+    "defects": [],
+    "camera": {"cam_id": "top", "frame_id": 1, "t_exposure_utc_ns": 1_790_000_000_000_000_000, "complete": True, "quality": 1.0},
+    "timing_ms": {"acq": 1.0, "queue": 0.1, "infer": 20.0, "decide": 0.1, "total": 21.2},
+}
+
+
+def measure() -> dict[str, dict[str, float]]:
+    """Rows of latencies in milliseconds (p50, p99, p999, most) and of microseconds of the pure core."""
+    rows = {"pure core, one part": _core(), "bare path": _bare()}
+    for share in (0.5, 1.0, 1.2):
+        rows[f"verdict at {share:.0%}"] = _line(int(share * RATED_HZ))
+    rows["verdict at 100%, stalled subscribers"] = _line(RATED_HZ, stalled=STALLED)
+    rows["verdict at 100%, replay"] = _line(RATED_HZ, replay=True)
+    return rows
+
+
+def _core() -> dict[str, float]:
+    """Median microseconds of the steps that one part makes: seen, judged (with the verdict's bytes), acknowledged."""
+    from inspector.config import Config
+    from inspector.gate import arbiter as core
+    from inspector.gate import protocol
+    from inspector.runtime.gate import settings
+
+    made = core.Arbiter(settings(Config.model_validate(_CONFIG)), epoch=bytes(16), now_ns=0, chain={})
+    clock = time.monotonic_ns
+    hello = {"proto": {"majors": [1]}, "client": "bench", "station": "bench", "profile": "permit", "travel_min_ms": 600}
+    hello |= {"scan_ms": 10, "actuator_ms": 40, "lease_ms": 300, "credit": 64}
+    first: tuple[core.Input, ...] = (
+        core.Attached("ab" * 32, [], []),
+        core.Begin(),
+        core.Received(b"g", "", protocol.command("HELLO", hello)),
+    )
+    for item in first:
+        made.step(clock(), item)
+    body, spent = json.dumps(_BODY).encode(), {"seen_us": [0.0], "judged_us": [0.0], "ack_us": [0.0]}
+    for seq in range(1, STEPS + 1):
+        ack = protocol.command("ACK", {"epoch": protocol.epoch_text(made.epoch), "upto": str(seq)})
+        steps: tuple[core.Input, ...] = (
+            core.Seen("top", seq, clock(), None, True, None),
+            core.Judged("top", seq, "pass", 0, "", body),
+            core.Received(b"g", "", ack),
+        )
+        for name, item in zip(spent, steps, strict=True):
+            began = time.perf_counter_ns()
+            made.step(clock(), item)
+            spent[name].append((time.perf_counter_ns() - began) / 1e3)
+    medians = {name: statistics.median(values) for name, values in spent.items()}
+    return {**medians, "part_us": sum(medians.values())}
+
+
+def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False) -> dict[str, float]:
+    """Latencies at this rate, in milliseconds."""
+    from inspector.client import Subscriber
+    from inspector.config import Config
+    from inspector.runtime import link
+    from inspector.runtime.gate import GateProcess
+
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        gate = GateProcess(Config.model_validate(_CONFIG), Path(folder), clock=time.monotonic_ns, utc_clock=time.time_ns)
+        gate.start(stack)
+        ends = gate.endpoints()
+        ours, theirs = link.pair()
+        stack.callback(ours.close)
+        gate.attach(ours, link.Ready("bench", [], ["locate", "c"], 0))
+        gate.begin(time.monotonic_ns())
+        plc = _child("gateway", ends["gate"], str(int(rate_hz * SECONDS)))
+        stack.callback(plc.kill)
+        while not gate.status().permit:
+            time.sleep(0.01)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.destroy, linger=0)
+        for _ in range(stalled):
+            deaf = context.socket(zmq.SUB)
+            deaf.setsockopt(zmq.RCVHWM, 1)
+            deaf.setsockopt(zmq.SUBSCRIBE, b"insp1/")
+            deaf.connect(ends["events"])
+        vision = _child("vision", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
+        stack.callback(vision.kill)
+        theirs.close()
+        stop = threading.Event()
+        if replay:
+
+            def _read_on() -> None:
+                while not stop.is_set():
+                    with Subscriber(ends["events"], replay=ends["replay"], since=(gate.epoch, 0)) as reader:
+                        for _ in range(2000):
+                            reader.receive(0.01)
+
+            thread = threading.Thread(target=_read_on)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stop.set)
+        said, _ = plc.communicate(timeout=SECONDS * 4 + 30)
+        vision.wait(10)
+        return dict(json.loads(said))
+
+
+def _bare() -> dict[str, float]:
+    """The same messages by a socket pair and by ZeroMQ, with nothing between."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router, dealer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    try:
+        port = router.bind_to_random_port("tcp://127.0.0.1")
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        dealer.send(b"")
+        identity, _ = router.recv_multipart()
+        body, spent = bytes(1800), []
+        for _ in range(1000):
+            began = time.perf_counter_ns()
+            near.send(body)
+            router.send_multipart([identity, b"VERDICT", bytes(64), far.recv(4096)])
+            dealer.recv_multipart()
+            spent.append((time.perf_counter_ns() - began) / 1e6)
+        return _quantiles(spent)
+    finally:
+        near.close()
+        far.close()
+        context.destroy(linger=0)
+
+
+def _quantiles(spent_ms: list[float]) -> dict[str, float]:
+    ordered = sorted(spent_ms)
+    at = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
+    return {**{name: ordered[min(len(ordered) - 1, int(q * len(ordered)))] for name, q in at.items()}, "most_ms": ordered[-1]}
+
+
+def _child(*arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", __name__, *arguments], stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
+
+
+def _vision(descriptor: int, rate_hz: int) -> None:
+    """Speak at the intended times, which go along as the parts' names."""
+    from inspector.runtime import link
+
+    end = link.End(socket.socket(fileno=descriptor))
+    body, first_ns = json.dumps(_BODY).encode(), time.monotonic_ns() + 500_000_000
+    for seq in range(1, int(rate_hz * SECONDS) + 1):
+        at_ns = first_ns + seq * 1_000_000_000 // rate_hz
+        while (wait_ns := at_ns - time.monotonic_ns()) > 0:
+            time.sleep(wait_ns / 1e9)
+        end.send(link.Seen("top", seq, at_ns, None, True, str(at_ns)))
+        end.send(link.Judged("top", seq, "pass", 0, "", body))
+    time.sleep(1.0)
+
+
+def _gateway(endpoint: str, count: int) -> None:
+    """Take verdicts until so many have come, or none comes for 3 s; print the latencies."""
+    from inspector.client import Decided, Gateway, Terms
+    from inspector.gate import protocol
+
+    spent: list[float] = []
+    last_s = time.monotonic() + 30
+    with Gateway(endpoint, Terms("bench", "bench")) as gateway:
+        while len(spent) < count and time.monotonic() < last_s:
+            for happening in gateway.poll(10):
+                if isinstance(happening, Decided):
+                    now_ns = time.monotonic_ns()
+                    spent.append((now_ns - int(protocol.loads(happening.payload)["part_uid"])) / 1e6)
+                    last_s = time.monotonic() + 3
+    print(json.dumps({**_quantiles(spent), "missing": float(count - len(spent))}))
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        if sys.argv[1] == "vision":
+            _vision(int(sys.argv[2]), int(sys.argv[3]))
+        else:
+            _gateway(sys.argv[2], int(sys.argv[3]))
