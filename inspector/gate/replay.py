@@ -214,8 +214,13 @@ class Server:
         if epoch == now.epoch:
             last = min(last, now.heads.get(stream, 0))
         runs = self.runs.get(identity, [])
-        if len(runs) >= REPLAYS_PER_CLIENT or (not runs and len(self.runs) >= CLIENTS):
-            raise Refused("busy", f"{REPLAYS_PER_CLIENT} replays for a client at a time are allowed")
+        if len(runs) >= REPLAYS_PER_CLIENT:  # one that waits for a MORE which never came gives way; its client has asked anew
+            forgotten = next((run for run in runs if run.waits), None)
+            if forgotten is None:
+                raise Refused("busy", f"{REPLAYS_PER_CLIENT} replays for a client at a time are allowed")
+            runs.remove(forgotten)
+        if not runs and len(self.runs) >= CLIENTS:
+            self.runs.popitem(last=False)
         oldest = self.store.oldest(stream, epoch)
         answers: list[Answer] = []
         if oldest is None or oldest > first:

@@ -93,9 +93,9 @@ def _core() -> dict[str, float]:
             core.Judged("top", seq, "pass", 0, "", body),
             core.Received(b"g", "", ack),
         )
-        for name, item in zip(spent, steps, strict=True):
+        for name, step in zip(spent, steps, strict=True):
             began = time.perf_counter_ns()
-            made.step(clock(), item)
+            made.step(clock(), step)
             spent[name].append((time.perf_counter_ns() - began) / 1e3)
     medians = {name: statistics.median(values) for name, values in spent.items()}
     return {**medians, "part_us": sum(medians.values())}
