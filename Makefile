@@ -21,8 +21,10 @@ $(VENV)/.run: $(LOCKS)/run.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: $(LOCKS)/dev.txt $(VENV)/.run
+# Without a CPU build of torch to be had, training is not there, its tests are left out with a word, and the rest stands.
+$(VENV)/.dev: $(LOCKS)/dev.txt $(LOCKS)/train.txt $(VENV)/.run
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCKS)/train.txt || echo "no CPU build of torch here"
 	@touch $@
 
 run: $(VENV)/.run
@@ -50,13 +52,12 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(BIN)/inspector bench
 
-# New versions of everything, hashed, without a word about where they came from. Where torch comes as a CPU build (`+cpu`), its local
-# label is taken off, so that the same line also takes the ordinary build of that version when its hash stands beside.
+# New versions of everything, hashed, without a word about where they came from; torch stays in its own file, see there.
 LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 lock: $(VENV)/.dev
 	$(LOCK) --all-build-deps --extra desk --extra fast -o $(LOCKS)/run.txt pyproject.toml
 	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra fast --extra bridges --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(LOCKS)/dev.txt
+	sed -i "/^torch==/,/# via/d" $(LOCKS)/dev.txt
 
 package: $(VENV)/.dev
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
