@@ -1,102 +1,70 @@
-"""Replay: chunks that are asked for, at the rate agreed, all historical; holes are said; who forgot to ask on is not locked out."""
+"""What a client may ask of the replay: everything else is refused, and nothing that it asks ends the thread."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
 
-from inspector.gate import protocol, replay
+from inspector.gate import protocol
 from inspector.gate.journal import Journal, Reader
+from inspector.gate.replay import Now, Server
 from tests.gate import script
-from tests.gate.test_journal import UTC_NS, _records
 
-PARTS = 700
-EPOCH = protocol.epoch_text(script.EPOCH)
-NOW = replay.Now(script.EPOCH, {"q": PARTS, "r": PARTS // 3, "a": 3}, {"state": "RUN"})
-SECOND = 1_000_000_000
+NOW = Now(script.EPOCH, {"q": 3, "r": 1, "a": 2}, {})
+ASKED: dict[str, Any] = {"id": 1, "stream": "q", "epoch": protocol.epoch_text(script.EPOCH), "from": "1", "to": "9"}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers((1 << 63) - 2, 1 << 65) | st.floats(-9, 9) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[replay.Server]:
-    journal = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
-    journal.begin(script.EPOCH)
-    journal.commit(_records(PARTS, journal))
+def server(tmp_path: Path) -> Iterator[Server]:
+    journal = Journal.open(tmp_path, utc_clock=lambda: 0)
     reader = Reader(tmp_path / "journal.sqlite")
-    yield replay.Server(reader)
+    yield Server(reader)
     reader.close()
-    journal.close(clean=True)
+    journal.close(clean=False)
 
 
-def ask(server: replay.Server, at_ns: int, name: str, **body: Any) -> list[tuple[str, Any]]:
-    out = []
-    for _, frames in server.step(at_ns, b"c", protocol.command(name, body), NOW):
-        told = frames[0].decode()
-        out.append((told, protocol.parse(frames[1], frames[2]) if told == "EVENT" else protocol.said(frames)[1]))
-    return out
+def ask(server: Server, body: dict[str, Any]) -> list[str]:
+    answers = server.step(1_000_000_000, b"c", protocol.command("REPLAY", body), NOW)
+    return [str(protocol.loads(frames[2]).get("code", frames[0].decode())) for _, frames in answers]
 
 
-def test_chunks_wait_for_more_and_end_with_done(server: replay.Server) -> None:
-    first = ask(server, SECOND, "REPLAY", id=1, stream="q", epoch=EPOCH, **{"from": "1", "to": str(PARTS)})
-    assert [name for name, _ in first] == ["EVENT"] * 256 + ["CHUNK"]
-    assert ask(server, 2 * SECOND, "MORE", id=9) == []
-    second = ask(server, 3 * SECOND, "MORE", id=1)
-    third = ask(server, 4 * SECOND, "MORE", id=1)
-    events = [header for name, header in first + second + third if name == "EVENT"]
-    assert [header.seq for header in events] == list(range(1, PARTS + 1))
-    assert all(header.flags & protocol.Flag.HISTORICAL and header.ttl_us == 0 for header in events)
-    assert third[-1] == ("DONE", {"id": 1, "stream": "q", "epoch": EPOCH, "upto": str(PARTS), "closed": False})
-    assert not server.busy()
-
-
-def test_stream_r_has_its_own_numbers(server: replay.Server) -> None:
-    answers = ask(server, SECOND, "REPLAY", id=1, stream="r", epoch=EPOCH, **{"from": "10", "to": "20"})
-    events = [header for name, header in answers if name == "EVENT"]
-    assert [header.seq for header in events] == list(range(10, 21))
-    assert {header.stream_id for header in events} == {protocol.STREAM_IDS["r"]}
-    assert [header.part_seq for header in events] == [3 * n for n in range(10, 21)]
-
-
-def test_the_rate_is_bounded(server: replay.Server) -> None:
-    sent = 0
-    for step in range(200):  # a tenth of a second
-        answers = ask(server, SECOND + step * SECOND // 2000, "REPLAY", id=step, stream="q", epoch=EPOCH, **{"from": "1", "to": str(PARTS)})
-        sent += sum(name == "EVENT" for name, _ in answers)
-    assert sent <= replay.EVENTS_PER_S // 4 + replay.EVENTS_PER_S // 10 + replay.CHUNK
-
-
-def test_who_never_says_more_can_ask_anew(server: replay.Server) -> None:
-    for number in range(1, 6):
-        answers = ask(server, number * SECOND, "REPLAY", id=number, stream="q", epoch=EPOCH, **{"from": "1", "to": str(PARTS)})
-        assert answers[-1] == ("CHUNK", {"id": number, "stream": "q", "epoch": EPOCH, "upto": "256"})
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"stream": "x"}, "E_FIELD"),
-        ({"epoch": "x"}, "E_FIELD"),
-        ({"from": "5", "to": "4"}, "E_RANGE"),
-        ({"from": "1", "to": str(10**12)}, "E_RANGE"),
-        ({"from": "0"}, "E_RANGE"),
-    ],
-)
-def test_what_cannot_be_replayed(server: replay.Server, body: dict[str, Any], code: str) -> None:
-    answers = ask(server, SECOND, "REPLAY", **{"id": 1, "stream": "q", "epoch": EPOCH, "from": "1", "to": "2", **body})
-    assert [(name, said["code"]) for name, said in answers] == [("REFUSE", code)]
-
-
-def test_an_epoch_that_is_not_kept_is_a_hole(server: replay.Server) -> None:
+@pytest.mark.parametrize("change", [{"from": str(1 << 63)}, {"from": str((1 << 64) - 1)}, {"to": str(1 << 63)}])
+def test_numbers_that_no_journal_can_hold_are_refused(server: Server, change: dict[str, Any]) -> None:
+    wide = {"from": str((1 << 63) - 5), "to": str((1 << 63) - 1)}
     other = protocol.epoch_text(bytes(16))
-    answers = ask(server, SECOND, "REPLAY", id=1, stream="q", epoch=other, **{"from": "1", "to": "9"})
-    assert [name for name, _ in answers] == ["HEAD_LOST", "DONE"]
+    assert ask(server, {**ASKED, **wide, **change, "epoch": other}) == ["E_RANGE"]
+    assert ask(server, {**ASKED, **wide, **({"to": str((1 << 64) - 1)} | change)}) == ["E_RANGE"]
+    assert ask(server, {**ASKED, **wide, "epoch": other}) == ["HEAD_LOST", "DONE"]
 
 
-def test_a_snapshot_has_the_last_rejects(server: replay.Server) -> None:
-    answers = ask(server, SECOND, "SNAPSHOT", streams=["q"])
-    assert answers[0][0] == "SNAP"
-    assert answers[0][1]["upto"]["q"] == str(PARTS)
-    assert len(answers) == 1 + replay.LAST_REJECTS == 1 + answers[0][1]["rejects"]
-    assert answers[-1][1].seq == PARTS // 3
+def test_a_journal_that_cannot_be_read_refuses_and_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reader, "oldest", lambda *_: 1)
+        patched.setattr(Reader, "events", broken)
+        assert ask(server, ASKED) == ["E_JOURNAL"]
+        patched.setattr(Reader, "oldest", broken)
+        assert ask(server, ASKED) == ["E_JOURNAL"]
+    assert not server.busy()
+    assert ask(server, ASKED) == ["HEAD_LOST", "DONE"]
+
+
+@given(name=st.sampled_from(["SNAPSHOT", "REPLAY", "MORE"]), key=st.sampled_from(sorted(ASKED)), value=JSON)
+@budget(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_of_any_field_is_answered(server: Server, name: str, key: str, value: object) -> None:
+    server.step(1_000_000_000, b"c", protocol.command(name, {**ASKED, key: value}), NOW)
+    server.tick(2_000_000_000)
