@@ -335,19 +335,6 @@ LAST_CLASS_REASON = 199
 
 
 @dataclass(frozen=True, slots=True)
-class PartOutcome:
-    """What became of one part: exactly one for each trigger."""
-
-    part_seq: int
-    lane: int
-    verdict: Verdict
-    reason: int
-    at_counts: int | None
-    deadline_ns: int
-    late: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """One message of a stream: `seq` is contiguous within (epoch, stream)."""
 

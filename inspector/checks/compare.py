@@ -92,10 +92,11 @@ class Compare:
         reference = self._reference(view.frame.stamp.uid, image.shape)
         s = self.settings
         opened = differing(image, reference, s.threshold_grey, s.open_px)
-        places = peaks(opened)
+        places: Sequence[tuple[int, int]] = ()
         if self.model is None:
             found, classes = groups(opened, s.join_px, s.least_px), [DIFFERENCE]
         else:
+            places = peaks(opened)
             found, classes = judged(self.model, image, reference, opened, places=places), self.model.card.classes[1:]
         findings = [finding for c in classes for finding in self._findings(c, [d for d in found if d.class_name == c])]
         # What no look at one place after the other can say: too much differs, or in too many places.

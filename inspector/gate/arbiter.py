@@ -363,7 +363,6 @@ class Arbiter:
         self._suppressed: dict[str, int] = {}
         self._session_count = 0
         self._allowed: frozenset[str] | None = None
-        self._counted: dict[int, int] = {}
         self._out: list[Output] = []
         self._rejects_row = self._passes_row = 0
         self._recent_rejects: list[bool] = []

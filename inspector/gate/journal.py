@@ -472,7 +472,6 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
             if row is not None:
                 last[stream] = Head(*row)
     query = "SELECT id, epoch, stream, seq, r_seq, header, payload, hash, t_utc_ns, kind, lane, part_seq, verdict, reason FROM event"
-    r_seqs: dict[bytes, int] = {}
     for entry in db.execute(f"{query} WHERE id > ? ORDER BY id", (start,)):
         row = Row(*entry[:8])
         where = f"event {row.stream} {row.seq} of epoch {protocol.epoch_text(row.epoch)}"
@@ -509,8 +508,6 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
         r_seq = body.get("r_seq")
         if stored != said or (None if r_seq is None else int(r_seq)) != row.r_seq:
             yield f"{where}: its columns are not its header's"
-        if row.r_seq is not None:
-            r_seqs[row.epoch] = row.r_seq
         last[row.stream] = Head(row.epoch, row.seq, row.hash)
     for stream, seen in (witness or {}).items():
         kept = last.get(stream, Head())
