@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
+NODE := deploy/clients/node
 SECONDS ?=
 export PYTHONDONTWRITEBYTECODE = 1
 
@@ -27,10 +28,14 @@ $(VENV)/.dev: $(LOCKS)/dev.txt $(LOCKS)/train.txt $(VENV)/.run
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $(LOCKS)/train.txt || echo "no CPU build of torch here"
 	@touch $@
 
+# What the Node clients need, where there is npm; elsewhere their tests are left out with a word.
+$(NODE)/node_modules: $(NODE)/package-lock.json
+	@command -v npm >/dev/null && npm ci --prefix $(NODE) --no-audit --no-fund --silent && touch $@ || echo "no Node here: its clients are not tested"
+
 run: $(VENV)/.run
 	$(BIN)/inspector demo $(if $(SECONDS),--for $(SECONDS))
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(NODE)/node_modules
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.dev
@@ -55,12 +60,12 @@ bench: $(VENV)/.run
 # New versions of everything, hashed, without a word about where they came from; torch stays in its own file, see there.
 LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 lock: $(VENV)/.dev
-	$(LOCK) --all-build-deps --extra desk --extra fast -o $(LOCKS)/run.txt pyproject.toml
+	$(LOCK) --all-build-deps --extra desk --extra fast --extra bridges -o $(LOCKS)/run.txt pyproject.toml
 	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra fast --extra bridges --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
 	sed -i "/^torch==/,/# via/d" $(LOCKS)/dev.txt
 
 package: $(VENV)/.dev
-	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+	deploy/package/build.sh $(BIN)
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

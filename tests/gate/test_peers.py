@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,32 +45,41 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]
 
 
 @contextmanager
-def speaking(command: list[str], out: Path) -> Iterator[Callable[[], list[str]]]:
-    """A client that writes lines to `out`; gives what it has said so far."""
+def speaking(command: list[str], out: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """A client that writes JSON lines to `out`; gives what it has said so far."""
     with out.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:
-            yield lambda: out.read_text().splitlines()
+            yield lambda: [json.loads(text) for text in out.read_text().splitlines(keepends=True) if text.endswith("\n")]
         finally:
             process.kill()
             process.wait()
 
 
-def _drive(line: Running, said: Callable[[], list[str]]) -> None:
+def _drive(line: Running, said: Callable[[], list[dict[str, Any]]]) -> None:
     """A session, some parts, a death of vision: what every gateway must make of them."""
-    until(lambda: "permit 1" in said(), 15.0)
+
+    def told(what: str) -> list[dict[str, Any]]:
+        return [each for each in said() if each["what"] == what]
+
+    def permits() -> list[int]:
+        return [each["on"] for each in told("permit")]
+
+    until(lambda: permits() == [1], 15.0)
     for seq, (decision, reason) in enumerate((("pass", 0), ("fail", 101), ("unjudged", 302)), 1):
         line.expose(seq, decision, reason)
     line.expose(4, None)
-    until(lambda: sum(text.startswith("verdict") for text in said()) == 3)
+    until(lambda: len(told("verdict")) == 3)
     line.vision.close()
-    until(lambda: "permit 0" in said())
-    until(lambda: sum(text.startswith("verdict") for text in said()) == 4)
-    verdicts = [text.split()[2:] for text in said() if text.startswith("verdict")]
-    assert verdicts == [["0", "1", "PASS", "0"], ["0", "2", "REJECT", "101"], ["0", "3", "REJECT", "302"], ["0", "4", "REJECT", "209"]]
-    assert not [text for text in said() if text.startswith("bad")]
+    until(lambda: permits() == [1, 0])
+    until(lambda: len(told("verdict")) == 4)
+    verdicts = [(each["lane"], each["part"], each["passes"], each["reason"]) for each in told("verdict")]
+    assert verdicts == [(0, "1", 1, 0), (0, "2", 0, 101), (0, "3", 0, 302), (0, "4", 0, 209)]
+    until(lambda: len(told("actuated")) == 4)  # each when its time to live is over
+    assert {each["part"]: each["passes"] for each in told("actuated")} == {"1": 1, "2": 0, "3": 0, "4": 0}
+    assert not told("bad")
     line.attach()
-    until(lambda: said()[-1] == "permit 1")
+    until(lambda: permits()[-1] == 1)
     assert line.gate.counters()["unexplained"] == 0
 
 
@@ -101,10 +111,9 @@ def test_a_subscriber_in_node_hears_every_event_once(tmp_path: Path, node: Calla
                 return len(said()) > 3
 
             until(_heard, 20.0)
-            first = json.loads(said()[0])
             for _ in range(200):
                 seq += 1
                 line.expose(seq)
-            until(lambda: json.loads(said()[-1]).get("seq") == str(seq), 10.0)
-            numbers = [int(json.loads(text)["seq"]) for text in said()]
-            assert numbers == list(range(int(first["seq"]), seq + 1))
+            until(lambda: said()[-1].get("seq") == str(seq), 10.0)
+            numbers = [int(each["seq"]) for each in said() if each["what"] == "event"]
+            assert numbers == list(range(numbers[0], seq + 1))

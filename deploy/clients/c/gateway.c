@@ -1,12 +1,14 @@
 /* A gateway of INSP/1 in C: a slot for each part, REJECT until a valid PASS for it has come in time. No JSON parser: it acts on the header alone.
  *
  *   cc -O2 -Wall -Wextra -o gateway gateway.c -lzmq
- *   ./gateway tcp://127.0.0.1:5562 STATION NAME [SECONDS [SERVER_KEY PUBLIC_KEY SECRET_KEY]]
+ *   ./gateway tcp://127.0.0.1:5562 STATION NAME [LANE|- [STATE_FILE|- [SERVER_KEY PUBLIC_KEY SECRET_KEY]]]
  *
- * Prints one line for each thing that happens: `welcome EPOCH`, `verdict SEQ LANE PART PASS|REJECT REASON`, `duplicate SEQ`, `permit 0|1`, `purge`,
- * `refused`, `bad WHY`. A real gateway puts permit and slots on its outputs where this one prints (PROTOCOL.md §9).
+ * Prints a JSON object in a line for each thing that happens, with `at_ns` (CLOCK_MONOTONIC) and `what`: welcome, verdict, duplicate, actuated, permit,
+ * purge, refused, bad. A real gateway puts permit and slots on its outputs where this one prints (PROTOCOL.md §9). STATE_FILE stands for retentive memory:
+ * the last verdict received, kept before it is acknowledged, so that the daemon's journal has a witness.
  */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +28,8 @@ typedef struct {
 
 typedef struct { /* one part at the ejector; all zero is REJECT */
     uint64_t part_seq;
-    uint8_t lane, decided, passes;
+    uint8_t lane, decided, passes, done;
+    int64_t due_ms; /* when its part is at the ejector at the latest: the verdict's time to live, from its receipt */
 } Slot;
 
 static uint32_t table[256];
@@ -35,11 +38,23 @@ static uint8_t epoch[16];
 static uint64_t last_seq;
 static int in_session, permit;
 static int64_t heard_ms, permit_ms;
+static const char *state_file;
 
-static int64_t now_ms(void) {
+static int64_t now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int64_t now_ms(void) { return now_ns() / 1000000; }
+
+static void tell(const char *what, const char *more, ...) {
+    va_list rest;
+    va_start(rest, more);
+    printf("{\"at_ns\": %" PRId64 ", \"what\": \"%s\"", now_ns(), what);
+    vprintf(more, rest);
+    printf("}\n");
+    va_end(rest);
 }
 
 static uint32_t crc32c(uint32_t crc, const uint8_t *data, size_t n) {
@@ -85,6 +100,41 @@ static void say(void *socket, const char *name, const char *json) {
     zmq_send(socket, json, strlen(json), ZMQ_DONTWAIT);
 }
 
+/* {"epoch": …, "seq": …} of the last verdict, as HELLO says it; written beside and renamed, so that it is there whole or not at all */
+static void remember(const char *text, uint64_t seq) {
+    char beside[1024];
+    if (!state_file) return;
+    snprintf(beside, sizeof beside, "%s.part", state_file);
+    FILE *file = fopen(beside, "w");
+    if (!file) return;
+    fprintf(file, "{\"epoch\":\"%s\",\"seq\":\"%" PRIu64 "\"}", text, seq);
+    if (!fclose(file)) rename(beside, state_file);
+}
+
+static const char *remembered(void) {
+    static char last[160];
+    char kept[128] = "";
+    FILE *file = state_file ? fopen(state_file, "r") : NULL;
+    if (file) {
+        if (!fgets(kept, sizeof kept, file)) kept[0] = 0;
+        fclose(file);
+    }
+    snprintf(last, sizeof last, kept[0] ? "{\"q\":%s}" : "{}", kept);
+    return last;
+}
+
+/* What the ejector would be told now, for every part whose time has come: it passes only if its slot says so. */
+static void actuate(void) {
+    char text[40];
+    epoch_text(text);
+    for (int i = 0; i < SLOTS; i++) {
+        Slot *slot = &slots[i];
+        if (!slot->part_seq || !slot->decided || slot->done || now_ms() < slot->due_ms) continue;
+        slot->done = 1;
+        tell("actuated", ", \"epoch\": \"%s\", \"lane\": %u, \"part\": \"%" PRIu64 "\", \"passes\": %u", text, slot->lane, slot->part_seq, slot->passes);
+    }
+}
+
 static void lose_session(void) {
     in_session = 0;
     permit_ms = -LEASE_MS - 1;
@@ -109,22 +159,23 @@ static void on_welcome(const char *json) {
     in_session = 1, heard_ms = now_ms();
     char text[40];
     epoch_text(text);
-    printf("welcome %s\n", text);
+    tell("welcome", ", \"epoch\": \"%s\"", text);
 }
 
 static void on_verdict(void *socket, const Header *h) {
     char text[40], json[128];
+    epoch_text(text);
     if (h->seq <= last_seq) {
-        printf("duplicate %" PRIu64 "\n", h->seq);
+        tell("duplicate", ", \"seq\": \"%" PRIu64 "\"", h->seq);
     } else {
-        last_seq = h->seq; /* a real gateway keeps {epoch, seq} in retentive memory before it acknowledges */
+        remember(text, last_seq = h->seq);
         Slot *slot = &slots[(h->part_seq * 256 + h->lane) % SLOTS];
         if (slot->part_seq != h->part_seq || slot->lane != h->lane) *slot = (Slot){.part_seq = h->part_seq, .lane = h->lane};
         int in_time = h->ttl_us > 0 && !(h->flags & (FLAG_HISTORICAL | FLAG_LATE)) && now_ms() - heard_ms <= LEASE_MS;
-        if (!slot->decided) slot->decided = 1, slot->passes = h->verdict == PASS && in_time;
-        printf("verdict %" PRIu64 " %u %" PRIu64 " %s %u\n", h->seq, h->lane, h->part_seq, slot->passes ? "PASS" : "REJECT", h->reason);
+        if (!slot->decided) slot->decided = 1, slot->passes = h->verdict == PASS && in_time, slot->due_ms = now_ms() + h->ttl_us / 1000;
+        tell("verdict", ", \"epoch\": \"%s\", \"seq\": \"%" PRIu64 "\", \"lane\": %u, \"part\": \"%" PRIu64 "\", \"verdict\": %u, \"reason\": %u, \"flags\": %u, \"ttl_us\": %u, \"passes\": %u",
+             text, h->seq, h->lane, h->part_seq, h->verdict, h->reason, h->flags, h->ttl_us, slot->passes);
     }
-    epoch_text(text);
     snprintf(json, sizeof json, "{\"epoch\":\"%s\",\"upto\":\"%" PRIu64 "\"}", text, last_seq);
     say(socket, "ACK", json);
 }
@@ -136,7 +187,7 @@ static void on_message(void *socket, const char *name, const uint8_t *head, size
         if (!why && (!in_session || memcmp(h.epoch, epoch, 16))) why = "epoch";
         if (!why && h.kind != (name[0] == 'V' ? KIND_VERDICT : KIND_HB)) why = "kind";
         if (why) {
-            printf("bad %s\n", why);
+            tell("bad", ", \"why\": \"%s\"", why);
         } else if (h.kind == KIND_VERDICT) {
             on_verdict(socket, &h);
         } else {
@@ -146,26 +197,29 @@ static void on_message(void *socket, const char *name, const uint8_t *head, size
         return;
     }
     if (size && (size != 4 || crc32c(crc32c(0, (const uint8_t *)name, strlen(name)), payload, n) != big(head, 4))) {
-        printf("bad crc\n");
+        tell("bad", ", \"why\": \"crc\"");
     } else if (!strcmp(name, "WELCOME")) {
         on_welcome((const char *)payload);
     } else if (!strcmp(name, "PURGE")) { /* without reading the range: every part on the belt stays rejected, which is the safe side */
         for (int i = 0; i < SLOTS; i++) slots[i].passes = 0;
-        printf("purge\n");
+        tell("purge", "");
     } else if (!strcmp(name, "REFUSE") || !strcmp(name, "BYE")) {
-        printf("refused %s\n", (const char *)payload);
+        tell("refused", ", \"said\": %s", n ? (const char *)payload : "{}");
         lose_session();
     }
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4 && argc != 5 && argc != 8) {
-        fprintf(stderr, "usage: %s ENDPOINT STATION NAME [SECONDS [SERVER_KEY PUBLIC_KEY SECRET_KEY]]\n", argv[0]);
+    if (argc < 4 || argc == 7 || argc == 8 || argc > 9) {
+        fprintf(stderr, "usage: %s ENDPOINT STATION NAME [LANE|- [STATE_FILE|- [SERVER_KEY PUBLIC_KEY SECRET_KEY]]]\n", argv[0]);
         return 64;
     }
+    char lanes[32] = "";
+    if (argc > 4 && strcmp(argv[4], "-")) snprintf(lanes, sizeof lanes, "\"lanes\":[%d],", atoi(argv[4]));
+    if (argc > 5 && strcmp(argv[5], "-")) state_file = argv[5];
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
     int linger = 0, ahead = 1000, first = 100, most = 500, beat = 200, timeout = 600, connected_only = 1;
-    int64_t largest = LARGEST, until_ms = argc > 4 ? now_ms() + 1000 * atoll(argv[4]) : INT64_MAX;
+    int64_t largest = LARGEST;
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(socket, ZMQ_RCVHWM, &ahead, sizeof ahead);
     zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &first, sizeof first);
@@ -174,8 +228,8 @@ int main(int argc, char **argv) {
     zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &beat, sizeof beat);
     zmq_setsockopt(socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout, sizeof timeout);
     zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof largest);
-    if (argc == 8 && (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, argv[5], 41) || zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, argv[6], 41) ||
-                      zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, argv[7], 41))) {
+    if (argc == 9 && (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, argv[6], 41) || zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, argv[7], 41) ||
+                      zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, argv[8], 41))) {
         fprintf(stderr, "keys: %s\n", zmq_strerror(zmq_errno()));
         return 78;
     }
@@ -187,19 +241,19 @@ int main(int argc, char **argv) {
     permit_ms = -LEASE_MS - 1;
     int64_t next_ms = 0;
     static uint8_t frames[3][LARGEST + 1];
-    while (now_ms() < until_ms) {
+    for (;;) {
         int64_t now = now_ms();
         if (in_session && now - heard_ms > 10 * LEASE_MS) lose_session();
         if (now >= next_ms) {
-            char json[512];
+            char json[768];
             next_ms = now + (in_session ? HB_MS : HELLO_MS);
             if (in_session)
                 snprintf(json, sizeof json, "{\"mono_ns\":\"%lld\"}", (long long)now * 1000000);
             else
                 snprintf(json, sizeof json,
                          "{\"proto\":{\"majors\":[1]},\"client\":\"%s\",\"station\":\"%s\",\"profile\":\"permit\",\"travel_min_ms\":600,\"scan_ms\":10,"
-                         "\"actuator_ms\":40,\"lease_ms\":%d,\"credit\":64,\"last\":{}}",
-                         argv[3], argv[2], LEASE_MS);
+                         "\"actuator_ms\":40,\"lease_ms\":%d,%s\"credit\":64,\"last\":%s}",
+                         argv[3], argv[2], LEASE_MS, lanes, remembered());
             say(socket, in_session ? "HB" : "HELLO", json);
         }
         zmq_pollitem_t item = {socket, 0, ZMQ_POLLIN, 0};
@@ -222,13 +276,10 @@ int main(int argc, char **argv) {
             if (count == 3)
                 on_message(socket, (const char *)frames[0], frames[1], sizes[1], frames[2], sizes[2]);
             else
-                printf("bad frames\n");
+                tell("bad", ", \"why\": \"frames\"");
         }
         int allowed = in_session && now_ms() - permit_ms <= LEASE_MS; /* in every cycle: it ends by itself */
-        if (allowed != permit) printf("permit %d\n", permit = allowed);
+        if (allowed != permit) permit = allowed, tell("permit", ", \"on\": %d", permit);
+        actuate();
     }
-    if (in_session) say(socket, "BYE", "{}");
-    zmq_close(socket);
-    zmq_ctx_term(context);
-    return 0;
 }

@@ -1,21 +1,32 @@
 // A gateway: a slot for each part, REJECT until a valid PASS for it has come in time.
 //
-//   node gateway.mjs ENDPOINT STATION NAME [SECONDS]
+//   node gateway.mjs ENDPOINT STATION NAME [LANE|- [STATE_FILE]]
 //
-// Prints the lines that the C gateway prints: welcome, verdict, duplicate, permit, purge, refused, bad.
+// Prints the JSON lines that the C gateway prints, with at_ns and what: welcome, verdict, duplicate, actuated, permit, purge, refused, bad.
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import * as zmq from "zeromq";
-import { FLAG, KIND, PASS, command, parse, said } from "./insp.mjs";
+import { FLAG, KIND, PASS, command, parse, said, tell } from "./insp.mjs";
 
-const [endpoint, station, client, seconds] = process.argv.slice(2);
+const [endpoint, station, client, lane = "-", stateFile] = process.argv.slice(2);
 if (!client) {
-  console.error("usage: node gateway.mjs ENDPOINT STATION NAME [SECONDS]");
+  console.error("usage: node gateway.mjs ENDPOINT STATION NAME [LANE|- [STATE_FILE]]");
   process.exit(64);
 }
 const LEASE_MS = 300;
-const socket = new zmq.Dealer({ receiveHighWaterMark: 1000, linger: 0, maxMessageSize: 65536, reconnectInterval: 100, sendTimeout: 0, immediate: true });
+const socket = new zmq.Dealer({
+  receiveHighWaterMark: 1000,
+  linger: 0,
+  maxMessageSize: 65536,
+  reconnectInterval: 100,
+  reconnectMaxInterval: 500,
+  heartbeatInterval: 200,
+  heartbeatTimeout: 600,
+  sendTimeout: 0,
+  immediate: true, // nothing for the next daemon
+});
 socket.connect(endpoint);
 
-const slots = new Map(); // "lane/part" → {decided, passes}
+const slots = new Map(); // "lane/part" → {decided, passes, done, due}
 let epoch = "";
 let session = 0;
 let last = 0n;
@@ -35,6 +46,21 @@ async function send(frames) {
   sending = false;
 }
 
+// The last verdict received, kept before it is acknowledged: the daemon's journal has a witness.
+function remember() {
+  if (!stateFile) return;
+  writeFileSync(`${stateFile}.part`, JSON.stringify({ epoch, seq: last.toString() }));
+  renameSync(`${stateFile}.part`, stateFile);
+}
+
+function remembered() {
+  try {
+    return { q: JSON.parse(readFileSync(stateFile, "utf8")) };
+  } catch {
+    return {};
+  }
+}
+
 function lose() {
   session = 0;
   permitted = -Infinity;
@@ -42,18 +68,43 @@ function lose() {
 }
 
 function verdict(header) {
-  if (header.seq <= last) console.log(`duplicate ${header.seq}`);
+  if (header.seq <= last) tell("duplicate", { seq: header.seq });
   else {
-    last = header.seq; // a real gateway keeps {epoch, seq} before it acknowledges
+    last = header.seq;
+    remember();
     const key = `${header.lane}/${header.partSeq}`;
-    const slot = slots.get(key) ?? { decided: false, passes: false };
+    const slot = slots.get(key) ?? { decided: false, passes: false, done: false, due: 0 };
     slots.set(key, slot);
     if (slots.size > 4096) slots.delete(slots.keys().next().value);
     const inTime = header.ttlUs > 0 && !(header.flags & (FLAG.HISTORICAL | FLAG.LATE)) && now() - heard <= LEASE_MS;
-    if (!slot.decided) [slot.decided, slot.passes] = [true, header.verdict === PASS && inTime];
-    console.log(`verdict ${header.seq} ${header.lane} ${header.partSeq} ${slot.passes ? "PASS" : "REJECT"} ${header.reason}`);
+    if (!slot.decided) {
+      slot.decided = true;
+      slot.passes = header.verdict === PASS && inTime;
+      slot.due = now() + header.ttlUs / 1000;
+    }
+    tell("verdict", {
+      epoch,
+      seq: header.seq,
+      lane: header.lane,
+      part: header.partSeq,
+      verdict: header.verdict,
+      reason: header.reason,
+      flags: header.flags,
+      ttl_us: header.ttlUs,
+      passes: Number(slot.passes),
+    });
   }
   send(command("ACK", { epoch, upto: last.toString() }));
+}
+
+// What the ejector would be told now, for every part whose time has come: it passes only if its slot says so.
+function actuate() {
+  for (const [key, slot] of slots) {
+    if (!slot.decided || slot.done || now() < slot.due) continue;
+    slot.done = true;
+    const [at, part] = key.split("/");
+    tell("actuated", { epoch, lane: Number(at), part, passes: Number(slot.passes) });
+  }
 }
 
 function hear(name, head, payload) {
@@ -71,37 +122,49 @@ function hear(name, head, payload) {
     lose();
     if (body.epoch !== epoch) [slots.clear(), (last = 0n)];
     [epoch, session, heard] = [body.epoch, body.session, now()];
-    console.log(`welcome ${epoch}`);
+    tell("welcome", { epoch });
   } else if (name === "PURGE") {
     for (const [key, slot] of slots) {
-      const [lane, part] = key.split("/").map(BigInt);
-      if (Number(lane) === body.lane && part >= BigInt(body.from_part) && part <= BigInt(body.to_part)) slot.passes = false;
+      const [at, part] = key.split("/").map(BigInt);
+      if (Number(at) === body.lane && part >= BigInt(body.from_part) && part <= BigInt(body.to_part)) slot.passes = false;
     }
-    console.log("purge");
+    tell("purge", { lane: body.lane, from: body.from_part, to: body.to_part });
   } else if (name === "REFUSE" || name === "BYE") {
-    console.log(`refused ${payload}`);
+    tell("refused", { said: body });
     lose();
   }
 }
 
-const hello = { proto: { majors: [1] }, client, station, profile: "permit", travel_min_ms: 600, scan_ms: 10, actuator_ms: 40, lease_ms: LEASE_MS, credit: 64, last: {} };
+const hello = () => ({
+  proto: { majors: [1] },
+  client,
+  station,
+  profile: "permit",
+  travel_min_ms: 600,
+  scan_ms: 10,
+  actuator_ms: 40,
+  lease_ms: LEASE_MS,
+  credit: 64,
+  last: remembered(),
+  ...(lane === "-" ? {} : { lanes: [Number(lane)] }),
+});
 let beat = 0;
 setInterval(() => {
   if (session && now() - heard > 10 * LEASE_MS) lose();
   if (now() >= beat) {
     beat = now() + (session ? 100 : 200);
-    send(session ? command("HB", { mono_ns: String(process.hrtime.bigint()) }) : command("HELLO", hello));
+    send(session ? command("HB", { mono_ns: String(process.hrtime.bigint()) }) : command("HELLO", hello()));
   }
   const allowed = Number(session > 0 && now() - permitted <= LEASE_MS);
-  if (allowed !== permit) console.log(`permit ${(permit = allowed)}`);
+  if (allowed !== permit) tell("permit", { on: (permit = allowed) });
+  actuate();
 }, 10);
-if (seconds) setTimeout(() => process.exit(0), 1000 * Number(seconds));
 
 for await (const frames of socket) {
   try {
     if (frames.length !== 3) throw new Error("frames");
     hear(frames[0].toString(), frames[1], frames[2]);
   } catch (error) {
-    console.log(`bad ${error.message}`);
+    tell("bad", { why: error.message });
   }
 }

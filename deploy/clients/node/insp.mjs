@@ -50,3 +50,9 @@ export function said(name, check, payload) {
   if (check.length && (check.length !== 4 || crc32c(name, payload) !== check.readUInt32BE(0))) throw new Error("crc");
   return JSON.parse(payload);
 }
+
+/** Says what has happened: a JSON object in a line, with `at_ns` (monotonic) and `what`; BigInt as text. */
+export function tell(what, more = {}) {
+  const line = { at_ns: Number(process.hrtime.bigint()), what, ...more };
+  console.log(JSON.stringify(line, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
+}

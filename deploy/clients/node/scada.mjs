@@ -2,9 +2,9 @@
 //
 //   node scada.mjs EVENTS_ENDPOINT REPLAY_ENDPOINT [q|r|a]
 //
-// Prints one JSON line for each event: {"seq", "verdict", "historical"} and for each hole {"hole": [from, to]}.
+// Prints a JSON object in a line for each event and for each hole: at_ns, what (event, hole, stale, bad), epoch, and what there is to say of it.
 import * as zmq from "zeromq";
-import { FLAG, KIND, command, parse, said } from "./insp.mjs";
+import { FLAG, KIND, command, parse, said, tell } from "./insp.mjs";
 
 const [events, replay, stream = "q"] = process.argv.slice(2);
 if (!replay) {
@@ -19,28 +19,46 @@ sub.subscribe("insp1/");
 
 let epoch = null;
 let last = 0n;
-let filling = null; // {id, to}
+const EVER = (1n << 62n) - 1n; // to the end of an epoch, wherever that is
+const SILENT_MS = 3000;
+let filling = null; // {id, to, next (the epoch to go on with), heard}
 let held = [];
 let asked = 0;
-
-const tell = (object) => console.log(JSON.stringify(object));
+let heard = performance.now();
+let stale = false;
 
 function give(header, payload) {
   last = header.seq;
   const body = JSON.parse(payload);
-  tell({ seq: header.seq.toString(), verdict: body.verdict ?? body.schema, historical: Boolean(header.flags & FLAG.HISTORICAL) });
+  const historical = Boolean(header.flags & FLAG.HISTORICAL);
+  tell("event", { epoch, stream, seq: header.seq, lane: header.lane, part: header.partSeq, verdict: header.verdict, hash: body.hash, historical });
 }
 
-async function fill(to) {
-  filling = { id: ++asked, to };
+async function fill(to, next = null) {
+  filling = { id: ++asked, to, next, heard: performance.now() };
   await new Promise((resolve) => setTimeout(resolve, 50)); // TCP does not reorder: what is missing after 50 ms was dropped
   await ask.send(command("REPLAY", { id: filling.id, stream, epoch, from: (last + 1n).toString(), to: to.toString() }));
+}
+
+// What waited while a gap was filled; with a new epoch if the old one is now at its end.
+function goOn(next) {
+  const waiting = held;
+  [filling, held] = [null, []];
+  if (next) [epoch, last] = [next, 0n];
+  for (const [header, content] of waiting) take(header, content);
+}
+
+function hole(from, to) {
+  tell("hole", { epoch, stream, from, to });
 }
 
 function take(header, payload) {
   if (filling) return void held.push([header, payload]);
   if (epoch === null) [epoch, last] = [header.epoch, header.seq - 1n];
-  if (header.epoch !== epoch) [epoch, last] = [header.epoch, 0n];
+  if (header.epoch !== epoch) {
+    held.push([header, payload]);
+    return void fill(EVER, header.epoch); // first what is left of the epoch before
+  }
   if (header.seq <= last) return;
   if (header.seq > last + 1n) {
     held.push([header, payload]);
@@ -55,14 +73,16 @@ async function live() {
       if (frames.length !== 3) throw new Error("frames");
       const [topic, head, payload] = frames;
       const header = parse(head, payload);
+      heard = performance.now();
       const name = topic.toString().split("/")[4];
       if (name === "hb" && header.kind === KIND.HB) {
         const at = BigInt(JSON.parse(payload).head[stream]);
         if (epoch === null) [epoch, last] = [header.epoch, at]; // from here on nothing is lost in silence
-        else if (header.epoch === epoch && at > last && !filling) await fill(at);
+        else if (header.epoch !== epoch && !filling) fill(EVER, header.epoch);
+        else if (header.epoch === epoch && at > last && !filling) fill(at);
       } else if (name === stream) take(header, payload);
     } catch (error) {
-      tell({ bad: error.message });
+      tell("bad", { why: error.message });
     }
   }
 }
@@ -70,10 +90,11 @@ async function live() {
 async function told() {
   for await (const [name, head, payload] of ask) {
     try {
+      if (filling) filling.heard = performance.now();
       if (name.toString() === "EVENT") {
         const header = parse(head, payload);
         if (filling && header.epoch === epoch && header.seq > last) {
-          if (header.seq > last + 1n) tell({ hole: [(last + 1n).toString(), (header.seq - 1n).toString()] });
+          if (header.seq > last + 1n) hole(last + 1n, header.seq - 1n);
           give(header, payload);
         }
         continue;
@@ -82,18 +103,22 @@ async function told() {
       if (!filling || body.id !== filling.id) continue;
       if (name.toString() === "CHUNK") await ask.send(command("MORE", { id: filling.id }));
       else if (name.toString() === "DONE") {
-        if (last < filling.to) {
-          tell({ hole: [(last + 1n).toString(), filling.to.toString()] });
+        if (last < filling.to && !filling.next) {
+          hole(last + 1n, filling.to);
           last = filling.to;
         }
-        const waiting = held;
-        [filling, held] = [null, []];
-        for (const [header, content] of waiting) take(header, content);
+        goOn(filling.next);
       }
     } catch (error) {
-      tell({ bad: error.message });
+      tell("bad", { why: error.message });
     }
   }
 }
+
+// No heartbeat for 1.5 s: values shown must be marked. No answer to a replay: asked again.
+setInterval(() => {
+  if (stale !== performance.now() - heard > 1500) tell("stale", { on: (stale = !stale) });
+  if (filling && performance.now() - filling.heard > SILENT_MS) fill(filling.to, filling.next);
+}, 100);
 
 await Promise.race([live(), told()]);
