@@ -174,6 +174,12 @@ class Metrics(Strict):
     vision_bind: HttpAddress = "127.0.0.1:9401"
 
 
+class Admin(Strict):
+    """The Unix socket of `inspector ctl`, 0660; null: `ctl.sock` in the state folder. The service has /run/inspector for it."""
+
+    socket: Path | None = None
+
+
 class Journal(Strict):
     """`required: stop` withdraws the permit 5 s after the journal is no longer durable, `degrade` only alarms."""
 
@@ -205,11 +211,15 @@ class Ring(Strict):
 
 
 class Camera(Strict):
-    """One camera: where its pictures come from, which recipe judges them, which ejector lane its parts are in."""
+    """One camera: where its pictures come from, which recipe judges them, which ejector lane its parts are in.
+
+    `isolated`: its driver runs in a process of its own, which may crash, hang or leak without harm to another camera.
+    """
 
     id: Name
     lane: int = Field(default=0, ge=0, le=255)
     recipe: Name
+    isolated: bool = False
     source: Kind
     ring: Ring = Ring()
 
@@ -269,6 +279,7 @@ class Config(Strict):
     events: Events = Events()
     security: Security | None = None
     metrics: Metrics = Metrics()
+    admin: Admin = Admin()
     journal: Journal = Journal()
     archive: Archive = Archive()
     desk: Desk = Desk()

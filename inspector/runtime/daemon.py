@@ -15,6 +15,7 @@ import fcntl
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -23,10 +24,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
 
 from inspector import config
 from inspector.config.document import text_of
@@ -34,6 +37,7 @@ from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
 from inspector.runtime import in_force, link
+from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
 
@@ -45,10 +49,12 @@ KILL_S = 1.0
 STATUS_EVERY_S = 1.0
 COLLECT_EVERY_S = 10.0
 FROZEN_SAID_S, FROZEN_EXIT_S = 0.5, 10.0
+ANSWER_S, RELOADED_WITHIN_S = 5.0, 120.0
 REFUSED, BUG = 78, 70
 
 OnReady: TypeAlias = Callable[[Mapping[str, str], str], None]
 OnEnd: TypeAlias = Callable[[Mapping[str, int]], None]
+T = TypeVar("T")
 
 
 class Lock:
@@ -145,13 +151,16 @@ class Vision:
             self.process.wait(KILL_S)
 
 
-@dataclass(slots=True)
 class Asked:
-    """What signals have asked for; handlers set it, the main thread reads it."""
+    """What signals have asked for, which only the main thread counts and reads, and a bell that ends its waiting.
 
-    terminations: int = 0
-    reloads: int = 0
-    bell: threading.Event = field(default_factory=threading.Event)
+    The bell is a pipe: the interpreter itself writes to it when a signal comes (`signal.set_wakeup_fd`), so that no handler takes a lock
+    that the code which it interrupts may hold.
+    """
+
+    def __init__(self) -> None:
+        self.terminations = self.reloads = 0
+        self._listen, self.bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def on_signal(self, number: int, _: Any) -> None:
         """A handler for SIGTERM, SIGINT and SIGHUP."""
@@ -159,7 +168,21 @@ class Asked:
             self.reloads += 1
         else:
             self.terminations += 1
-        self.bell.set()
+
+    def ring(self) -> None:
+        """Let the main thread look; from any thread."""
+        with suppress(BlockingIOError):
+            os.write(self.bell, b"!")
+
+    def wait(self, longest_s: float) -> None:
+        """Until somebody rings, or so long."""
+        if select.select([self._listen], [], [], longest_s)[0]:
+            os.read(self._listen, 4096)
+
+    def close(self) -> None:
+        """Let the pipe go."""
+        os.close(self._listen)
+        os.close(self.bell)
 
 
 class Daemon:
@@ -189,6 +212,13 @@ class Daemon:
         self._frozen_said = False
         self._pinged_s = self._status_s = self._collected_s = 0.0
         self._reloads = 0
+        self._reloading = False
+        self._waiting: list[Future[link.Reloaded]] = []
+        self._answering: list[Future[link.Reloaded]] = []
+        self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._recipe = ""
+        self.commands: dict[str, Command] = {"status": self._cmd_status, "reload": self._cmd_reload}
+        """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
 
@@ -205,6 +235,9 @@ class Daemon:
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             stack.callback(self._kill_vision)
+            door = Admin(socket_of(self._settings), self.commands, self._heard)
+            door.start()
+            stack.callback(door.stop)
             if self._systemd.warning:
                 self._log(self._systemd.warning)
             gc.collect()
@@ -221,8 +254,7 @@ class Daemon:
                     until_s = now_s + for_s
                 if self._asked.terminations or (until_s is not None and now_s >= until_s) or self._finished:
                     return self._drain()
-                self._asked.bell.wait(TURN_S)
-                self._asked.bell.clear()
+                self._asked.wait(TURN_S)
 
     def _turn(self, now_s: float) -> int | None:
         """One look at everything; an exit code when it is over."""
@@ -233,6 +265,7 @@ class Daemon:
         code = self._look_after_vision(now_s)
         if code is not None:
             return code
+        self._run_errands()
         self._reload_if_asked(now_s)
         return self._watch(now_s)
 
@@ -276,6 +309,7 @@ class Daemon:
                 self._give_up_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s, show_stacks=True)
             return
         vision.ready = message
+        self._recipe = message.recipe
         self._gate.attach(vision.end, message)
         if self._begin_ns is None:
             if self._on_ready is not None:
@@ -300,6 +334,8 @@ class Daemon:
         self._restarts += 1
         if vision.ready is not None:
             self._gate.detach(text)
+        if self._reloading:
+            self._reload_ended(link.Reloaded(self._recipe, [], [], text))
         vision.end.close()
         if now_s - vision.started_s > HEALTHY_AFTER_S:
             self._wait_s = FIRST_WAIT_S
@@ -328,7 +364,10 @@ class Daemon:
     # -- reload
 
     def _reload_if_asked(self, now_s: float) -> None:
-        if self._asked.reloads == self._reloads or self._vision is None or self._vision.ready is None:
+        """Ask vision, one reload at a time; the line runs on meanwhile, and READY=1 follows when vision has answered or is gone."""
+        with suppress(Empty):
+            self._reload_ended(self._gate.reloaded.get_nowait())
+        if self._reloading or self._asked.reloads == self._reloads or self._vision is None or self._vision.ready is None:
             return
         try:
             asked = self._vision.end.send(link.Reload())
@@ -337,8 +376,71 @@ class Daemon:
             return  # the next one is asked
         if asked:
             self._reloads = self._asked.reloads
+            self._reloading = True
+            self._answering, self._waiting = self._waiting, []
             self._systemd.say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reading the recipe again")
-            self._systemd.say("READY=1")  # the line has never stopped running; what became of it stands in STATUS
+
+    def _reload_ended(self, answer: link.Reloaded) -> None:
+        self._reloading = False
+        self._recipe = answer.recipe
+        self._systemd.say("READY=1", f"STATUS={self._status()}")
+        for each in self._answering:
+            each.set_result(answer)
+
+    # -- what people at this machine ask for
+
+    def in_main(self, errand: Callable[[], T], *, within_s: float = ANSWER_S) -> T:
+        """Run it in the main thread, from any other; its result. Raises what it raises, and `ConfigError` E_BUSY when it takes too long."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(errand())
+            except BaseException as error:  # noqa: BLE001 - who asked gets it, whatever it is
+                done.set_exception(error)
+
+        self._errands.put(run)
+        self._asked.ring()
+        return _within(done, within_s)
+
+    def _run_errands(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._errands.get_nowait()()
+
+    def _heard(self, name: str, peer: Peer) -> None:
+        if name != "status":
+            self._gate.report("ADMIN", "info", f"user {peer.uid} (process {peer.pid}) asks for {name}")
+
+    def _cmd_status(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        status = self._gate.status()
+        vision = self._vision
+        return {
+            "state": status.state,
+            "permit": status.permit,
+            "holds": self._gate.holds(),
+            "counters": self._gate.counters(),
+            "gateways": list(status.sessions),
+            "epoch": self._gate.epoch,
+            "recipe": self._recipe,
+            "vision": {"ready": vision is not None and vision.ready is not None, "restarts": self._restarts, "trouble": self._trouble},
+            "endpoints": self.endpoints(),
+            "ages_ms": {name: round(age, 1) for name, age in {**self._gate.ages_ms(), **_named(self._gate.vision_ages_ms())}.items()},
+        }
+
+    def _cmd_reload(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        """Answers when vision has: the recipe in force then. Raises `ConfigError` E_CFG_REFUSED with what is wrong with the new one."""
+        done: Future[link.Reloaded] = Future()
+
+        def order() -> None:
+            self._waiting.append(done)
+            self._asked.reloads += 1
+
+        self.in_main(order)
+        answer = _within(done, RELOADED_WITHIN_S)
+        if answer.refused:
+            raise ConfigError("E_CFG_REFUSED", f"the recipe in force stays: {answer.refused}")
+        return {"recipe": answer.recipe}
 
     # -- health
 
@@ -377,7 +479,7 @@ class Daemon:
         name = arguments.thread.name if arguments.thread else "?"
         traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback, file=sys.stderr)
         self._failed = f"thread {name} died: {arguments.exc_type.__name__}: {arguments.exc_value}"
-        self._asked.bell.set()
+        self._asked.ring()
 
     # -- the end
 
@@ -451,6 +553,17 @@ class Daemon:
         yield Family("worker_age_seconds", "gauge", "Since the last step of each thread.", ages)
 
 
+def _named(vision_ages_ms: Mapping[str, float]) -> dict[str, float]:
+    return {f"vision-{name}": age for name, age in vision_ages_ms.items()}
+
+
+def _within(done: Future[T], longest_s: float) -> T:
+    try:
+        return done.result(longest_s)
+    except TimeoutError as error:
+        raise ConfigError("E_BUSY", f"the daemon has not come to it within {longest_s:g} s") from error
+
+
 def ledger_line(counters: Mapping[str, int]) -> str:
     """The account of all parts in one line."""
     return " ".join(f"{name}={number}" for name, number in counters.items())
@@ -469,6 +582,7 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
     lock = Lock(settings.state_dir)
     asked = Asked()
     before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    bell_before = signal.set_wakeup_fd(asked.bell, warn_on_full_buffer=False)
     try:
         begin_with = None
         with suppress(OSError):  # a full disk; vision then reads the file itself
@@ -479,6 +593,8 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(bell_before)
+        asked.close()
         if settings.ready_file is not None:
             settings.ready_file.unlink(missing_ok=True)
         lock.release()

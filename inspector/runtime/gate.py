@@ -53,7 +53,6 @@ _INPUTS: Final[Mapping[type, Callable[..., core.Input]]] = {
     link.Dropped: core.Dropped,
     link.Judged: core.Judged,
     link.CameraState: core.CameraState,
-    link.Reloaded: core.Reloaded,
 }
 
 
@@ -84,6 +83,8 @@ class GateProcess:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._link: link.End | None = None
         self._finished: link.Finished | None = None
+        self.reloaded: SimpleQueue[link.Reloaded] = SimpleQueue()
+        """Vision's answers to `Reload`, for who asked."""
         self._vision_ages: dict[str, float] = {}
         self._vision_heard_ns = 0
         self._endpoints: dict[str, str] = {}
@@ -287,6 +288,14 @@ class GateProcess:
         """State, permit and what withholds it."""
         return self._status
 
+    def holds(self) -> dict[str, str]:
+        """What withholds the permit from every gateway, by name, with the reason in words."""
+        return dict(self._arbiter.holds)
+
+    def report(self, code: str, severity: str, text: str) -> None:
+        """Say something as an alarm; `severity` is info, warning or critical."""
+        self._tell(core.Report(code, severity, text))
+
     def ages_ms(self) -> dict[str, float]:
         """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
         now_ns = self._clock()
@@ -443,6 +452,9 @@ class GateProcess:
                     self._steps.observe((self._clock() - self._vision_heard_ns) / 1e9)
             elif isinstance(message, link.Beat):
                 self._vision_ages = message.ages_ms
+            elif isinstance(message, link.Reloaded):
+                self._feed(core.Reloaded(*message))
+                self.reloaded.put(message)
             elif isinstance(message, link.Finished):
                 self._finished = message
             elif isinstance(message, link.Ready):

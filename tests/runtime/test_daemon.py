@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.reloaded: SimpleQueue[link.Reloaded] = SimpleQueue()
 
     def attach(self, end: link.End, ready: link.Ready) -> None:
         self.told.append("attach")

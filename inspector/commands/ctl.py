@@ -1,0 +1,64 @@
+"""`inspector ctl`: asks the daemon that runs on this machine, and tells it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+ANSWER_S, RELOADED_S = 10.0, 130.0
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+@app.callback()
+def _config(context: typer.Context, config: Annotated[Path, typer.Argument(help="The daemon's configuration file.")]) -> None:
+    """Ask the daemon of a configuration that runs on this machine, or tell it something.
+
+    Example: inspector ctl configs/demo.yaml status
+    """
+    context.obj = config
+
+
+def _ask(context: typer.Context, command: str, *, timeout_s: float = ANSWER_S, **arguments: Any) -> dict[str, Any]:
+    from inspector import config
+    from inspector.runtime.admin import ask, socket_of
+
+    return ask(socket_of(config.read(context.obj)), command, timeout_s=timeout_s, **arguments)
+
+
+@app.command()
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Say how the line is: state, permit and what withholds it, the account of its parts, its gateways.
+
+    Example: inspector ctl configs/demo.yaml status
+    """
+    said = _ask(context, "status")
+    if as_json:
+        typer.echo(json.dumps(said))
+        return
+    typer.echo(f"{said['state']}, {'permit' if said['permit'] else 'no permit'}")
+    for name, text in said["holds"].items():
+        typer.echo(f"withheld by {name}: {text}")
+    typer.echo(" ".join(f"{name}={number}" for name, number in said["counters"].items()))
+    typer.echo(f"gateways: {', '.join(said['gateways']) or 'none'}")
+    typer.echo(f"recipe {said['recipe'][:12]}, vision {'ready' if said['vision']['ready'] else said['vision']['trouble'] or 'not ready'}")
+
+
+@app.command()
+def reload(context: typer.Context, as_json: AsJson = False) -> None:
+    """Read the recipes and guards again, between two parts, and wait for what comes of it; what is refused leaves the old ones in force.
+
+    Example: inspector ctl configs/demo.yaml reload
+    """
+    said = _ask(context, "reload", timeout_s=RELOADED_S)
+    typer.echo(json.dumps(said) if as_json else f"recipe {said['recipe']}")
+
+
+def add(root: typer.Typer) -> None:
+    """Register the commands."""
+    root.add_typer(app, name="ctl")
