@@ -352,7 +352,8 @@ def test_a_camera_that_does_not_number_its_exposures_cannot_count_parts(
 
 def test_the_example_shows_every_key() -> None:
     example = next(path for path in CONFIGS if path.name == "line.example.yaml").read_text()
-    sections: list[type[Strict]] = [config.Config, config.Gate, config.Events, config.Metrics, config.Journal, config.Archive]
-    sections += [config.Desk, config.Vision, config.Camera, config.Ring, config.RecipeSettings, config.PartTemplate]
+    sections: list[type[Strict]] = [config.Config, config.Gate, config.Guards, config.Events, config.Metrics, config.Admin]
+    sections += [config.Journal, config.Archive, config.Desk, config.Vision, config.Camera, config.Ring, config.RecipeSettings]
+    sections += [config.PartTemplate]
     missing = {key for section in sections for key in section.model_fields if f"{key}:" not in example}
     assert not missing

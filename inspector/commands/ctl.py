@@ -59,6 +59,40 @@ def reload(context: typer.Context, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(said) if as_json else f"recipe {said['recipe']}")
 
 
+@app.command()
+def reset(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(help="line_stop, too_good; both where none is named.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that somebody has looked at why the guards stopped the line: they count anew, and parts may pass if nothing else withholds it.
+
+    Example: inspector ctl configs/demo.yaml reset line_stop
+    """
+    said = _ask(context, "reset", names=names or [])
+    if as_json:
+        typer.echo(json.dumps(said))
+        return
+    for name, text in said["holds"].items():
+        typer.echo(f"still withheld by {name}: {text}")
+    if not said["holds"]:
+        typer.echo("nothing withholds the permit any more")
+
+
+@app.command()
+def challenge(
+    context: typer.Context,
+    lane: Annotated[int, typer.Option(help="The ejector lane that it goes on.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say that the next part of a lane is one that is known to be bad: if it is not found bad, nothing passes until another one is.
+
+    Example: inspector ctl configs/demo.yaml challenge --lane 2
+    """
+    said = _ask(context, "challenge", lane=lane)
+    typer.echo(json.dumps(said) if as_json else f"the next part of lane {said['lane']} must be found bad")
+
+
 def add(root: typer.Typer) -> None:
     """Register the commands."""
     root.add_typer(app, name="ctl")

@@ -174,6 +174,22 @@ class Metrics(Strict):
     vision_bind: HttpAddress = "127.0.0.1:9401"
 
 
+class Guards(Strict):
+    """What a healthy line cannot look like; 0 turns a limit off. A reload changes them.
+
+    `rejects_in_row`, or more than `reject_ratio` of the last `ratio_parts`: a stop of the line is asked for, and nothing passes until
+    `inspector ctl reset`. `passes_in_row`: the same, where a line is known to make bad parts. `blind_in_row` pictures of a camera that show
+    nothing: nothing passes until one does. `challenge_every_s`: so often a part that is known to be bad must have been found bad.
+    """
+
+    rejects_in_row: int = Field(default=0, ge=0)
+    reject_ratio: float = Field(default=0.0, ge=0, lt=1)
+    ratio_parts: int = Field(default=100, ge=2, le=100_000)
+    passes_in_row: int = Field(default=0, ge=0)
+    blind_in_row: int = Field(default=3, ge=0)
+    challenge_every_s: float = Field(default=0.0, ge=0)
+
+
 class Admin(Strict):
     """The Unix socket of `inspector ctl`, 0660; null: `ctl.sock` in the state folder. The service has /run/inspector for it."""
 
@@ -307,6 +323,7 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
     With `text` that is what the file says, and it is not opened. With `kinds` the settings of every source, conveyor, check and bridge are
     read too, which imports them: not for the gate.
+    guards: Guards = Guards()
     """
     document = compose(str(path), text_of(path) if text is None else text)
     override(document, environment)

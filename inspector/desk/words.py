@@ -48,16 +48,21 @@ HOLDS = {
     "ledger": "parts without an outcome",
     "speed": "the belt is too fast",
     "encoder": "the encoder cannot be trusted",
+    "challenge": "a test part was not found bad",
     "challenge_due": "a test part is due",
+    "line_stop": "too many rejects",
+    "too_good": "too few rejects",
     "gateway": "lane {} has no gateway",
     "vision": "judging is down",
 }
 
 ALARMS = {
+    "ADMIN": "Somebody at the PC has told the daemon something.",
     "AIR_LOW": "The ejector has no air; parts are withheld until it says otherwise.",
     "BIN_FULL": "Empty the reject bin.",
     "BLIND": "Look at light, lens and part position of this camera.",
     "CAMERA_DOWN": "Look at the camera's power, cable and switch; it comes back by itself.",
+    "CHALLENGE": "",
     "CHALLENGE_DUE": "Put a test part on the belt.",
     "CHALLENGE_FAILED": "A test part was not found bad: stop, and call the quality engineer.",
     "CLIENTS": "The list of clients that may connect could not be read; the one before holds.",
@@ -80,12 +85,12 @@ ALARMS = {
     "JOURNAL_ROLLBACK": "The journal ends earlier than it once did: somebody put back an old one. Call the IT admin.",
     "JOURNAL_STOP": "Verdicts cannot be kept, so no part passes: look at the disk of the PC.",
     "LATE_RESULT": "Judged after its deadline; the part had been rejected. If there are many, slow the line down.",
-    "LINE_STOP_REQUEST": "Too many rejects: look at the process before the line goes on.",
+    "LINE_STOP_REQUEST": "Too many rejects: look at the process; nothing passes until somebody resets it (inspector ctl).",
     "LINK": "Restart the daemon if it stays.",
     "PURGE": "Parts on the belt are rejected by order.",
     "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
     "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
-    "TOO_GOOD": "No reject for unusually long: try a test part.",
+    "TOO_GOOD": "No reject for unusually long: try a test part; nothing passes until somebody resets it (inspector ctl).",
     "TRIGGER_MISMATCH": "Look at the part sensor and the encoder; the PLC's count and ours differ.",
 }
 """What each alarm asks of the person who reads it; empty where there is nothing to do."""

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from inspector.gate import protocol, session
+from inspector.gate.guards import LATCHED, Guards, Watch
 from inspector.gate.ledger import Closed, Counters, Crowded, Late, Ledger, Line, Mismatch, Note, Vote
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.gate.session import Order, Refusal, Session
@@ -46,23 +47,6 @@ class State(Enum):
     DRAINING = "DRAINING"
     STOPPED = "STOPPED"
     ERROR = "ERROR"
-
-
-@dataclass(frozen=True, slots=True)
-class Guards:
-    """Limits on what a healthy line can look like; 0 turns one off.
-
-    `rejects_in_row` and `reject_ratio` (over the last `ratio_parts`) ask for a line stop; `passes_in_row` is implausible where a line is
-    known to make bad parts; `blind_in_row` pictures of one camera that cannot be judged for their quality hold the permit; a challenge
-    part must come every `challenge_every_s`.
-    """
-
-    rejects_in_row: int = 0
-    reject_ratio: float = 0.0
-    ratio_parts: int = 100
-    passes_in_row: int = 0
-    blind_in_row: int = 3
-    challenge_every_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +210,24 @@ class Allowed(NamedTuple):
     users: frozenset[str]
 
 
+class Guarded(NamedTuple):
+    """These limits hold from now on."""
+
+    guards: Guards
+
+
+class Reset(NamedTuple):
+    """A person has looked at what latched the permit off: these of `guards.LATCHED`, or all of them where none is named."""
+
+    names: Sequence[str]
+
+
+class Challenge(NamedTuple):
+    """The next part of this lane is one that is known to be bad."""
+
+    lane: int
+
+
 class Report(NamedTuple):
     """Something that another part of the daemon has to say as an alarm."""
 
@@ -236,7 +238,7 @@ class Report(NamedTuple):
 
 Input: TypeAlias = (
     Tick | Attached | Reloaded | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
-    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Allowed | Report
+    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Report
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -364,8 +366,7 @@ class Arbiter:
         self._session_count = 0
         self._allowed: frozenset[str] | None = None
         self._out: list[Output] = []
-        self._rejects_row = self._passes_row = 0
-        self._recent_rejects: list[bool] = []
+        self._watch = Watch(settings.guards)
         self._blind: dict[str, int] = {}
         self._challenged_ns: int | None = None
         self._began = self._attached = self._closed = False
@@ -378,7 +379,8 @@ class Arbiter:
             CameraState: self._on_camera, Triggered: self._on_triggered, Position: self._on_position, Utc: self._on_utc,
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
             Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
-            Allowed: self._on_allowed, Report: self._on_report,
+            Allowed: self._on_allowed, Guarded: self._on_guarded, Reset: self._on_reset, Challenge: self._on_challenge,
+            Report: self._on_report,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -528,7 +530,7 @@ class Arbiter:
         if camera in self.settings.line.cameras:
             blind = vote.reason in (Reason.IMAGE_QUALITY, Reason.FRAME_INCOMPLETE)
             self._blind[camera] = self._blind.get(camera, 0) + 1 if blind else 0
-            limit = self.settings.guards.blind_in_row
+            limit = self._watch.guards.blind_in_row
             if limit and self._blind[camera] >= limit:
                 self._hold(now_ns, f"blind:{camera}", f"{self._blind[camera]} pictures in a row could not be judged: {text}", "BLIND")
             elif not blind:
@@ -631,14 +633,19 @@ class Arbiter:
     def _verdict(self, now_ns: int, closed: Closed) -> None:
         part, verdict, reason, text = closed
         if part.challenge:
-            self._challenged_ns = now_ns
             if reason == Reason.CHALLENGE:
                 self._hold(now_ns, "challenge", f"challenge part {part.part_seq} of lane {part.lane} was not found bad", "CHALLENGE_FAILED")
             elif verdict is Verdict.REJECT_DEFECT:
+                self._challenged_ns = now_ns
+                self._alarm(now_ns, "CHALLENGE", "info", f"challenge part {part.part_seq} of lane {part.lane} was found bad")
                 self._release(now_ns, "challenge")
+            else:
+                what = f"challenge part {part.part_seq} of lane {part.lane} shows nothing, it must be shown again: {text}"
+                self._alarm(now_ns, "CHALLENGE", "warning", what)
         ttl_us = max(0, (part.deadline_ns - now_ns) // 1000)
         passed = verdict is Verdict.PASS
-        self._guards(now_ns, passed)
+        if not part.challenge:
+            self._guards(now_ns, passed)
         reject_seq = None
         if not passed:
             self.heads["r"] += 1
@@ -749,21 +756,23 @@ class Arbiter:
         self._alarm(now_ns, "PURGE", "critical", text, lane=lane, extra={"from_part": body["from_part"], "to_part": body["to_part"]})
 
     def _guards(self, now_ns: int, passed: bool) -> None:
-        guards = self.settings.guards
-        self._rejects_row = 0 if passed else self._rejects_row + 1
-        self._passes_row = self._passes_row + 1 if passed else 0
-        if guards.rejects_in_row and self._rejects_row == guards.rejects_in_row:
-            self._alarm(now_ns, "LINE_STOP_REQUEST", "critical", f"{self._rejects_row} rejects in a row", extra={"line_stop_request": True})
-        if guards.passes_in_row and self._passes_row == guards.passes_in_row:
-            self._alarm(now_ns, "TOO_GOOD", "warning", f"{self._passes_row} passes in a row are more than this line is known for")
-        if guards.reject_ratio:
-            self._recent_rejects.append(not passed)
-            if len(self._recent_rejects) >= guards.ratio_parts:
-                ratio = sum(self._recent_rejects) / len(self._recent_rejects)
-                if ratio > guards.reject_ratio:
-                    text = f"{ratio:.0%} of the last {len(self._recent_rejects)} parts were rejected"
-                    self._alarm(now_ns, "LINE_STOP_REQUEST", "critical", text, extra={"line_stop_request": True})
-                self._recent_rejects.clear()
+        if self.state is not State.RUN:
+            return  # what is rejected because nobody judges has its own reason
+        trip = self._watch.outcome(passed)
+        if trip is not None:
+            extra = {"line_stop_request": True} if trip.name == "line_stop" else None
+            self._hold(now_ns, trip.name, trip.text, trip.code, extra=extra)
+
+    def _on_guarded(self, now_ns: int, item: Guarded) -> None:
+        self._watch = Watch(item.guards)
+
+    def _on_reset(self, now_ns: int, item: Reset) -> None:
+        for name in LATCHED & (set(item.names) or LATCHED):
+            self._watch.reset(name)
+            self._release(now_ns, name)
+
+    def _on_challenge(self, now_ns: int, item: Challenge) -> None:
+        self.ledger.challenge(item.lane)
 
     # -- gateways
 
@@ -1056,7 +1065,7 @@ class Arbiter:
         bad = self._journal_bad_since_ns
         if bad is not None and self.settings.journal_stops and now_ns - bad >= JOURNAL_GRACE_NS:
             self._hold(now_ns, "journal", self._journal_text, "JOURNAL_STOP")
-        every_s = self.settings.guards.challenge_every_s
+        every_s = self._watch.guards.challenge_every_s
         if every_s and self._challenged_ns is not None and now_ns - self._challenged_ns > every_s * 1e9:
             self._hold(now_ns, "challenge_due", f"no challenge part for {every_s:g} s", "CHALLENGE_DUE")
         elif "challenge_due" in self._holds:
@@ -1072,10 +1081,10 @@ class Arbiter:
             self._journal_bad_since_ns, self._journal_text = now_ns, item.text
             self._alarm(now_ns, "JOURNAL", "critical", item.text)
 
-    def _hold(self, now_ns: int, name: str, text: str, code: str) -> None:
+    def _hold(self, now_ns: int, name: str, text: str, code: str, *, extra: Mapping[str, Any] | None = None) -> None:
         if name not in self._holds:
             self._holds[name] = text
-            self._alarm(now_ns, code, "critical", text)
+            self._alarm(now_ns, code, "critical", text, extra=extra)
             self._heartbeats(now_ns, at_once=True)
 
     def _release(self, now_ns: int, name: str) -> None:

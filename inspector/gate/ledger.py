@@ -199,6 +199,7 @@ class Ledger:
         self._next: dict[str, int] = {}
         self._last_at: dict[str, int] = {}
         self._down: dict[str, str] = {}
+        self._challenges: set[int] = set()
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
         self._triggers = self._passed = self._reject = self._not_inspected = 0
         self.duplicates = 0
@@ -288,7 +289,7 @@ class Ledger:
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
         last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
-        part.challenge = challenge
+        part.challenge = self._challenged(lane) or challenge
         if last is not None and last.at_counts is not None and at_counts is not None:
             apart = at_counts - last.at_counts
             if 0 <= apart < 2 * self.line.window_counts:
@@ -340,6 +341,17 @@ class Ledger:
             return []
         self.duplicates += 1
         return []
+
+    def challenge(self, lane: int) -> None:
+        """The next part of a lane is known to be bad."""
+        if lane in self._lanes:
+            self._challenges.add(lane)
+
+    def _challenged(self, lane: int) -> bool:
+        if lane not in self._challenges:
+            return False
+        self._challenges.remove(lane)
+        return True
 
     # -- the world around
 
@@ -444,6 +456,7 @@ class Ledger:
         uid: str | None,
     ) -> list[Note]:
         part = self._open(now_ns, number, self._lanes[number].last_seq + 1, at_ns, at_counts)
+        part.challenge = not lost and self._challenged(number)
         if self._absent is not None:
             return [self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent)]
         notes = self._bind(part, camera, seq, complete=complete or lost, uid=uid)

@@ -33,6 +33,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from inspector import config
 from inspector.config.document import text_of
+from inspector.gate.guards import LATCHED
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
@@ -217,7 +218,12 @@ class Daemon:
         self._answering: list[Future[link.Reloaded]] = []
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._recipe = ""
-        self.commands: dict[str, Command] = {"status": self._cmd_status, "reload": self._cmd_reload}
+        self.commands: dict[str, Command] = {
+            "status": self._cmd_status,
+            "reload": self._cmd_reload,
+            "reset": self._cmd_reset,
+            "challenge": self._cmd_challenge,
+        }
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
@@ -383,9 +389,18 @@ class Daemon:
     def _reload_ended(self, answer: link.Reloaded) -> None:
         self._reloading = False
         self._recipe = answer.recipe
+        if not answer.refused:
+            self._guard()
         self._systemd.say("READY=1", f"STATUS={self._status()}")
         for each in self._answering:
             each.set_result(answer)
+
+    def _guard(self) -> None:
+        """The guards come into force with the recipes that were read with them."""
+        try:
+            self._gate.guard(config.read(self._path, text=text_of(in_force.file(self._settings.state_dir))))
+        except ConfigError as error:
+            self._log(f"the guards stay as they were: {error}")
 
     # -- what people at this machine ask for
 
@@ -441,6 +456,19 @@ class Daemon:
         if answer.refused:
             raise ConfigError("E_CFG_REFUSED", f"the recipe in force stays: {answer.refused}")
         return {"recipe": answer.recipe}
+
+    def _cmd_reset(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        names = asked.get("names", [])
+        if not isinstance(names, list) or not LATCHED.issuperset(map(str, names)):
+            raise ConfigError("E_USAGE", f"{str(names)[:80]}; some of {', '.join(sorted(LATCHED))} are allowed, the rest ends with its cause")
+        return {"holds": self._gate.reset(names)}
+
+    def _cmd_challenge(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
+        lane, lanes = asked.get("lane"), sorted({camera.lane for camera in self._settings.cameras})
+        if type(lane) is not int or lane not in lanes:
+            raise ConfigError("E_USAGE", f"lane {str(lane)[:20]}; one of {', '.join(map(str, lanes))} is allowed")
+        self._gate.challenge(lane)
+        return {"lane": lane}
 
     # -- health
 

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -26,6 +26,7 @@ from inspector.gate import arbiter as core
 from inspector.gate import protocol, replay, security, sockets
 from inspector.gate.arbiter import Arbiter, Record, Send
 from inspector.gate.journal import Item, Journal, JournalError, Reader
+from inspector.gate.guards import Guards
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
@@ -291,6 +292,19 @@ class GateProcess:
     def holds(self) -> dict[str, str]:
         """What withholds the permit from every gateway, by name, with the reason in words."""
         return dict(self._arbiter.holds)
+
+    def guard(self, config: Config) -> None:
+        """The limits of this configuration hold from now on."""
+        self._tell(core.Guarded(guards(config)))
+
+    def reset(self, names: Sequence[str]) -> dict[str, str]:
+        """A person has looked at what latched the permit off (all of it where nothing is named); what still withholds it afterwards."""
+        self._tell(lambda: self._feed(core.Reset(names)), wait=True)
+        return self.holds()
+
+    def challenge(self, lane: int) -> None:
+        """The next part of this lane is known to be bad."""
+        self._tell(core.Challenge(lane))
 
     def report(self, code: str, severity: str, text: str) -> None:
         """Say something as an alarm; `severity` is info, warning or critical."""
@@ -610,6 +624,11 @@ def _died(name: str, error: BaseException) -> None:
     sys.stderr.flush()
 
 
+def guards(config: Config) -> Guards:
+    """The limits of the configuration."""
+    return Guards(**config.guards.model_dump())
+
+
 def settings(config: Config) -> core.Settings:
     """What the arbiter needs of the configuration."""
     gate = config.gate
@@ -631,4 +650,5 @@ def settings(config: Config) -> core.Settings:
         hb_ms=gate.hb_ms,
         app_version=__version__,
         journal_stops=config.journal.required == "stop",
+        guards=guards(config),
     )

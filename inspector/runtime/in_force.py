@@ -11,10 +11,15 @@ from pathlib import Path
 NAME = "in-force.yaml"
 
 
+def file(folder: Path) -> Path:
+    """Where it is kept."""
+    return folder / NAME
+
+
 def keep(folder: Path, text: str) -> Path:
     """Write the text whole or not at all; its file. Raises `OSError`."""
-    file = folder / NAME
-    part = file.with_suffix(".part")
+    kept = file(folder)
+    part = kept.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
-    part.replace(file)
-    return file
+    part.replace(kept)
+    return kept

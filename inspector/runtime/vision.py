@@ -350,8 +350,8 @@ class Vision:
 
 
 def _fixed(settings: Config) -> dict[str, Any]:
-    """What cannot change while the line runs: all but the recipes and which camera has which."""
-    fixed = settings.model_dump(exclude={"recipes"})
+    """What cannot change while the line runs: all but the guards, the recipes, and which camera has which."""
+    fixed = settings.model_dump(exclude={"recipes", "guards"})
     for camera in fixed["cameras"]:
         del camera["recipe"]
     return fixed

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from inspector.gate import arbiter as core
 from inspector.gate import protocol
-from inspector.gate.arbiter import Arbiter, EpochHead, Guards, Record, Send, State
+from inspector.gate.arbiter import Arbiter, EpochHead, Record, Send, State
 from inspector.gate.gateway import Gateway, Terms
+from inspector.gate.guards import Guards
 from inspector.gate.ledger import Vote, fuse
 from inspector.records import Decision, Reason, Verdict
 from tests.gate import script
@@ -371,16 +372,14 @@ def test_a_challenge_that_passes_is_rejected_and_holds_the_line() -> None:
     assert permit(made)
 
 
-def test_guards_ask_for_a_stop() -> None:
-    made = running(guards=Guards(rejects_in_row=3, reject_ratio=0.5, ratio_parts=4, passes_in_row=5, blind_in_row=3))
-    out = [entry for seq in range(1, 4) for entry in expose(made, seq, 10 * seq, "fail", 101)]
-    assert codes(out).count("LINE_STOP_REQUEST") == 1
-    out = [entry for seq in range(4, 9) for entry in expose(made, seq, 10 * seq)]
-    assert "TOO_GOOD" in codes(out)
-    assert "LINE_STOP_REQUEST" in codes(out)
-    for seq in range(9, 12):
+def test_a_blind_camera_withholds_the_permit_until_it_sees() -> None:
+    made = running(guards=Guards(blind_in_row=3))
+    for seq in range(1, 4):
+        assert not made.holds
         expose(made, seq, 10 * seq, "unjudged", 211)
     assert "blind:top" in made.holds
+    expose(made, 4, 40)
+    assert not made.holds
 
 
 def test_encoder_backwards_and_faster_than_allowed() -> None:
