@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from inspector.records import Finding, Stamp, Trigger, View
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from inspector.records import Bytes1D
 
 Clock: TypeAlias = Callable[[], int]
@@ -27,7 +29,10 @@ Check: TypeAlias = Callable[[Sequence[View]], Sequence[tuple[Finding, ...]]]
 
 
 class Source(Protocol):
-    """A camera. One thread calls `read` again and again, and `close` once the reading has ended; closing twice is harmless."""
+    """A camera. One thread calls `read` again and again, and `close` once the reading has ended; closing twice is harmless.
+
+    A driver that counts (packets sent again, pictures that came incomplete, …) shows that as `counts`, a mapping that is replaced whole.
+    """
 
     max_bytes: int
     """No picture is larger than this."""
@@ -43,6 +48,33 @@ class Source(Protocol):
     def close(self) -> None:
         """Let the device go."""
         ...
+
+
+class FillsAhead(Protocol):
+    """The other shape of a source, for a driver that fills memory on its own: it is given slots of the ring. A kind may have both."""
+
+    max_bytes: int
+    """As of a `Source`."""
+
+    ahead: int
+    """How many slots the driver wants to hold at once; 0: it is read like any other."""
+
+    def give(self, slot: int, into: Bytes1D) -> None:
+        """This memory (`max_bytes` or more, it never moves) is the driver's until `take` returns `slot`, or until `close`."""
+        ...
+
+    def take(self, timeout_s: float) -> tuple[int, Stamp] | None:
+        """The slot that was filled next and the `Stamp` of what is in it; else as `Source.read`."""
+        ...
+
+    def close(self) -> None:
+        """Let the device go; nothing is written into any slot from here on."""
+        ...
+
+
+def fills_ahead(source: Source | FillsAhead) -> TypeIs[FillsAhead]:
+    """It wants slots of the ring and not to be read."""
+    return getattr(source, "ahead", 0) > 0
 
 
 class EndOfPictures(Exception):

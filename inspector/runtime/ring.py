@@ -4,14 +4,19 @@
                         ▲                     │
                         └────── dropped ──────┘   the rule says who gives way when nothing is free
 
-One slot is always being written, so a ring of n slots holds n − 1 pictures that wait or are being judged. Whoever is dropped is
-returned to the writer, who tells the ledger. At every moment: written = ready + lent + dropped + done.
+One slot is always being written, so a ring of n slots holds n − 1 pictures that wait or are being judged; a driver that fills `ahead`
+slots on its own holds so many instead of one. Whoever is dropped is returned to the writer, who tells the ledger. At every moment:
+written = ready + lent + dropped + done. The slots of a `shared` ring lie in memory that another process can map, for a driver that
+runs there; they are read in place all the same.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -44,51 +49,107 @@ class Counts:
     done: int
 
 
+class Memory:
+    """Slots of equal size, each beginning on a page, that several processes can map by `fd`; it lives as long as a slot is in use."""
+
+    def __init__(self, slots: int, max_bytes: int) -> None:
+        self.stride_bytes = -(-max_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.fd = os.memfd_create("inspector-ring", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
+        os.ftruncate(self.fd, slots * self.stride_bytes)
+        self.slots = mapped(self.fd, slots, self.stride_bytes, max_bytes)
+
+
+def mapped(fd: int, slots: int, stride_bytes: int, max_bytes: int) -> list[Bytes1D]:
+    """The slots of a `Memory` in this process."""
+    whole = np.frombuffer(mmap.mmap(fd, slots * stride_bytes), np.uint8)
+    return [whole[n * stride_bytes : n * stride_bytes + max_bytes] for n in range(slots)]
+
+
 class Ring:
     """`slots` pictures of at most `max_bytes`. One thread writes; any number borrow. `bell` rings when a picture is ready.
 
-    Several rings share one `bell`, so that one thread can wait for whichever camera is first.
+    Several rings share one `bell`, so that one thread can wait for whichever camera is first. `memory` is set where the ring is shared.
     """
 
     def __init__(
-        self, slots: int, max_bytes: int, when_full: Literal["drop_oldest", "drop_newest", "wait"], bell: threading.Condition | None = None
+        self,
+        slots: int,
+        max_bytes: int,
+        when_full: Literal["drop_oldest", "drop_newest", "wait"],
+        bell: threading.Condition | None = None,
+        *,
+        ahead: int = 1,
+        shared: bool = False,
     ) -> None:
-        self.max_bytes, self.when_full = max_bytes, when_full
+        self.max_bytes, self.when_full, self.ahead = max_bytes, when_full, ahead
         self.bell = bell or threading.Condition()
-        self._buffers = [np.empty(max_bytes, np.uint8) for _ in range(slots)]
-        self._free = deque(range(1, slots))
-        self._writing: int | None = 0
+        slots += ahead - 1
+        self.memory = Memory(slots, max_bytes) if shared else None
+        self._buffers = self.memory.slots if self.memory else [np.empty(max_bytes, np.uint8) for _ in range(slots)]
+        self._free = deque(range(ahead, slots))
+        self._writing = deque(range(ahead))  # the writer's own
+        self._given: set[int] = set()  # the writer's too, and handed on to its driver
         self._ready: deque[tuple[int, Stamp, int]] = deque()
         self._lent: set[int] = set()
         self._written = self._dropped = self._done = 0
 
     def slot(self, timeout_s: float) -> Bytes1D | None:
         """The bytes that the next picture goes into. None when nothing became free in time (rule `wait` only)."""
-        if self._writing is None:
-            with self.bell:
-                if not self._free and not self.bell.wait_for(lambda: self._free, timeout_s):
-                    return None
-                self._writing = self._free.popleft()
-        return self._buffers[self._writing]
+        if not self._writing and not self._refill(timeout_s):
+            return None
+        return self._buffers[self._writing[0]]
 
-    def commit(self, stamp: Stamp, now_ns: int) -> Stamp | None:
-        """The picture in the slot is whole. Returns the exposure that gave way for the next one, which may be this one."""
+    def give(self, timeout_s: float) -> tuple[int, Bytes1D] | None:
+        """A further slot, with its number, for a driver that fills several ahead; None when it has all that it may have now.
+
+        Waits only for the first one: with the rule `wait` nothing may be free.
+        """
+        if not self._writing and (len(self._given) >= self.ahead or not self._refill(0.0 if self._given else timeout_s)):
+            return None
+        slot = self._writing.popleft()
+        self._given.add(slot)
+        return slot, self._buffers[slot]
+
+    def _refill(self, timeout_s: float) -> bool:
         with self.bell:
-            written = self._writing
-            if written is None:
+            if not self._free and not self.bell.wait_for(lambda: self._free, timeout_s):
+                return False
+            self._writing.append(self._free.popleft())
+            return True
+
+    def keep(self, slot: int) -> None:
+        """What the driver has written into this slot is no picture; the slot is the writer's again."""
+        self._given.remove(slot)
+        self._writing.append(slot)
+
+    def reclaim(self) -> None:
+        """The driver is gone: all that it was given is the writer's again."""
+        self._writing.extend(sorted(self._given))
+        self._given.clear()
+
+    def commit(self, stamp: Stamp, now_ns: int, slot: int | None = None) -> Stamp | None:
+        """The picture in the slot (None: the one of `slot()`) is whole.
+
+        Returns the exposure that gave way for the next one, which may be this one.
+        """
+        with self.bell:
+            if slot is not None:
+                self._given.remove(slot)
+                self._writing.appendleft(slot)
+            elif not self._writing:
                 raise RuntimeError("commit without a slot")
             self._written += 1
             dropped = None
             if self._free:
-                self._writing = self._free.popleft()
-            elif self.when_full == "wait":
-                self._writing = None
-            else:
+                self._writing.append(self._free.popleft())
+            elif self.when_full != "wait":
                 self._dropped += 1
                 if self.when_full == "drop_newest" or not self._ready:
                     return stamp
-                self._writing, dropped, _ = self._ready.popleft()
-            self._ready.append((written, stamp, now_ns))
+                gone, dropped, _ = self._ready.popleft()
+                self._writing.append(gone)
+            self._ready.append((self._writing.popleft(), stamp, now_ns))
             self.bell.notify()
             return dropped
 
@@ -96,6 +157,11 @@ class Ring:
     def waits(self) -> bool:
         """A picture waits."""
         return bool(self._ready)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is lent."""
+        return not self._ready and not self._lent
 
     @property
     def oldest_ns(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from inspector.geometry import raster
-from inspector.interfaces import Clock, Source
+from inspector.interfaces import Clock, FillsAhead, Source, fills_ahead
 from inspector.judge import LONGEST_TEXT_BYTES, judge
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Histogram
@@ -38,7 +38,7 @@ class Capturing:
     """What `capture` keeps of one camera. `counts`: seen, lost, incomplete, dropped, repeated, untold."""
 
     camera: str
-    source: Source
+    source: Source | FillsAhead
     ring: Ring
     tell: Tell
     clock: Clock
@@ -47,9 +47,10 @@ class Capturing:
     settling: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def renew(self, source: Source, ring: Ring) -> None:
+    def renew(self, source: Source | FillsAhead, ring: Ring) -> None:
         """The camera was built anew: its exposures go on from the last number, and the first few do not count as whole."""
         self.source, self.ring, self.offset, self.settling = source, ring, None, SETTLING_FRAMES
+        ring.reclaim()
 
 
 def capture(state: Capturing, timeout_s: float = 0.2) -> None:
@@ -57,36 +58,50 @@ def capture(state: Capturing, timeout_s: float = 0.2) -> None:
 
     Raises what the source raises: `DeviceError` (build it anew), `EndOfPictures`.
     """
-    into = state.ring.slot(timeout_s)
-    if into is None:
-        return
-    stamp = state.source.read(into, timeout_s)
-    if stamp is None:
-        return
+    source = state.source
+    if fills_ahead(source):
+        slot, stamp = _filled(source, state.ring, timeout_s)
+    else:
+        slot, into = None, state.ring.slot(timeout_s)
+        stamp = None if into is None else source.read(into, timeout_s)
+    if stamp is not None and not _known(state, stamp, slot) and slot is not None:
+        state.ring.keep(slot)
+
+
+def _filled(source: FillsAhead, ring: Ring, timeout_s: float) -> tuple[int | None, Stamp | None]:
+    """The slot that the driver has filled, after it was given all that it may have."""
+    while (more := ring.give(timeout_s)) is not None:
+        source.give(*more)
+    return source.take(timeout_s) or (None, None)
+
+
+def _known(state: Capturing, stamp: Stamp, slot: int | None) -> bool:
+    """Make the picture's part known and hand the picture over; False when it stays where it is, because nobody will judge it."""
     if state.offset is None:
         state.offset = state.last_seq + 1 - stamp.seq
     if state.offset or state.settling:
         stamp = replace(stamp, seq=stamp.seq + state.offset, complete=stamp.complete and not state.settling)
     if stamp.seq <= state.last_seq:
         state.counts["repeated"] += 1
-        return
+        return False
     if state.last_seq and stamp.seq - state.last_seq > LARGEST_GAP:
         raise DeviceError(f"camera {state.camera}: the exposure number jumped from {state.last_seq} to {stamp.seq}")
     for missing in range(state.last_seq + 1 if state.last_seq else stamp.seq, stamp.seq):
         if not _tell(state, Lost(state.camera, missing, stamp.at_ns, stamp.at_counts)):
-            return
+            return False
         state.last_seq = missing
         state.counts["lost"] += 1
     if not _tell(state, Seen(state.camera, stamp.seq, stamp.at_ns, stamp.at_counts, stamp.complete, stamp.uid)):
-        return  # the next exposure will show the gap, and this one counts as lost
+        return False  # the next exposure will show the gap, and this one counts as lost
     state.last_seq = stamp.seq
     state.settling = max(0, state.settling - 1)
     state.counts["seen"] += 1
     state.counts["incomplete"] += not stamp.complete
-    dropped = state.ring.commit(stamp, state.clock())
+    dropped = state.ring.commit(stamp, state.clock(), slot)
     if dropped is not None:
         state.counts["dropped"] += 1
         _tell(state, Dropped(state.camera, dropped.seq, Reason.QUEUE_OVERFLOW))
+    return True
 
 
 def _tell(state: Capturing, message: ToGate) -> bool:

@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ import cv2
 from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.config.document import text_of
-from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
+from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError, ConfigErrors, DeviceError, Recipe
 from inspector.runtime import in_force, link
+from inspector.runtime.capture import Isolated
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
 from inspector.runtime.worker import Ended, Worker
@@ -44,36 +46,75 @@ BEAT_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 DRAIN_S = 5.0
 PR_SET_PDEATHSIG = 1
+RETIRED = "~"
+"""In the name of a ring that gets no more pictures; no camera's id has it."""
 
 
 class Camera:
     """One camera over its life: built, read, lost, and built again after a wait that grows and is never the same for two cameras."""
 
     def __init__(
-        self, settings: config.Camera, conveyor: Conveyor, inspecting: Inspecting, tell: Callable[[link.ToGate], bool], clock: Clock
+        self,
+        settings: config.Camera,
+        conveyor: Conveyor,
+        inspecting: Inspecting,
+        tell: Callable[[link.ToGate], bool],
+        clock: Clock,
+        isolated: Callable[[], Isolated] | None = None,
     ) -> None:
         self.settings, self.up, self.text, self.rebuilt = settings, False, "not built yet", 0
-        self._conveyor, self._inspecting, self._tell, self._clock = conveyor, inspecting, tell, clock
+        self._conveyor, self._inspecting, self._tell, self._clock, self._isolated = conveyor, inspecting, tell, clock, isolated
         self._kind = config.plugin("sources", settings.source.kind)
         self._source_settings = config.settings_of("sources", settings.source, self._kind.Settings)
         self._capturing: Capturing | None = None
-        self._source: Source | None = None
+        self._source: Source | FillsAhead | None = None
+        self._starting: Isolated | None = None
+        self._begun_ns: int | None = None
+        self._retired = 0
         self._wait_s, self._not_before_ns, self._up_ns = FIRST_WAIT_S, 0, 0
 
     def build(self) -> None:
         """Try to build the source now; when it does not work, say so and try again later. `ConfigError` is for a person."""
         try:
-            source: Source = self._kind.build(self._source_settings, self.settings.id, self._clock, self._conveyor)
+            if self._isolated is None:
+                self._came_up(self._kind.build(self._source_settings, self.settings.id, self._clock, self._conveyor))
+            else:
+                self._starting = self._isolated()
         except DeviceError as error:
             self._down(str(error))
-            return
+
+    def started(self) -> bool:
+        """The attempt to build it has come to its end; a capture process takes its time, and is waited for a little."""
+        if self._starting is None:
+            return True
+        try:
+            if not self._starting.started(0.2):
+                return False
+            starting, self._starting = self._starting, None
+            starting.begun_ns = self._begun_ns
+            self._came_up(starting)
+        except DeviceError as error:
+            self.close()
+            self._down(str(error))
+        return True
+
+    def begin(self, at_ns: int) -> None:
+        """The line runs from this moment on."""
+        self._begun_ns = at_ns
+        if isinstance(self._source, Isolated):
+            self._source.begun_ns = at_ns
+
+    def _came_up(self, source: Source | FillsAhead) -> None:
+        self._source = source
+        ahead, shared = source.ahead if fills_ahead(source) else 1, isinstance(source, Isolated)
         ring = self._inspecting.rings.get(self.settings.id)
-        if ring is None or ring.max_bytes < source.max_bytes:
+        if ring is None or ring.max_bytes < source.max_bytes or (ring.ahead, ring.memory is not None) != (ahead, shared):
             rules = self.settings.ring
-            ring = Ring(rules.slots, source.max_bytes, rules.when_full, self._inspecting.bell)
+            ring = Ring(rules.slots, source.max_bytes, rules.when_full, self._inspecting.bell, ahead=ahead, shared=shared)
             with self._inspecting.bell:
                 self._inspecting.rings = {**self._inspecting.rings, self.settings.id: ring}
-        self._source = source
+        if isinstance(source, Isolated):
+            source.attach(ring)
         if self._capturing is None:
             self._capturing = Capturing(self.settings.id, source, ring, self._tell, self._clock)
         else:
@@ -84,6 +125,8 @@ class Camera:
 
     def step(self) -> None:
         """One picture, or one attempt to have the camera back."""
+        if not self.started():
+            return
         if self._source is None or self._capturing is None:
             wait_ns = self._not_before_ns - self._clock()
             if wait_ns > 0:
@@ -114,14 +157,32 @@ class Camera:
 
     def close(self) -> None:
         """Let the device go."""
+        if self._starting is not None:
+            self._starting.close()
+            self._starting = None
         if self._source is not None:
-            self._source.close()
-            self._source = None
+            source, self._source = self._source, None
+            source.close()
+            if source.stuck if isinstance(source, Isolated) else fills_ahead(source):
+                self._retire_ring()
+
+    def _retire_ring(self) -> None:
+        """What is left of the driver may still write into the ring: no new picture goes there, and what waits in it is judged."""
+        self._retired += 1
+        with self._inspecting.bell:
+            rings = {name: ring for name, ring in self._inspecting.rings.items() if not (RETIRED in name and ring.idle)}
+            rings[f"{self.settings.id}{RETIRED}{self._retired}"] = rings.pop(self.settings.id)
+            self._inspecting.rings = rings
 
     @property
     def counts(self) -> dict[str, int]:
         """What `capture` has counted."""
         return dict(self._capturing.counts) if self._capturing else {}
+
+    @property
+    def driver_counts(self) -> Mapping[str, int]:
+        """What the driver has counted since the camera was built, where it counts."""
+        return getattr(self._source, "counts", {})
 
 
 class Vision:
@@ -136,7 +197,8 @@ class Vision:
         self._reloaded: tuple[Recipe, Config, str] | str | None = None
         self._reload_again = self._draining = False
         self._drain_by_ns = 0
-        self._settings = config.read(path, text=text_of(begin_with or path))
+        text = text_of(begin_with or path)
+        self._settings = config.read(path, text=text)
         if faults := config.count_faults(self._settings):
             raise ConfigErrors(faults)
         prepared = recipe.prepare(self._settings, time.time_ns())
@@ -146,7 +208,12 @@ class Vision:
         )
         belt = config.plugin("conveyor", self._settings.conveyor.kind)
         self._conveyor: Conveyor = belt.build(config.settings_of("conveyor", self._settings.conveyor, belt.Settings), "conveyor")
-        self._cameras = [Camera(camera, self._conveyor, self._inspecting, self._tell, clock) for camera in self._settings.cameras]
+        self._cameras = [
+            Camera(camera, self._conveyor, self._inspecting, self._tell, clock, partial(Isolated, camera.id, path, text, clock))
+            if camera.isolated
+            else Camera(camera, self._conveyor, self._inspecting, self._tell, clock)
+            for camera in self._settings.cameras
+        ]
         self._captures = [self._worker(f"capture-{camera.settings.id}", camera.step) for camera in self._cameras]
         self._inspects = [self._worker(f"inspect-{n}", self._inspect) for n in range(self._settings.vision.inspect_threads)]
         self._archiving = self._worker("archive", self._archive.step, nice=10)
@@ -200,7 +267,7 @@ class Vision:
             for camera in self._cameras:
                 stack.callback(camera.close)
             with ThreadPoolExecutor(len(self._cameras), "build") as builders:  # each may take seconds, most of them waiting
-                list(builders.map(Camera.build, self._cameras))
+                list(builders.map(_built, self._cameras))
             server, _ = metrics.serve(self._settings.metrics.vision_bind, self.families)
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
@@ -237,6 +304,8 @@ class Vision:
         if isinstance(message, link.Begin) and not self._begun:
             self._begun = True
             self._conveyor.start(message.at_ns)
+            for camera in self._cameras:
+                camera.begin(message.at_ns)
             for worker in self._captures:
                 worker.start()
         elif isinstance(message, link.Reload):
@@ -329,9 +398,11 @@ class Vision:
         yield Family("frames_incomplete", "counter", "Exposures that arrived damaged.", of_cameras("incomplete"))
         yield Family("frames_dropped", "counter", "Exposures that gave way to newer ones.", of_cameras("dropped"))
         yield Family("frames_repeated", "counter", "Exposures that came twice and were ignored.", of_cameras("repeated"))
+        driver = [({"camera": c.settings.id, "what": what}, n) for c in self._cameras for what, n in sorted(c.driver_counts.items())]
+        yield Family("camera_driver", "gauge", "What the driver has counted since the camera was built.", driver)
         untold = sum(each.get("untold", 0) for each in counts.values()) + state.untold
         yield Family("link_untold", "counter", "Messages that the gate did not take in time.", [({}, untold)])
-        waiting = [({"camera": name}, float(ring.counts().ready)) for name, ring in state.rings.items()]
+        waiting = [({"camera": name}, float(ring.counts().ready)) for name, ring in state.rings.items() if RETIRED not in name]
         yield Family("ring_waiting_frames", "gauge", "Pictures that wait to be judged.", waiting)
         judged = [({"camera": camera, "decision": decision}, n) for (camera, decision), n in sorted(state.counts.items())]
         yield Family("inspections", "counter", "Judgements by decision.", judged)
@@ -347,6 +418,12 @@ class Vision:
         yield Family("archive_pictures_dropped", "counter", "Pictures not kept: queue or disk full.", [({}, archive.dropped)])
         yield Family("archive_pictures_removed", "counter", "Pictures removed to stay within the budget.", [({}, archive.removed)])
         yield Family("archive_bytes", "gauge", "What the kept pictures take.", [({}, self._archive.kept_bytes)])
+
+
+def _built(camera: Camera) -> None:
+    camera.build()
+    while not camera.started():
+        pass
 
 
 def _fixed(settings: Config) -> dict[str, Any]:

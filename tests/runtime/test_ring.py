@@ -123,3 +123,63 @@ def test_the_rule_wait_holds_the_writer_until_something_is_given_back() -> None:
     assert ring.slot(0.0) is None
     ring.give_back(lent)
     assert ring.slot(0.0) is not None
+
+
+class AheadMachine(RuleBasedStateMachine):
+    """A driver that fills several slots on its own, in any order, and may be lost with all of them."""
+
+    @initialize(ahead=st.integers(1, 4), slots=st.integers(2, 4), rule_=st.sampled_from(["drop_oldest", "drop_newest", "wait"]))
+    def begin(self, ahead: int, slots: int, rule_: Literal["drop_oldest", "drop_newest", "wait"]) -> None:
+        self.ring, self.ahead, self.slots = Ring(slots, SIZE, rule_, ahead=ahead), ahead, slots
+        self.mine: dict[int, Bytes1D] = {}
+        self.lent: list[Lent] = []
+        self.seq = 0
+
+    @rule()
+    def give(self) -> None:
+        got = self.ring.give(0.0)
+        if got is not None:
+            assert got[0] not in self.mine
+            self.mine[got[0]] = got[1]
+            assert len(self.mine) <= self.ahead
+        else:
+            assert len(self.mine) == self.ahead or self.ring.when_full == "wait"
+
+    @precondition(lambda self: self.mine)
+    @rule(data=st.data())
+    def fill(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.mine)))
+        self.seq += 1
+        self.mine.pop(slot)[:] = self.seq % 256
+        self.ring.commit(Stamp("c", self.seq, self.seq, None, (2, 4)), self.seq, slot)
+
+    @precondition(lambda self: self.mine)
+    @rule(data=st.data())
+    def keep(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.mine)))
+        del self.mine[slot]
+        self.ring.keep(slot)
+
+    @rule()
+    def lose_the_driver(self) -> None:
+        self.mine.clear()
+        self.ring.reclaim()
+
+    @rule(most=st.integers(1, 4))
+    def borrow(self, most: int) -> None:
+        self.lent += self.ring.borrow(most)
+
+    @precondition(lambda self: self.lent)
+    @rule()
+    def give_back(self) -> None:
+        self.ring.give_back(self.lent.pop(0))
+
+    @invariant()
+    def balanced(self) -> None:
+        counts = self.ring.counts()
+        assert counts.written == counts.ready + counts.lent + counts.dropped + counts.done
+        assert all((lent.frame.image == lent.frame.stamp.seq % 256).all() for lent in self.lent)
+
+
+TestAhead = AheadMachine.TestCase
+TestAhead.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
