@@ -29,7 +29,7 @@ import zmq
 from inspector.gate import gateway as core
 from inspector.gate import protocol
 from inspector.gate.gateway import Decided, Remember, Slot, Terms, Told
-from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
+from inspector.gate.protocol import Flag, Frames, Header, Refused
 from inspector.gate.security import Pair as Keys
 from inspector.gate.security import read_pair as read_keys
 from inspector.interfaces import Clock
@@ -45,6 +45,8 @@ REPLAY_SILENT_NS: Final = 3_000_000_000
 SNAIL_GAPS: Final = 3
 MINUTE_NS: Final = 60_000_000_000
 NS_PER_MS: Final = 1_000_000
+_EVER: Final = (1 << 62) - 1
+"""To the end of an epoch, wherever that is."""
 
 
 # --- a PLC's session ---------------------------------------------------------------------------------------------------
@@ -237,6 +239,8 @@ class _Fill:
     since_ns: int
     heard_ns: int
     asked: bool = False
+    next: bytes | None = None
+    """The epoch that came after this one, as the daemon says when it has told it to its end."""
 
 
 class Subscriber:
@@ -272,7 +276,6 @@ class Subscriber:
         self._gap_times: deque[int] = deque(maxlen=64)
         self._heard_ns = clock()
         self._asked = 0
-        self._closed = False
         try:
             self._sub = _dialled(self._context, zmq.SUB, endpoint, keys)
             self._replay = _dialled(self._context, zmq.DEALER, replay, keys) if replay else None
@@ -376,11 +379,10 @@ class Subscriber:
             self._epoch, self._last = header.epoch, header.seq - 1
         if header.epoch != self._epoch:
             # a new start of the daemon: first what is left of the epoch before, then this one from its beginning
-            old, last = self._epoch, self._last
-            if self._replay is not None and not self._closed:
-                self._gap(old, last + 1, (1 << 62) - 1, message)
+            if self._replay is not None:
+                self._gap(self._epoch, self._last + 1, _EVER, message)
                 return
-            self._epoch, self._last, self._closed = header.epoch, 0, False
+            self._epoch, self._last = header.epoch, 0
         if header.seq <= self._last:
             return
         if header.seq > self._last + 1 and self._gap(header.epoch, self._last + 1, header.seq - 1, message):
@@ -389,7 +391,6 @@ class Subscriber:
 
     def _give(self, message: Message) -> None:
         self._last = message.header.seq
-        self._closed = message.header.kind == Kind.EPOCH_CLOSE
         self._ready.append(message)
 
     def _gap(self, epoch: bytes, first: int, last: int, held: Message | None = None) -> bool:
@@ -456,30 +457,35 @@ class Subscriber:
         elif name == b"HEAD_LOST":
             oldest = body.get("oldest")
             last = int(oldest) - 1 if isinstance(oldest, str) else fill.last
-            if last >= self._last + 1 and fill.last < 1 << 61:
+            if last >= self._last + 1 and fill.last < _EVER:
                 self._ready.append(
                     Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, min(last, fill.last), "no longer kept")
                 )
-            self._last = max(self._last, min(last, fill.last) if fill.last < 1 << 61 else self._last)
+            self._last = max(self._last, min(last, fill.last) if fill.last < _EVER else self._last)
         elif name == b"DONE":
-            if fill.last < 1 << 61 and self._last < fill.last:
+            if fill.last < _EVER and self._last < fill.last:
                 self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, fill.last, "not kept"))
                 self._last = fill.last
+            fill.next = protocol.epoch_bytes(body["next"]) if body.get("next") else None
             self._finish(fill)
 
     def _give_up(self, why: str) -> None:
         fill = self._fill
         assert fill is not None
-        if fill.last < 1 << 61:
+        if fill.last < _EVER:
             self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, fill.last, why))
             self._last = max(self._last, fill.last)
         self._finish(fill)
 
     def _finish(self, fill: _Fill) -> None:
         self._fill = None
-        if fill.last >= 1 << 61:  # the epoch before is told to its end
-            self._closed = True
-        for message in fill.held:
+        held = fill.held
+        if fill.last == _EVER and held:  # an epoch is told to its end; of the one after it perhaps nothing was heard live
+            newest = held[0].header.epoch
+            self._epoch, self._last = fill.next or newest, 0
+            if self._epoch != newest:
+                self._gap(self._epoch, 1, _EVER, held.popleft())
+        for message in held:
             self._take(message)
 
 

@@ -2,7 +2,7 @@
 for the journal's reader, which is handed in.
 
     client → daemon   SNAPSHOT {streams}            REPLAY {id, stream, epoch, from, to}       MORE {id}
-    daemon → client   SNAP {…}, EVENT × rejects     EVENT × up to 256, then CHUNK {id, upto}   … DONE {id, upto, closed}
+    daemon → client   SNAP {…}, EVENT × rejects     EVENT × up to 256, then CHUNK {id, upto}   … DONE {id, upto, closed, next}
                       HEAD_LOST {id, oldest}        REFUSE {id, code, text}
 
 Every EVENT carries flag `historical` and ttl 0: nobody may act on it.
@@ -178,12 +178,20 @@ class Server:
         else:
             upto = run.next - 1
         done = run.next > run.last
-        known = next((e for e in self.store.epochs() if e.epoch == run.epoch), None) if done else None
         body = {"id": run.number, "stream": run.stream, "epoch": protocol.epoch_text(run.epoch), "upto": str(upto)}
         if done:
-            body["closed"] = known is not None and known.closed
+            body |= self._end(run.epoch)
         answers.append((identity, protocol.command("DONE" if done else "CHUNK", body)))
         return answers
+
+    def _end(self, epoch: bytes) -> dict[str, Any]:
+        """What DONE says of an epoch: whether it ended well, and which one came after it."""
+        epochs = self.store.epochs()
+        place = next((i for i, e in enumerate(epochs) if e.epoch == epoch), None)
+        if place is None:  # none of it is kept: what comes next is the oldest that is
+            return {"closed": False, "next": protocol.epoch_text(epochs[0].epoch) if epochs else None}
+        after = epochs[place + 1 : place + 2]
+        return {"closed": epochs[place].closed, "next": protocol.epoch_text(after[0].epoch) if after else None}
 
     def _snapshot(self, identity: bytes, now: Now) -> list[Answer]:
         rows = self.store.rejects(now.epoch, LAST_REJECTS)
@@ -227,7 +235,7 @@ class Server:
             lost = {"id": number, "stream": stream, "epoch": body["epoch"], "oldest": None if oldest is None else str(oldest)}
             answers.append((identity, protocol.command("HEAD_LOST", lost)))
             if oldest is None or oldest > last:
-                done = {"id": number, "stream": stream, "epoch": body["epoch"], "upto": str(last), "closed": False}
+                done = {"id": number, "stream": stream, "epoch": body["epoch"], "upto": str(last), **self._end(epoch)}
                 return [*answers, (identity, protocol.command("DONE", done))]
             first = oldest
         self.runs.setdefault(identity, []).append(_Run(number, stream, epoch, first, last))

@@ -47,7 +47,7 @@ def test_chunks_wait_for_more_and_end_with_done(server: replay.Server) -> None:
     events = [header for name, header in first + second + third if name == "EVENT"]
     assert [header.seq for header in events] == list(range(1, PARTS + 1))
     assert all(header.flags & protocol.Flag.HISTORICAL and header.ttl_us == 0 for header in events)
-    assert third[-1] == ("DONE", {"id": 1, "stream": "q", "epoch": EPOCH, "upto": str(PARTS), "closed": False})
+    assert third[-1] == ("DONE", {"id": 1, "stream": "q", "epoch": EPOCH, "upto": str(PARTS), "closed": False, "next": None})
     assert not server.busy()
 
 

@@ -19,7 +19,8 @@ sub.subscribe("insp1/");
 
 let epoch = null;
 let last = 0n;
-const EVER = (1n << 62n) - 1n; // to the end of an epoch, wherever that is
+const EVER = 1n << 62n; // to the end of an epoch, wherever that is
+const LARGEST_RANGE = 100_000_000n;
 const SILENT_MS = 3000;
 let filling = null; // {id, to, next (the epoch to go on with), heard}
 let held = [];
@@ -37,7 +38,8 @@ function give(header, payload) {
 async function fill(to, next = null) {
   filling = { id: ++asked, to, next, heard: performance.now() };
   await new Promise((resolve) => setTimeout(resolve, 50)); // TCP does not reorder: what is missing after 50 ms was dropped
-  await ask.send(command("REPLAY", { id: filling.id, stream, epoch, from: (last + 1n).toString(), to: to.toString() }));
+  const most = to < last + LARGEST_RANGE ? to : last + LARGEST_RANGE;
+  await ask.send(command("REPLAY", { id: filling.id, stream, epoch, from: (last + 1n).toString(), to: most.toString() }));
 }
 
 // What waited while a gap was filled; with a new epoch if the old one is now at its end.
@@ -107,7 +109,10 @@ async function told() {
           hole(last + 1n, filling.to);
           last = filling.to;
         }
-        goOn(filling.next);
+        if (filling.next && body.next && body.next !== filling.next && body.next !== epoch) {
+          [epoch, last] = [body.next, 0n]; // an epoch between them, of which nothing was heard live
+          fill(EVER, filling.next);
+        } else goOn(filling.next);
       }
     } catch (error) {
       tell("bad", { why: error.message });
