@@ -1,7 +1,7 @@
 """The shapes that a plug-in can take. `kind: x` in a configuration is the file `<folder>/x.py` with `Settings` and `build` inside.
 
     sources/<kind>.py    build(settings, name, clock, conveyor) -> Source     and NUMBERS_EXPOSURES = False, where it does not
-    conveyor/<kind>.py   build(settings, name) -> Conveyor
+    conveyor/<kind>.py   build(settings, name) -> Conveyor             and HAS_SENSOR = False, where it only knows the position
     checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool
     bridges/<kind>.py    build(settings, name) -> Bridge
 
@@ -82,7 +82,10 @@ class EndOfPictures(Exception):
 
 
 class Conveyor(Protocol):
-    """Where the belt is, and the part sensor where it has one."""
+    """Where the belt is, and the part sensor where it has one. Each method may raise `DeviceError`, and is then tried again later.
+
+    Its `wrap_counts`, where it has that attribute: positions of two processes may differ by multiples of it.
+    """
 
     def start(self, at_ns: int) -> None:
         """The line runs from this moment (monotonic) on: position 0, and no trigger before it."""

@@ -136,13 +136,17 @@ class Gate(Strict):
 
     `lanes` lists the ejector lanes. `count` says where parts come from: `frames` (each exposure is a part; the camera numbers its
     exposures), `conveyor` (a part sensor on this machine), `plc` (TRIG messages). `window_counts` is how far the encoder's position
-    of a frame may lie from its part's.
+    of a frame may lie from its part's. With `travel_counts`, the encoder's counts from trigger to ejector (or `travel_mm` and the encoder's
+    `counts_per_mm`), a deadline holds in counts too, and a belt faster than `travel_min_ms` allows withholds the permit.
     """
 
     bind: SocketAddress = "tcp://127.0.0.1:5562"
     profile: Literal["permit", "fire"] = "permit"
     count: Literal["frames", "conveyor", "plc"] = "frames"
     window_counts: int = Field(default=50, ge=0)
+    travel_counts: int | None = Field(default=None, gt=0)
+    travel_mm: float | None = Field(default=None, gt=0)
+    counts_per_mm: float | None = Field(default=None, gt=0)
     travel_min_ms: int = Field(default=600, gt=0, le=600_000)
     actuator_ms: int = Field(default=40, ge=0)
     scan_ms: int = Field(default=10, ge=0)
@@ -357,8 +361,12 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 def count_faults(config: Config) -> list[ConfigError]:
     """E_CFG_COUNT for each camera that makes the parts and does not number its exposures: one that is lost would be a part unknown.
 
-    The `permit` profile promises that there is none. A source says so by `NUMBERS_EXPOSURES = False`; asking imports it: not for the gate.
+    With `conveyor` a belt without part sensor (`HAS_SENSOR = False`) would have no part at all. With `frames` a camera that does not number
+    its exposures (`NUMBERS_EXPOSURES = False`) would lose parts unknown, and the `permit` profile promises that there are none.
     """
+    if config.gate.count == "conveyor" and not getattr(plugin("conveyor", config.conveyor.kind), "HAS_SENSOR", True):
+        text = f"{config.conveyor.kind} has no part sensor; allowed: gate.count: plc or frames, or a conveyor with a sensor"
+        return [config.error("E_CFG_COUNT", text, "gate", "count")]
     if (config.gate.profile, config.gate.count) != ("permit", "frames"):
         return []
     why = "does not number its exposures, and with gate.count: frames a lost one would be a part that nobody knows of"
@@ -460,6 +468,13 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     times = {key: value_at(data, "gate", key) if value_at(data, "gate", key) is not None else default for key, default in _TIMES.items()}
     if all(type(t) in (int, float) for t in times.values()):
         yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times))
+
+    counts, *in_mm = (value_at(data, "gate", key) is not None for key in ("travel_counts", "travel_mm", "counts_per_mm"))
+    if counts and any(in_mm):
+        yield ("gate", "travel_counts"), "E_CFG_CLASH", "travel_counts, or travel_mm with counts_per_mm, but not both"
+    elif any(in_mm) and not all(in_mm):
+        given, missing = ("travel_mm", "counts_per_mm") if in_mm[0] else ("counts_per_mm", "travel_mm")
+        yield ("gate", given), "E_CFG_CLASH", f"needs {missing} too: together they are the counts from trigger to ejector"
 
     if value_at(data, "security") is None:
         for where in (("gate", "bind"), ("events", "bind"), ("events", "replay_bind")):

@@ -2,7 +2,8 @@
 
 The count is that of `counter0/count0/count` below /sys/bus/counter/devices (quadrature decoders of many boards and timers, the
 interrupt-cnt driver on plain inputs). It wraps at 2^`bits` and may run either way; the position here does not wrap. Position 0 is the
-counter's own zero and not the start, so that processes which start reading a moment apart speak of the same position.
+counter's own zero and not the start, so that processes which start reading at different times speak of the same position, but for whole
+wraps (`wrap_counts`), which the gate leaves out of account.
 
 ```yaml
 conveyor: {kind: encoder, count: /sys/bus/counter/devices/counter0/count0/count, bits: 32}
@@ -20,6 +21,8 @@ from pydantic import Field
 
 from inspector.config import Strict
 from inspector.records import DeviceError, Trigger
+
+HAS_SENSOR = False
 
 
 class Settings(Strict):
@@ -43,6 +46,11 @@ class Encoder:
     _raw: int | None = None
     _position: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def wrap_counts(self) -> int:
+        """The counter begins anew after so many counts."""
+        return 1 << self.bits
 
     def start(self, at_ns: int) -> None:
         """Read the counter for the first time. Raises `DeviceError` when it cannot be read."""

@@ -15,6 +15,8 @@ from pydantic import Field
 from inspector.config import Strict
 from inspector.records import Trigger
 
+HAS_SENSOR = False
+
 
 class Settings(Strict):
     """`counts_per_s` is the resolution that positions are given in; 1000 makes a count a millisecond of belt."""

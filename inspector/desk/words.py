@@ -71,6 +71,7 @@ ALARMS = {
     "CONFIG_REFUSED": "The recipe in force stays; `inspector check` says what is wrong with the new one.",
     "DELIVERY_UNCONFIRMED": "The gateway did not confirm in time: look at its network and load. These parts were rejected.",
     "EJECT_UNCONFIRMED": "Look at the ejector and its sensor: it is not certain that this part left the line.",
+    "ENCODER_DOWN": "Look at the encoder, its cable and driver; nothing passes until it can be read again.",
     "ENCODER_JUMP": "Look at the encoder and its cable; parts on the belt are rejected.",
     "ENCODER_REVERSED": "The belt ran backwards, or the encoder is wired wrongly; parts on the belt are rejected.",
     "E_ACK": "The gateway confirms what was never sent: call the controls engineer.",

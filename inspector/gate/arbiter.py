@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -62,7 +62,7 @@ class Settings:
     hb_ms: int
     app_version: str
     journal_stops: bool = True
-    guards: Guards = Guards()
+    guards: Guards = field(default_factory=Guards)
     schema_sha256: str = ""
 
 
@@ -158,6 +158,12 @@ class Position(NamedTuple):
     counts: int
 
 
+class EncoderState(NamedTuple):
+    """The encoder, or the part sensor, cannot be read (`trouble` says why), or can again (empty)."""
+
+    trouble: str
+
+
 class Utc(NamedTuple):
     """UTC minus monotonic time, and how far it can be trusted: ok, holdover or unsynced."""
 
@@ -238,7 +244,7 @@ class Report(NamedTuple):
 
 Input: TypeAlias = (
     Tick | Attached | Reloaded | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
-    | Unreachable | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Report
+    | Unreachable | EncoderState | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Report
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -355,6 +361,7 @@ class Arbiter:
         self._models: tuple[Mapping[str, str], ...] = ()
         self._models_of: dict[str, tuple[Mapping[str, str], ...]] = {}
         self._position: int | None = None
+        self._wrap_counts = settings.line.wrap_counts
         self._belt: tuple[int, int] | None = None
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
@@ -380,7 +387,7 @@ class Arbiter:
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
             Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
             Allowed: self._on_allowed, Guarded: self._on_guarded, Reset: self._on_reset, Challenge: self._on_challenge,
-            Report: self._on_report,
+            EncoderState: self._on_encoder, Report: self._on_report,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -512,10 +519,12 @@ class Arbiter:
 
     def _on_seen(self, now_ns: int, item: Seen) -> None:
         camera, seq, at_ns, at_counts, complete, uid = item
+        if self._wrap_counts is not None:
+            at_counts = self._near(at_counts)
         self._notes(now_ns, self.ledger.seen(now_ns, camera, seq, at_ns, at_counts, complete=complete, uid=uid))
 
     def _on_lost(self, now_ns: int, item: Lost) -> None:
-        self._notes(now_ns, self.ledger.lost(now_ns, *item))
+        self._notes(now_ns, self.ledger.lost(now_ns, item.camera, item.seq, item.at_ns, self._near(item.at_counts)))
 
     def _on_dropped(self, now_ns: int, item: Dropped) -> None:
         vote = Vote(Decision.UNJUDGED, item.reason, f"exposure {item.seq} of {item.camera} gave way", {})
@@ -572,7 +581,22 @@ class Arbiter:
     # -- belt
 
     def _on_triggered(self, now_ns: int, item: Triggered) -> None:
-        self._notes(now_ns, self.ledger.trigger(now_ns, item.lane, item.part_seq, item.at_ns, item.at_counts))
+        self._notes(now_ns, self.ledger.trigger(now_ns, item.lane, item.part_seq, item.at_ns, self._near(item.at_counts)))
+
+    def _near(self, counts: int | None) -> int | None:
+        """A count of vision or the PLC in the numbers of our own position, whoever has seen how many wraps of the counter."""
+        wrap = self._wrap_counts
+        if wrap is None or counts is None or self._position is None:
+            return counts
+        return self._position + (counts - self._position + wrap // 2) % wrap - wrap // 2
+
+    def _on_encoder(self, now_ns: int, item: EncoderState) -> None:
+        if not item.trouble:
+            self._release(now_ns, "encoder")
+            return
+        self._position = self._belt = None
+        self._hold(now_ns, "encoder", item.trouble, "ENCODER_DOWN")
+        self._distrust(now_ns, item.trouble)
 
     def _on_position(self, now_ns: int, item: Position) -> None:
         line = self.settings.line
@@ -582,7 +606,9 @@ class Arbiter:
             return
         moved, spent_ns = item.counts - before[1], now_ns - before[0]
         if moved < -line.window_counts:
-            self._distrust(now_ns, "ENCODER_REVERSED", f"the encoder went back from {before[1]} to {item.counts} counts")
+            text = f"the encoder went back from {before[1]} to {item.counts} counts"
+            self._alarm(now_ns, "ENCODER_REVERSED", "critical", text)
+            self._distrust(now_ns, text)
             return
         if moved < 0:
             self._belt = before  # a tremble back is kept in mind until it is over
@@ -591,7 +617,9 @@ class Arbiter:
             return
         most = line.travel_counts * spent_ns / (line.travel_min_ms * 1e6)
         if moved > 4 * most + line.window_counts:
-            self._distrust(now_ns, "ENCODER_JUMP", f"the encoder jumped from {before[1]} to {item.counts} counts")
+            text = f"the encoder jumped from {before[1]} to {item.counts} counts"
+            self._alarm(now_ns, "ENCODER_JUMP", "critical", text)
+            self._distrust(now_ns, text)
         elif spent_ns < SPEED_NS:
             self._belt = before  # too short to tell a speed
         elif moved > 1.1 * most + 1:
@@ -599,8 +627,8 @@ class Arbiter:
         else:
             self._release(now_ns, "speed")
 
-    def _distrust(self, now_ns: int, code: str, text: str) -> None:
-        self._alarm(now_ns, code, "critical", text)
+    def _distrust(self, now_ns: int, text: str) -> None:
+        """Nothing that is on the belt may pass: where it is, is no longer sure."""
         for lane in self.ledger.lanes():
             self._notes(now_ns, self.ledger.distrust(lane, text))
             self._purge(now_ns, lane, text)
@@ -970,7 +998,7 @@ class Arbiter:
         part_seq = protocol.u64(body, "part_seq")
         if not 0 < part_seq < 1 << 63:
             raise Refused("range", "part_seq: 1 … 2**63 − 1 is allowed")
-        counts = protocol.i64(body, "encoder")
+        counts = self._near(protocol.i64(body, "encoder"))
         at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
         last = self.ledger.last_part(lane)
         if last and part_seq <= last:
@@ -1062,6 +1090,9 @@ class Arbiter:
     def _hold_for_world(self, now_ns: int) -> None:
         if self.ledger.counters.unexplained:
             self._hold(now_ns, "ledger", f"{self.ledger.counters.unexplained} parts without an outcome", "IMBALANCE")
+        if "encoder" in self._holds:
+            for lane in self.ledger.lanes():
+                self._notes(now_ns, self.ledger.distrust(lane, self._holds["encoder"]))
         bad = self._journal_bad_since_ns
         if bad is not None and self.settings.journal_stops and now_ns - bad >= JOURNAL_GRACE_NS:
             self._hold(now_ns, "journal", self._journal_text, "JOURNAL_STOP")

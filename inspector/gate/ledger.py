@@ -44,6 +44,8 @@ class Line:
     actuator_ms: int
     scan_ms: int
     travel_counts: int | None = None
+    wrap_counts: int | None = None
+    """The encoder's counter begins anew after so many counts, and each process has undone its wraps from another start."""
 
     @property
     def deadline_ms(self) -> int:

@@ -25,14 +25,15 @@ from inspector.config import Config, plugin, settings_of
 from inspector.gate import arbiter as core
 from inspector.gate import protocol, replay, security, sockets
 from inspector.gate.arbiter import Arbiter, Record, Send
-from inspector.gate.journal import Item, Journal, JournalError, Reader
 from inspector.gate.guards import Guards
+from inspector.gate.journal import Item, Journal, JournalError, Reader
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
 from inspector.outputs.metrics import Family, Histogram
 from inspector.records import ConfigError, Verdict
 from inspector.runtime import link
+from inspector.runtime.belt import Belt
 from inspector.runtime.worker import Worker
 
 LARGEST_BACKLOG: Final = 20_000
@@ -44,6 +45,8 @@ EVENTS_HB_NS: Final = 500_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
 POSITION_EVERY_NS: Final = 20_000_000
 TURN_MS: Final = 50
+DEADLINE_EVERY_NS, POSITION_TURN_MS = 10_000_000, 10
+"""Where deadlines hold in counts."""
 TRIGGER_TURN_MS: Final = 4
 RETAIN_EVERY_NS: Final = 1_000_000_000
 STEP_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -77,7 +80,9 @@ class GateProcess:
         if conveyor is None:
             kind = plugin("conveyor", config.conveyor.kind)
             conveyor = kind.build(settings_of("conveyor", config.conveyor, kind.Settings), config.conveyor.kind)
-        self._conveyor: Conveyor = conveyor
+        self._settings = settings(config, wrap_counts=getattr(conveyor, "wrap_counts", None))
+        self._conveyor = Belt(conveyor)
+        self._trouble = ""
         self._inbox: SimpleQueue[Callable[[], None] | core.Input] = SimpleQueue()
         self._to_journal: SimpleQueue[Item] = SimpleQueue()
         self._to_events: SimpleQueue[tuple[Record, bool]] = SimpleQueue()
@@ -92,7 +97,7 @@ class GateProcess:
         self._workers: list[Worker] = []
         self._watched: tuple[Worker, ...] = ()
         self._begin_ns: int | None = None
-        self._polled_ns = self._utc_ns = self._position_ns = 0
+        self._utc_ns = self._position_ns = 0
         self._ending = threading.Event()
         self._published = {"q": 0, "r": 0, "a": 0}
         self._committing_since_ns: int | None = None
@@ -226,8 +231,7 @@ class GateProcess:
         """The line runs from this moment on."""
 
         def _begin() -> None:
-            self._conveyor.start(at_ns)
-            self._polled_ns = at_ns
+            self._conveyor.begin(at_ns)
             self._begin_ns = at_ns
             self._feed(core.Begin())
 
@@ -396,7 +400,8 @@ class GateProcess:
 
     def _arbiter_step(self) -> None:
         now_ns = self._clock()
-        turn_ms = TRIGGER_TURN_MS if self._settings.line.count == "conveyor" else TURN_MS
+        line = self._settings.line
+        turn_ms = TRIGGER_TURN_MS if line.count == "conveyor" else TURN_MS if line.travel_counts is None else POSITION_TURN_MS
         wait_ms = min(turn_ms, max(0, -(-(self._arbiter.due_ns() - now_ns) // 1_000_000)))
         if self._inbox.empty():
             self._poller.poll(wait_ms)
@@ -434,13 +439,22 @@ class GateProcess:
             self._feed(core.JournalState(False, "a commit takes more than 1 s"))
         if self._begin_ns is None or self._arbiter.state is core.State.STOPPED:
             return  # after the epoch's last event there is no other
-        if self._settings.line.count == "conveyor":
-            for trigger in self._conveyor.triggers(self._polled_ns, now_ns):
-                self._feed(core.Triggered(trigger.part_seq, trigger.lane, trigger.at_ns, trigger.at_counts))
-            self._polled_ns = now_ns
-        if self._settings.line.count != "frames" and now_ns - self._position_ns > POSITION_EVERY_NS:
+        line = self._settings.line
+        every_ns = POSITION_EVERY_NS if line.travel_counts is None else DEADLINE_EVERY_NS
+        position = (line.count != "frames" or line.travel_counts is not None) and now_ns - self._position_ns > every_ns
+        sensor = line.count == "conveyor"
+        if not sensor and not position:
+            return
+        look = self._conveyor.look(now_ns, sensor=sensor, position=position)
+        if look.trouble != self._trouble:
+            self._trouble = look.trouble
+            self._feed(core.EncoderState(look.trouble))
+        for trigger in look.triggers:
+            self._feed(core.Triggered(trigger.part_seq, trigger.lane, trigger.at_ns, trigger.at_counts))
+        if position:
             self._position_ns = now_ns
-            self._feed(core.Position(self._conveyor.counts(now_ns)))
+        if look.counts is not None:
+            self._feed(core.Position(look.counts))
 
     def _hear_vision(self) -> None:
         for _ in range(256):
@@ -629,9 +643,12 @@ def guards(config: Config) -> Guards:
     return Guards(**config.guards.model_dump())
 
 
-def settings(config: Config) -> core.Settings:
-    """What the arbiter needs of the configuration."""
+def settings(config: Config, *, wrap_counts: int | None = None) -> core.Settings:
+    """What the arbiter needs of the configuration, and of the conveyor: at which count it begins anew, None for never."""
     gate = config.gate
+    travel_counts = gate.travel_counts
+    if gate.travel_mm is not None and gate.counts_per_mm is not None:
+        travel_counts = round(gate.travel_mm * gate.counts_per_mm)
     line = Line(
         cameras={camera.id: camera.lane for camera in config.cameras},
         count=gate.count,
@@ -639,6 +656,8 @@ def settings(config: Config) -> core.Settings:
         travel_min_ms=gate.travel_min_ms,
         actuator_ms=gate.actuator_ms,
         scan_ms=gate.scan_ms,
+        travel_counts=travel_counts,
+        wrap_counts=wrap_counts,
     )
     return core.Settings(
         site=config.site,
