@@ -23,6 +23,7 @@ THREADS_ELSEWHERE = {
     "outputs/metrics.py": "answers whoever scrapes; reads counters and holds nothing",
     "sources/simulated.py": "a process of its own draws the pictures, as a camera's sensor would",
     "sources/opencv.py": "OpenCV can block for ever; what blocks is left behind",
+    "sources/aravis.py": "saying goodbye to a camera that does not answer takes seconds",
 }
 """Files outside `runtime/` that start a thread or a process, and why. Offline and edge folders are not the daemon."""
 OFFLINE = ("workshop/", "commands/", "desk/", "bridges/", "client.py")
