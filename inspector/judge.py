@@ -28,6 +28,7 @@ from inspector.records import (
     Recipe,
     Template,
     View,
+    Web,
 )
 
 LOCATE = "locate"
@@ -151,7 +152,16 @@ def _ask(name: str, check: Check, cases: list[_Case]) -> None:
     for case, findings in zip(cases, answers, strict=True):
         if not findings:  # what a check does not measure it has not found good
             case.trouble = Reason.OUT_OF_DISTRIBUTION, f"{name}: no findings"
-        case.findings.extend(findings)
+        web = case.frame.stamp.web
+        case.findings.extend(findings if web is None else (_placed(finding, web) for finding in findings))
+
+
+def _placed(finding: Finding, web: Web) -> Finding:
+    """Where on the web the finding is: at the middle of its evidence."""
+    if finding.at_mm is not None or finding.evidence is None:
+        return finding
+    x, y, width, height = finding.evidence.bbox_px
+    return replace(finding, at_mm=web.place(x + (width - 1) / 2, y + (height - 1) / 2))
 
 
 def _inspection(case: _Case, recipe: Recipe) -> Inspection:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,13 +133,30 @@ class Trigger:
     at_counts: int
 
 
+class Web(NamedTuple):
+    """Which stretch of an endless web a picture shows: row r is `start_mm` + r · `mm_per_row` along it, column c at c · `mm_per_column`.
+
+    The part is the rows from `first_row` to before `end_row`; the rows around them are its neighbours', shown so that nothing is cut.
+    """
+
+    start_mm: float
+    mm_per_row: float
+    mm_per_column: float
+    first_row: int
+    end_row: int
+
+    def place(self, x_px: float, y_px: float) -> tuple[float, float]:
+        """Where a pixel is: mm across and mm along the web."""
+        return x_px * self.mm_per_column, self.start_mm + y_px * self.mm_per_row
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """Where and when one exposure was made. (`camera`, `seq`) is its name until the ledger has found its part.
 
     `seq` is the camera's own exposure number, made gapless by the source (wraps undone): a jump is lost exposures.
     `at_ns` is the exposure (monotonic); `at_counts` the encoder then, None without one. `shape` is (H, W) or (H, W, 3).
-    `uid` is the part's own identity where the source knows it (a code, a file's stem), else None.
+    `uid` is the part's own identity where the source knows it (a code, a file's stem), else None. `web` where it is a length of one.
     """
 
     camera: str
@@ -149,6 +166,7 @@ class Stamp:
     shape: tuple[int, ...]
     complete: bool = True
     uid: str | None = None
+    web: Web | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +260,7 @@ class Plan:
     `straighten` takes a picture to what a lens without distortion would have shown (None: it has none to speak of); all is then judged,
     and every px of findings and evidence is, in the straightened picture.
     `load_model` is there while checks are built: (path, threads=, task=) → the network, loaded once for all recipes.
+    `recipe` and `number` are the names of the recipe that this is a part of, `digest` covers what this plan alone depends on.
     """
 
     camera: str
@@ -253,6 +272,9 @@ class Plan:
     least_score_ratio: float = 0.6
     load_model: Any = None
     straighten: Callable[[Image], Image] | None = None
+    recipe: str = ""
+    number: int | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
