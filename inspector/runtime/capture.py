@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector import config
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
-from inspector.records import ConfigError, ConfigErrors, DeviceError, Stamp
+from inspector.records import ConfigError, ConfigErrors, DeviceError, Stamp, Web
 from inspector.runtime.link import BUFFER_BYTES, LARGEST_MESSAGE_BYTES
 from inspector.runtime.ring import Ring, mapped
 
@@ -131,8 +131,8 @@ class Isolated:
         self.counts = said.get("counts", self.counts)
         if said["slot"] is None:
             return None
-        camera, seq, at_ns, at_counts, shape, complete, uid, *more = said["stamp"]
-        return said["slot"], Stamp(camera, seq, at_ns, at_counts, tuple(shape), complete, uid, *(_tuple(value) for value in more))
+        camera, seq, at_ns, at_counts, shape, complete, uid, web = said["stamp"]
+        return said["slot"], Stamp(camera, seq, at_ns, at_counts, tuple(shape), complete, uid, None if web is None else Web(*web))
 
     def _watch(self) -> None:
         """What the process holds besides the ring."""
@@ -188,10 +188,6 @@ class Isolated:
             self._process.wait(LEAVE_S)
         except subprocess.TimeoutExpired:
             self.stuck = True
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _environment() -> dict[str, str]:
