@@ -296,6 +296,7 @@ class Config(Strict):
     ready_file: Path | None = None
     conveyor: Kind = Kind(kind="timed")
     gate: Gate = Gate()
+    guards: Guards = Guards()
     events: Events = Events()
     security: Security | None = None
     metrics: Metrics = Metrics()
@@ -327,7 +328,6 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
     With `text` that is what the file says, and it is not opened. With `kinds` the settings of every source, conveyor, check and bridge are
     read too, which imports them: not for the gate.
-    guards: Guards = Guards()
     """
     document = compose(str(path), text_of(path) if text is None else text)
     override(document, environment)
@@ -359,7 +359,7 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
 
 def count_faults(config: Config) -> list[ConfigError]:
-    """E_CFG_COUNT for each camera that makes the parts and does not number its exposures: one that is lost would be a part unknown.
+    """E_CFG_COUNT where what makes the parts does not count them: asking the kinds imports them, which is not for the gate.
 
     With `conveyor` a belt without part sensor (`HAS_SENSOR = False`) would have no part at all. With `frames` a camera that does not number
     its exposures (`NUMBERS_EXPOSURES = False`) would lose parts unknown, and the `permit` profile promises that there are none.
