@@ -120,6 +120,10 @@ class Gateway:
         self._send(self.core.trigger(self._clock(), lane, part_seq, encoder, challenge=challenge))
         return self.core.expect(lane, part_seq)
 
+    def select(self, recipe: str | int, lanes: tuple[int, ...] = (), request: str = "") -> None:
+        """Ask for a recipe by name or number, for these lanes (none: all of the session); `poll` tells RECIPE with this request's `id`."""
+        self._send(self.core.select(recipe, lanes, request))
+
     def execute(self, slot: Slot, outcome: str, encoder: int | None = None) -> None:
         """Tell what became of the part: EJECTED_CONFIRMED, EJECTED_UNCONFIRMED, PASSED, DEFAULT_REJECT, BIN_FULL, AIR_LOW or TEST_OK."""
         self._send(self.core.execute(slot, outcome, encoder))

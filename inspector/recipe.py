@@ -9,91 +9,219 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from inspector.config import Config, PartTemplate, plugin, settings_of
-from inspector.geometry import calibrate, dxf, locate, template
+from inspector.config import Config, Judging, Kind, PartTemplate, RecipeSettings, plugin, settings_of
+from inspector.geometry import calibrate, correct, dxf, locate, template
 from inspector.judge import LOCATE
-from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe
+from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe, Template
 
 CHUNK_BYTES = 1 << 20
 
 
-def prepare(config: Config, now_utc_ns: int | None = None) -> Recipe:
-    """The recipe of all cameras. Cameras with the same recipe share its template, checks and networks, which no judging changes.
-
-    With `now_utc_ns` a calibration may be too old. Raises `ConfigErrors` with everything that is wrong, each with file and line of the
-    configuration.
+class Shelf:
+    """What was prepared and stays ready: plans by their digest, networks by what they were loaded from, and `geometry` that another
+    process has made (template and locator by the digest of their settings). For one thread at a time.
     """
 
-    @cache
-    def load_model(path: Path, *, threads: int = 1, task: Any = None) -> Any:
+    def __init__(self, most: int = 1) -> None:
+        self.geometry: dict[str, tuple[Template, Any]] = {}
+        self.most = most
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._networks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def plan(self, digest: str | None) -> Plan | None:
+        """The plan with this digest, if it is here."""
+        if digest in self._plans:
+            self._plans.move_to_end(digest)
+        return self._plans.get(digest or "")
+
+    def keep(self, plan: Plan) -> None:
+        """Keep this plan, and the last few before it."""
+        self._plans[plan.digest] = plan
+        while len(self._plans) > self.most:
+            self._plans.popitem(last=False)
+
+    def network(self, path: Path, *, threads: int = 1, task: Any = None) -> Any:
+        """The network in the file, loaded once for all recipes that name it."""
         from inspector.neural import model  # not for a line without networks
 
-        return model.load(path, threads=threads, task=task)
+        try:
+            key = (path, digest(path), threads, task)
+        except ConfigError:
+            return model.load(path, threads=threads, task=task)  # says what is wrong with it
+        if key not in self._networks:
+            self._networks[key] = model.load(path, threads=threads, task=task)
+            while len(self._networks) > 4 * self.most:
+                self._networks.popitem(last=False)
+        self._networks.move_to_end(key)
+        return self._networks[key]
 
+
+class _Side(NamedTuple):
+    """A recipe as some camera sees it: the recipe's name, and the camera that it says something of its own for (empty: all others)."""
+
+    recipe: str
+    camera: str
+
+    @property
+    def loc(self) -> tuple[str, ...]:
+        return ("recipes", self.recipe, "cameras", self.camera) if self.camera else ("recipes", self.recipe)
+
+    def settings(self, config: Config) -> Judging | RecipeSettings:
+        recipe = config.recipes[self.recipe]
+        return recipe.cameras[self.camera] if self.camera else recipe
+
+
+def prepare(
+    config: Config, now_utc_ns: int | None = None, *, chosen: Mapping[str, str] | None = None, shelf: Shelf | None = None
+) -> Recipe:
+    """The recipe of all cameras. Cameras with the same recipe share its template, checks and networks, which no judging changes.
+
+    `chosen` says which recipe a camera has, where it is not the one of the configuration; what lies on the `shelf` is not made again.
+    With `now_utc_ns` a calibration may be too old. Raises `ConfigErrors` with everything that is wrong, each with file and line of the
+    configuration; E_CFG_MOVED where a file was another one after it was read than before.
+    """
+    shelf = Shelf(len(config.cameras)) if shelf is None else shelf
     errors: list[ConfigError] = []
-    plans: dict[str, Plan] = {}
-    prints: dict[str, Any] = {}
-    for name in dict.fromkeys(camera.recipe for camera in config.cameras):
-        plans[name], prints[name] = _plan(config, name, load_model, now_utc_ns, errors)
+    sides = sides_of(config, chosen)
+    plans = {side: _plan(config, side, shelf, now_utc_ns, errors) for side in dict.fromkeys(sides.values())}
+    correctors: dict[str, Any] = {}
+    for place, each in enumerate(config.cameras):
+        if each.correction is not None:
+            with _gathered(errors, config, "cameras", place, "correction"):
+                correctors[each.id] = correct.corrector(correct.read(each.correction))
     if errors:
         raise ConfigErrors(errors)
-    cameras = {camera.id: camera.recipe for camera in config.cameras}
     return Recipe(
-        digest=hashlib.sha256(json.dumps({"cameras": cameras, "recipes": prints}, sort_keys=True).encode()).hexdigest(),
-        plans={camera: replace(plans[name], camera=camera) for camera, name in cameras.items()},
+        digest=_whole(config, sides, {side: plan.digest for side, plan in plans.items()}),
+        plans={
+            camera: replace(
+                plans[side],
+                camera=camera,
+                recipe=side.recipe,
+                number=config.recipes[side.recipe].number,
+                correct=correctors.get(camera),
+            )
+            for camera, side in sides.items()
+        },
         models=tuple(dict.fromkeys(model for plan in plans.values() for _, check in plan.checks for model in _models(check))),
         reasons=(LOCATE, *dict.fromkeys(check for plan in plans.values() for check, _ in plan.checks)),
     )
 
 
-def _plan(
-    config: Config, recipe: str, load_model: Callable[..., Any], now_utc_ns: int | None, errors: list[ConfigError]
-) -> tuple[Plan, dict[str, Any]]:
-    """What is done with the frames of one recipe's cameras, and what its digest is made of; what is wrong goes to `errors`."""
-    settings, loc = config.recipes[recipe], ("recipes", recipe)
-    plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False, load_model=load_model)
-    prints: dict[str, Any] = {"template": None, "checks": []}
+def identity(config: Config, chosen: Mapping[str, str], shelf: Shelf) -> str | None:
+    """The digest that `prepare` would give now, where all that it takes lies on the shelf; None where something would have to be made."""
+    sides, digests = sides_of(config, chosen), {}
+    for side in dict.fromkeys(sides.values()):
+        with suppress(ConfigError):
+            if (ready := shelf.plan(_sha(_prints(config, side.settings(config))))) is not None:
+                digests[side] = ready.digest
+    return _whole(config, sides, digests) if len(digests) == len(set(sides.values())) else None
+
+
+def _whole(config: Config, sides: Mapping[str, _Side], digests: Mapping[_Side, str]) -> str:
+    cameras = {camera: side.recipe for camera, side in sides.items()}
+    prints: dict[str, Any] = {"cameras": cameras, "recipes": {"/".join(filter(None, side)): one for side, one in digests.items()}}
+    if corrections := {camera.id: digest(camera.correction) for camera in config.cameras if camera.correction is not None}:
+        prints["corrections"] = corrections
+    return _sha(prints)
+
+
+def sides_of(config: Config, chosen: Mapping[str, str] | None = None) -> dict[str, _Side]:
+    """Which part of which recipe each camera has."""
+    sides = {}
+    for camera in config.cameras:
+        name = (chosen or {}).get(camera.id, camera.recipe)
+        sides[camera.id] = _Side(name, camera.id if camera.id in config.recipes[name].cameras else "")
+    return sides
+
+
+def _plan(config: Config, side: _Side, shelf: Shelf, now_utc_ns: int | None, errors: list[ConfigError]) -> Plan:
+    """What is done with the frames of this side's cameras; what is wrong goes to `errors`."""
+    settings = side.settings(config)
+    before = None
+    with suppress(ConfigError):  # what it is will be said where it stands
+        before = _sha(_prints(config, settings))
+    ready = shelf.plan(before)
+    if ready is not None:
+        return ready
+    known = len(errors)
+    plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False, load_model=shelf.network)
     if settings.template is not None:
-        with _gathered(errors, config, *loc, "template"):
-            plan, prints["template"] = _with_template(plan, settings.template, now_utc_ns), _print(settings.template)
+        with _gathered(errors, config, *side.loc, "template"):
+            plan = _with_template(plan, settings.template, now_utc_ns, shelf)
     checks: list[tuple[str, Check]] = []
     raster = False
     for name, kind in settings.checks.items():
-        with _gathered(errors, config, *loc, "checks", name, settings=kind.model_extra):
-            module = plugin("checks", kind.kind)
-            chosen = settings_of("checks", kind, module.Settings)
-            if "threads" in type(chosen).model_fields and "threads" not in chosen.model_fields_set:
-                chosen = chosen.model_copy(update={"threads": config.vision.network_threads})
+        with _gathered(errors, config, *side.loc, "checks", name, settings=kind.model_extra):
+            module, given = _check(config, kind)
             if settings.template is None or plan.template is not None:  # without its template a check would only err once more
-                checks.append((name, module.build(chosen, name, plan)))
+                checks.append((name, module.build(given, name, plan)))
                 raster |= bool(getattr(module, "NEEDS_RASTER", False))
-                prints["checks"].append([name, kind.kind, _print(chosen)])
-    return replace(plan, checks=tuple(checks), raster=raster and plan.template is not None, load_model=None), prints
+                _print(given)
+    if len(errors) > known:
+        return plan
+    with _gathered(errors, config, *side.loc):
+        if (after := _sha(_prints(config, settings))) != before:
+            raise ConfigError("E_CFG_MOVED", "a drawing, model or calibration changed while it was read; say it again when it is whole")
+        plan = replace(plan, checks=tuple(checks), raster=raster and plan.template is not None, load_model=None, digest=after)
+        shelf.keep(plan)
+    return plan
 
 
-def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None) -> Plan:
+def _check(config: Config, kind: Kind) -> tuple[ModuleType, Any]:
+    """The module of a check and its settings; what a network's check does not say itself, vision says."""
+    module = plugin("checks", kind.kind)
+    given = settings_of("checks", kind, module.Settings)
+    if "threads" in type(given).model_fields and "threads" not in given.model_fields_set:
+        given = given.model_copy(update={"threads": config.vision.network_threads})
+    return module, given
+
+
+def _prints(config: Config, settings: Judging | RecipeSettings) -> dict[str, Any]:
+    """What the digest of a plan is made of. Raises `ConfigError` for what cannot be read."""
+    checks = [[name, kind.kind, _print(_check(config, kind)[1])] for name, kind in settings.checks.items()]
+    return {"template": _print(settings.template), "checks": checks}
+
+
+def _sha(prints: Any) -> str:
+    return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None, shelf: Shelf) -> Plan:
     """The plan with drawing, calibration and locator."""
-    drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
-    made = _keyed("drawing", template.build, drawing, mm_per_px=settings.mm_per_px, tolerance_mm=settings.tolerance_mm, part=settings.part)
+    key = ""
+    with suppress(ConfigError):  # whoever reads it says better what is wrong
+        key = _sha(_print(settings))
     calibration = None
     if settings.calibration is not None:
         calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
     scale = settings.scale_px_per_mm
     if scale is None and calibration is not None:
         scale = 1 / calibration.mm_per_px
-    locator = _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+    made, locator = shelf.geometry.get(key) or _geometry(settings, scale)
+    shelf.geometry[key] = made, locator
+    while len(shelf.geometry) > 2 * shelf.most:
+        del shelf.geometry[next(iter(shelf.geometry))]
     straighten = None if calibration is None else calibrate.undistorter(calibration)
     plan = replace(plan, template=made, locator=locator, calibration=calibration, straighten=straighten)
     return replace(plan, least_score_ratio=settings.least_score_ratio)
+
+
+def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None) -> tuple[Template, Any]:
+    """The drawing as a template, and what finds it in pictures."""
+    drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
+    made = _keyed("drawing", template.build, drawing, mm_per_px=settings.mm_per_px, tolerance_mm=settings.tolerance_mm, part=settings.part)
+    return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
 
 
 def _keyed(key: str, function: Any, *args: Any, **named: Any) -> Any:

@@ -257,6 +257,7 @@ class Plan:
 
     `locator` finds the template (None: the whole picture is judged as it is); its type is the geometry's. `checks` are
     (name, check) in the order of the configuration; `raster` says whether any of them reads the part on the template's raster.
+    `correct` evens out what the camera's pixels show of an even grey (None: they are good as they are), before all else.
     `straighten` takes a picture to what a lens without distortion would have shown (None: it has none to speak of); all is then judged,
     and every px of findings and evidence is, in the straightened picture.
     `load_model` is there while checks are built: (path, threads=, task=) → the network, loaded once for all recipes.
@@ -272,6 +273,7 @@ class Plan:
     least_score_ratio: float = 0.6
     load_model: Any = None
     straighten: Callable[[Image], Image] | None = None
+    correct: Callable[[Image], Image] | None = None
     recipe: str = ""
     number: int | None = None
     digest: str = ""

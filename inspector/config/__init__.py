@@ -210,11 +210,12 @@ class Journal(Strict):
 
 
 class Archive(Strict):
-    """Pictures kept: every reject, every n-th pass (0: none); oldest passes go first when `keep_mib` is reached."""
+    """Pictures kept: every reject, every n-th pass (0: none); older than `keep_days` they go, and at `keep_mib` the oldest pass first."""
 
     rejects: bool = True
     every_nth_pass: int = Field(default=50, ge=0)
     keep_mib: int = Field(default=4096, ge=1)
+    keep_days: float = Field(default=90.0, gt=0)
 
 
 class Desk(Strict):
@@ -233,6 +234,7 @@ class Ring(Strict):
 class Camera(Strict):
     """One camera: where its pictures come from, which recipe judges them, which ejector lane its parts are in.
 
+    `correction` is what `inspector calibrate --flat` has measured: pictures are evened out by it before they are judged, and kept raw.
     `isolated`: its driver runs in a process of its own, which may crash, hang or leak without harm to another camera.
     """
 
@@ -240,6 +242,7 @@ class Camera(Strict):
     lane: int = Field(default=0, ge=0, le=255)
     recipe: Name
     isolated: bool = False
+    correction: Path | None = None
     source: Kind
     ring: Ring = Ring()
 
@@ -270,11 +273,41 @@ class PartTemplate(Strict):
         return scale
 
 
-class RecipeSettings(Strict):
+class Judging(Strict):
     """What is done with one camera's pictures: the template where there is one, and the checks (name → kind and its settings)."""
 
     template: PartTemplate | None = None
     checks: dict[Name, Kind] = Field(min_length=1)
+
+
+class RecipeSettings(Strict):
+    """How one product is judged: as `Judging`, and otherwise by the `cameras` that see another side of it.
+
+    `number` is what a PLC selects it by. `proof` is a folder of stored pictures (each with its record, as the archive keeps them) that must
+    be judged as they were, `challenge` one of pictures that must be rejected, before the recipe may take over on a running line.
+    """
+
+    number: int | None = Field(default=None, ge=1, le=65_535)
+    template: PartTemplate | None = None
+    checks: dict[Name, Kind] = Field(min_length=1)
+    cameras: dict[Name, Judging] = {}
+    proof: Path | None = None
+    challenge: Path | None = None
+
+
+class Changeover(Strict):
+    """How another recipe takes over while the line runs.
+
+    `at_start`: the daemon begins with the recipes that were selected `last`, or with those that `cameras` say. A candidate that is not
+    ready after `prepare_s` is given up; `keep_ready` of them stay in memory and take over at once. Of the first `watch_pictures` (0: none)
+    that a new recipe judges at most `most_rejects` may be rejected or undecided, or the one before takes over again.
+    """
+
+    at_start: Literal["last", "configured"] = "last"
+    prepare_s: float = Field(default=120.0, gt=0, le=3600)
+    keep_ready: int = Field(default=8, ge=1, le=64)
+    watch_pictures: int = Field(default=0, ge=0, le=100_000)
+    most_rejects: int = Field(default=0, ge=0, le=100_000)
 
 
 class Vision(Strict):
@@ -307,6 +340,7 @@ class Config(Strict):
     vision: Vision = Vision()
     cameras: list[Camera] = Field(min_length=1, max_length=64)
     recipes: dict[Name, RecipeSettings] = Field(min_length=1)
+    changeover: Changeover = Changeover()
     bridges: dict[Name, Kind] = {}
     _document: Document | None = PrivateAttr(default=None)
 
@@ -388,6 +422,9 @@ def settings_of(folder: str, kind: Kind, settings: type[S]) -> S:
     found = judged.validated(settings, loc, _Place(Path(document.file).absolute().parent if document.file else Path(), os.environ))
     if found is None:
         raise ConfigErrors(judged.errors)
+    for name in type(found).model_fields:
+        if isinstance(within := getattr(found, name), Kind):
+            within._origin = (document, (*loc, name))  # noqa: SLF001
     return found
 
 
@@ -421,8 +458,10 @@ def plugin(folder: str, kind: str) -> ModuleType:
     return module
 
 
-def timing_faults(*, travel_min_ms: float, actuator_ms: float, scan_ms: float, lease_ms: float, hb_ms: float) -> Iterator[tuple[str, str]]:
-    """(key, text) for each of the invariants I1 to I3 of PROTOCOL.md §1 that these times break."""
+def timing_faults(
+    *, travel_min_ms: float, actuator_ms: float, scan_ms: float, lease_ms: float, hb_ms: float, fire: bool = False
+) -> Iterator[tuple[str, str]]:
+    """(key, text) for each of the invariants I1 to I3 of PROTOCOL.md §1 that these times break; with profile `fire` I3 counts the lease."""
     total, largest = lease_ms + scan_ms + actuator_ms, travel_min_ms - scan_ms - actuator_ms
     if total > travel_min_ms:
         legal = f"the largest legal lease_ms is {largest:g}" if largest > 0 else "no lease is legal, travel_min_ms must grow"
@@ -430,8 +469,9 @@ def timing_faults(*, travel_min_ms: float, actuator_ms: float, scan_ms: float, l
         yield "lease_ms", f"I1: {sums} is more than travel_min_ms {travel_min_ms:g}; {legal}"
     if hb_ms > lease_ms / 3:
         yield "hb_ms", f"I2: hb_ms {hb_ms:g} is more than lease_ms / 3 = {lease_ms / 3:.4g}; two heartbeats may be lost within a lease"
-    if largest <= 2 * NET_MARGIN_MS:
-        need = f"actuator_ms {actuator_ms:g} + scan_ms {scan_ms:g} + 2 × {NET_MARGIN_MS} for the network"
+    if largest - (lease_ms if fire else 0) <= 2 * NET_MARGIN_MS:
+        lease = f"lease_ms {lease_ms:g} (profile fire) + " if fire else ""
+        need = f"{lease}actuator_ms {actuator_ms:g} + scan_ms {scan_ms:g} + 2 × {NET_MARGIN_MS} for the network"
         yield "travel_min_ms", f"I3: {need} leaves no time to judge within travel_min_ms {travel_min_ms:g}"
 
 
@@ -448,11 +488,19 @@ def _kinds(data: Any) -> Iterator[tuple[str, Loc]]:
     yield "conveyor", ("conveyor",)
     for i, _ in enumerate(list_of(value_at(data, "cameras"))):
         yield "sources", ("cameras", i, "source")
+        if mapping_of(value_at(data, "cameras", i, "source", "lines")):  # a source that stacks the lines of another
+            yield "sources", ("cameras", i, "source", "lines")
     for recipe in mapping_of(value_at(data, "recipes")):
-        for check in mapping_of(value_at(data, "recipes", recipe, "checks")):
-            yield "checks", ("recipes", recipe, "checks", check)
+        for where in _judgings(data, recipe):
+            yield from (("checks", (*where, "checks", check)) for check in mapping_of(value_at(data, *where, "checks")))
     for bridge in mapping_of(value_at(data, "bridges")):
         yield "bridges", ("bridges", bridge)
+
+
+def _judgings(data: Any, recipe: str) -> list[Loc]:
+    """Where a recipe says what is done with pictures: for all cameras, and for some."""
+    cameras = mapping_of(value_at(data, "recipes", recipe, "cameras"))
+    return [("recipes", recipe), *(("recipes", recipe, "cameras", camera) for camera in cameras)]
 
 
 def _kind_objects(config: Config) -> Iterator[tuple[Kind, Loc]]:
@@ -460,6 +508,8 @@ def _kind_objects(config: Config) -> Iterator[tuple[Kind, Loc]]:
     yield from ((c.source, ("cameras", i, "source")) for i, c in enumerate(config.cameras))
     for name, recipe in config.recipes.items():
         yield from ((check, ("recipes", name, "checks", key)) for key, check in recipe.checks.items())
+        for camera, judging in recipe.cameras.items():
+            yield from ((check, ("recipes", name, "cameras", camera, "checks", key)) for key, check in judging.checks.items())
     yield from ((bridge, ("bridges", name)) for name, bridge in config.bridges.items())
 
 
@@ -467,7 +517,8 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     """(where, code, text) of what is wrong between settings that are each right; reads the raw data, so that one error hides no other."""
     times = {key: value_at(data, "gate", key) if value_at(data, "gate", key) is not None else default for key, default in _TIMES.items()}
     if all(type(t) in (int, float) for t in times.values()):
-        yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times))
+        fire = value_at(data, "gate", "profile") == "fire"
+        yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times, fire=fire))
 
     counts, *in_mm = (value_at(data, "gate", key) is not None for key in ("travel_counts", "travel_mm", "counts_per_mm"))
     if counts and any(in_mm):
@@ -500,6 +551,17 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
         wanted = value_at(camera, "recipe")
         if isinstance(wanted, str) and recipes and wanted not in recipes:
             yield ("cameras", i, "recipe"), "E_CFG_CLASH", f"no recipe {wanted}{nearest(wanted, recipes)}; there is {', '.join(recipes)}"
+
+    numbers: dict[int, str] = {}
+    known = [camera["id"] for camera in cameras if isinstance(value_at(camera, "id"), str)]
+    for recipe in recipes:
+        number = value_at(data, "recipes", recipe, "number")
+        if type(number) is int and (other := numbers.setdefault(number, recipe)) != recipe:
+            yield ("recipes", recipe, "number"), "E_CFG_CLASH", f"{number} is recipe {other}'s"
+        for name in mapping_of(value_at(data, "recipes", recipe, "cameras")):
+            if known and name not in known:
+                there = f"there is {', '.join(known)}"
+                yield ("recipes", recipe, "cameras", name), "E_CFG_CLASH", f"no camera {name}{nearest(name, known)}; {there}"
 
     taken: dict[str, Loc] = {}
     addresses = [(loc, value_at(data, *loc, default=default), value_at(data, *loc) is not None) for loc, default in _ADDRESSES.items()]

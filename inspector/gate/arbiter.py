@@ -34,6 +34,16 @@ ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
 _REMEMBERED: Final = 4096
 _RECIPES: Final = 8
+_TOLD: Final = frozenset({"preparing", "in_force", "refused", "rolled_back"})
+"""What gateways are told of a changeover."""
+_CHANGES: Final[Mapping[str, tuple[str, str]]] = {
+    "in_force": ("RECIPE", "info"),
+    "refused": ("CONFIG_REFUSED", "warning"),
+    "rolled_back": ("RECIPE_ROLLED_BACK", "critical"),
+    "shadow": ("SHADOW", "info"),
+    "shadow_ended": ("SHADOW", "info"),
+}
+"""The alarm that tells everybody else."""
 _UNCONFIRMED: Final = "UNCONFIRMED"
 
 
@@ -88,6 +98,19 @@ class Reloaded(NamedTuple):
     models: Sequence[Sequence[str]]
     reasons: Sequence[str]
     refused: str
+
+
+class Changed(NamedTuple):
+    """Something happened about a changeover, as `runtime.link.Changed` tells it."""
+
+    what: str
+    request: str
+    recipe: str
+    models: Sequence[Sequence[str]]
+    reasons: Sequence[str]
+    cameras: Mapping[str, Sequence[Any]]
+    text: str
+    shadow: Mapping[str, Any] | None
 
 
 class Detached(NamedTuple):
@@ -243,7 +266,7 @@ class Report(NamedTuple):
 
 
 Input: TypeAlias = (
-    Tick | Attached | Reloaded | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
+    Tick | Attached | Reloaded | Changed | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
     | Unreachable | EncoderState | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Report
 )  # fmt: skip
 """Everything that can happen."""
@@ -296,7 +319,15 @@ class Returned(NamedTuple):
     payload: bytes
 
 
-Output: TypeAlias = Send | Record | Executed | Acked | Returned
+class Select(NamedTuple):
+    """A gateway wants this recipe (name or number) for the cameras of these lanes; `request` comes back with `Changed`."""
+
+    request: str
+    recipe: str | int
+    lanes: list[int]
+
+
+Output: TypeAlias = Send | Record | Executed | Acked | Returned | Select
 """Everything that can come of it."""
 
 OUTCOMES: Final = frozenset({"EJECTED_CONFIRMED", "EJECTED_UNCONFIRMED", "PASSED", "DEFAULT_REJECT", "BIN_FULL", "AIR_LOW", "TEST_OK"})
@@ -358,6 +389,7 @@ class Arbiter:
         self._permits: dict[bytes, bool] = {}
         self._utc_offset_ns, self._clock_state = utc_offset_ns, "unsynced"
         self._recipe = ""
+        self._recipes: dict[str, dict[str, Any]] = {}
         self._models: tuple[Mapping[str, str], ...] = ()
         self._models_of: dict[str, tuple[Mapping[str, str], ...]] = {}
         self._position: int | None = None
@@ -381,7 +413,8 @@ class Arbiter:
         """By lane: what withholds the permit until TEST_OK whoever has the session (BIN_FULL, AIR_LOW, REJECT_PASSED), or until an ACK."""
         self._waits: set[Any] = set()
         self._handlers: dict[type, Any] = {
-            Tick: self._on_tick, Attached: self._on_attached, Reloaded: self._on_reloaded, Detached: self._on_detached,
+            Tick: self._on_tick, Attached: self._on_attached, Reloaded: self._on_reloaded, Changed: self._on_changed,
+            Detached: self._on_detached,
             Seen: self._on_seen, Lost: self._on_lost, Dropped: self._on_dropped, Judged: self._on_judged,
             CameraState: self._on_camera, Triggered: self._on_triggered, Position: self._on_position, Utc: self._on_utc,
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
@@ -456,10 +489,12 @@ class Arbiter:
 
     def _in_force(self, recipe: str, models: Sequence[Sequence[str]]) -> None:
         """This recipe judges from now on; what was judged by the ones before is still told with their models."""
-        self._recipe = recipe
-        self._models = tuple({"name": name, "sha256": digest} for name, digest, *_ in models)
+        self._learn(recipe, models)
+        self._recipe, self._models = recipe, self._models_of[recipe]
+
+    def _learn(self, recipe: str, models: Sequence[Sequence[str]]) -> None:
         self._models_of.pop(recipe, None)
-        self._models_of[recipe] = self._models
+        self._models_of[recipe] = tuple({"name": name, "sha256": digest} for name, digest, *_ in models)
         while len(self._models_of) > _RECIPES:
             del self._models_of[next(iter(self._models_of))]
 
@@ -482,6 +517,42 @@ class Arbiter:
             self._alarm(now_ns, "CONFIG_REFUSED", "warning", f"the recipe in force stays: {item.refused}")
         else:
             self._alarm(now_ns, "CONFIG", "info", f"recipe {item.recipe[:12]} from here on")
+
+    def _on_changed(self, now_ns: int, item: Changed) -> None:
+        if item.what == "ready":
+            self._learn(item.recipe, item.models)
+            return
+        if item.recipe != self._recipe:
+            self._in_force(item.recipe, item.models)
+        before, self._recipes = self._recipes, self._recipes_of(item.cameras)
+        if item.what in _CHANGES:
+            names = ", ".join(f"lane {lane}: {each['name']}" for lane, each in self._recipes.items())
+            text, (code, severity) = item.text or names, _CHANGES[item.what]
+            self._alarm(now_ns, code, severity, text, extra={"recipes": self._recipes, "config_sha256": item.recipe})
+        for identity, gateway in self.sessions.items():
+            if gateway.hello.recipes and (item.what in _TOLD or self._recipes != before):
+                self._out.append(Send(identity, protocol.command("RECIPE", self._recipe_body(gateway, item))))
+
+    def _recipes_of(self, cameras: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+        """By lane: the recipe that its cameras have, name and number; of cameras that differ the names, and no number."""
+        found: dict[str, dict[str, Any]] = {}
+        for camera, lane in self.settings.line.cameras.items():
+            name, number = cameras.get(camera, ("", None))
+            have = found.setdefault(str(lane), {"name": name, "number": number})
+            if have["name"] != name:
+                found[str(lane)] = {"name": f"{have['name']}+{name}", "number": None}
+        return found
+
+    def _recipe_body(self, gateway: Session, item: Changed) -> dict[str, Any]:
+        asked_by, _, its_id = item.request.partition(".")
+        state = item.what if item.what in _TOLD else "in_force"
+        return {
+            "state": state,
+            "id": its_id if asked_by == str(gateway.number) else None,
+            "recipes": {str(lane): self._recipes[str(lane)] for lane in gateway.hello.lanes if str(lane) in self._recipes},
+            "config_sha256": item.recipe,
+            "text": _cut(item.text, 200),
+        }
 
     def _on_detached(self, now_ns: int, item: Detached) -> None:
         if self.state is State.STOPPED:
@@ -706,6 +777,7 @@ class Arbiter:
         pose = image_ref = None
         recipe = next((vote.recipe for vote in part.votes.values() if vote is not None and vote.recipe), self._recipe)
         models = self._models_of.get(recipe, ())
+        named = next((vote.named for vote in part.votes.values() if vote is not None and vote.named), None)
         for camera, vote in part.votes.items():
             said = vote.body if vote is not None else {}
             findings += said.get("findings") or ()
@@ -753,6 +825,7 @@ class Arbiter:
             "model": {"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None,
             "models": models,
             "config_sha256": recipe,
+            "recipe": named,
             "calibration_id": None,
             "app_version": self.settings.app_version,
             "timing_ms": {**timing, "trigger_to_verdict": round((now_ns - part.at_ns) / 1e6, 3)},
@@ -870,15 +943,20 @@ class Arbiter:
             if self._allowed is not None and item.user not in self._allowed:
                 raise Refusal("E_AUTH", "not on the list of clients")
             said = session.hello(body, station=settings.station, lanes=self.ledger.lanes(), profile=settings.profile)
+            fire = said.profile == "fire"
             faults = protocol.timing_faults(
                 lease_ms=said.lease_ms,
                 hb_ms=settings.hb_ms,
                 travel_min_ms=said.travel_min_ms,
                 actuator_ms=said.actuator_ms,
                 scan_ms=said.scan_ms,
+                fire=fire,
             )
             slower = line.deadline_ms > protocol.deadline_ms(
-                travel_min_ms=said.travel_min_ms, actuator_ms=said.actuator_ms, scan_ms=said.scan_ms
+                travel_min_ms=said.travel_min_ms,
+                actuator_ms=said.actuator_ms,
+                scan_ms=said.scan_ms,
+                fire_lease_ms=said.lease_ms if fire else 0,
             )
             if faults or slower:
                 ours = f"I3: this line's deadline is {line.deadline_ms} ms after the trigger, later than the gateway can use"
@@ -921,6 +999,7 @@ class Arbiter:
             "state": self.state.value,
             "models": self._models,
             "config_sha256": self._recipe,
+            "recipes": {str(lane): self._recipes[str(lane)] for lane in said.lanes if str(lane) in self._recipes},
             "schema_sha256": settings.schema_sha256,
             "app_version": settings.app_version,
         }
@@ -1006,6 +1085,20 @@ class Arbiter:
             raise Refused("order", f"TRIG {part_seq} after {last}")
         self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, challenge=body.get("challenge") is True))
 
+    def _cmd_recipe(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
+        gateway.heard_ns = now_ns
+        number, name, its_id, lanes = body.get("number"), body.get("name"), body.get("id"), body.get("lanes", list(gateway.hello.lanes))
+        wanted = name if number is None else number
+        if not (type(wanted) is int and 1 <= wanted <= 65_535) and not (isinstance(wanted, str) and 1 <= len(wanted) <= 32):
+            raise Refused("field", "number: 1 … 65535, or name: 1 to 32 characters is allowed")
+        if not isinstance(lanes, list) or not lanes or not all(type(lane) is int and lane in gateway.hello.lanes for lane in lanes):
+            raise Refused("range", f"lanes {str(lanes)[:40]} are not of this session")
+        if its_id is not None and not (isinstance(its_id, str) and len(its_id) <= 64):
+            raise Refused("field", "id: text of at most 64 characters is allowed")
+        if not gateway.hello.recipes:
+            gateway.hello = gateway.hello._replace(recipes=True)
+        self._out.append(Select(f"{gateway.number}.{its_id or ''}", wanted, lanes))
+
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
         counts = None if gateway.miscounted else body.get("plc_count")
@@ -1053,6 +1146,7 @@ class Arbiter:
         "ACK": _cmd_ack,
         "EXEC": _cmd_exec,
         "TRIG": _cmd_trig,
+        "RECIPE": _cmd_recipe,
         "HB": _cmd_hb,
         "PING": _cmd_ping,
         "BYE": _cmd_bye,
@@ -1211,7 +1305,7 @@ class Arbiter:
         )  # fmt: skip
         whole = {
             "schema": "insp.verdict",
-            "ver": "1.0",
+            "ver": protocol.VERSION,
             "epoch": self._epoch_text,
             "stream": stream,
             "seq": str(seq),

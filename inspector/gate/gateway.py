@@ -35,6 +35,8 @@ class Terms:
     credit: int = 64
     hb_ms: int = 100
     executes: bool = False
+    recipes: bool = False
+    """Be told (RECIPE) when another recipe takes over."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Decided(NamedTuple):
 
 
 class Told(NamedTuple):
-    """The daemon said something else: WELCOME, REFUSE, PURGE, BYE; `body` is its JSON."""
+    """The daemon said something else: WELCOME, REFUSE, PURGE, RECIPE, BYE; `body` is its JSON."""
 
     name: str
     body: Mapping[str, Any]
@@ -167,6 +169,13 @@ class Gateway:
         body = {"lane": lane, "part_seq": str(part_seq), "encoder": encoder, "gw_mono_us": str(now_ns // 1000), "challenge": challenge}
         return [protocol.command("TRIG", body)] if self.session else []
 
+    def select(self, recipe: str | int, lanes: tuple[int, ...] = (), request: str = "") -> list[Frames]:
+        """The PLC wants this recipe, by name or number, for these lanes (none: all of the session); RECIPE tells what comes of it."""
+        body: dict[str, Any] = {"number" if isinstance(recipe, int) else "name": recipe, "id": request}
+        if lanes:
+            body["lanes"] = list(lanes)
+        return [protocol.command("RECIPE", body)] if self.session else []
+
     def lose(self) -> None:
         """The session has ended: no permit, and what is undecided stays REJECT for ever."""
         self.session = 0
@@ -195,6 +204,7 @@ class Gateway:
             "lease_ms": terms.lease_ms,
             "credit": terms.credit,
             "executes": terms.executes,
+            "recipes": terms.recipes,
             "last": {stream: {"epoch": epoch, "seq": str(seq)} for stream, (epoch, seq) in self.last.items()},
         }
         if terms.lanes:
@@ -260,7 +270,7 @@ class Gateway:
             for slot in self.slots.values():
                 if slot.lane == lane and first <= slot.part_seq <= last:
                     slot.passes, slot.purged = False, True
-        elif name != "PONG":
+        elif name not in ("PONG", "RECIPE"):
             raise Refused("command", f"{name[:20]!r}")
         self.happenings.append(Told(name, body))
         return []

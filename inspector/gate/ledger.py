@@ -44,13 +44,17 @@ class Line:
     actuator_ms: int
     scan_ms: int
     travel_counts: int | None = None
+    fire_lease_ms: int = 0
+    """With profile `fire`, the lease (`protocol.deadline_ms`)."""
     wrap_counts: int | None = None
     """The encoder's counter begins anew after so many counts, and each process has undone its wraps from another start."""
 
     @property
     def deadline_ms(self) -> int:
         """From trigger to deadline."""
-        return protocol.deadline_ms(travel_min_ms=self.travel_min_ms, actuator_ms=self.actuator_ms, scan_ms=self.scan_ms)
+        return protocol.deadline_ms(
+            travel_min_ms=self.travel_min_ms, actuator_ms=self.actuator_ms, scan_ms=self.scan_ms, fire_lease_ms=self.fire_lease_ms
+        )
 
     @property
     def act_counts(self) -> int | None:
@@ -73,6 +77,12 @@ class Vote(NamedTuple):
         """The digest of the recipe that it was judged by, empty where vision does not say."""
         said = self.body.get("recipe")
         return said if isinstance(said, str) else ""
+
+    @property
+    def named(self) -> dict[str, Any] | None:
+        """The name and number of that recipe, None where vision does not say."""
+        name = self.body.get("recipe_name")
+        return {"name": name, "number": self.body.get("recipe_number")} if isinstance(name, str) and name else None
 
 
 @dataclass(slots=True)

@@ -26,7 +26,8 @@ Frames: TypeAlias = list[bytes]
 
 MAGIC: Final = b"INSP"
 MAJOR: Final = 1
-MINOR: Final = 0
+MINOR: Final = 1
+VERSION: Final = f"{MAJOR}.{MINOR}"
 HEADER_BYTES: Final = 64
 LARGEST_PAYLOAD_BYTES: Final = 16_384
 LARGEST_FRAME_BYTES: Final = 65_536
@@ -378,12 +379,16 @@ NET_MARGIN_MS: Final = 20
 ACT_EARLIER_MS: Final = 20
 
 
-def deadline_ms(*, travel_min_ms: int, actuator_ms: int, scan_ms: int) -> int:
-    """I3: how long after its trigger a part's verdict is good for anything."""
-    return travel_min_ms - actuator_ms - scan_ms - NET_MARGIN_MS
+def deadline_ms(*, travel_min_ms: int, actuator_ms: int, scan_ms: int, fire_lease_ms: int = 0) -> int:
+    """I3: how long after its trigger a part's verdict is good for anything.
+
+    With profile `fire` that is a lease earlier: if the daemon dies before a REJECT is out, the permit must have ended, `fire_lease_ms`
+    later, before the part is at the ejector.
+    """
+    return travel_min_ms - actuator_ms - scan_ms - NET_MARGIN_MS - fire_lease_ms
 
 
-def timing_faults(*, lease_ms: int, hb_ms: int, travel_min_ms: int, actuator_ms: int, scan_ms: int) -> Sequence[str]:
+def timing_faults(*, lease_ms: int, hb_ms: int, travel_min_ms: int, actuator_ms: int, scan_ms: int, fire: bool = False) -> Sequence[str]:
     """What violates I1 to I3, in words that say which value would do; empty when the timing is sound."""
     faults = []
     if lease_ms + scan_ms + actuator_ms > travel_min_ms:
@@ -392,7 +397,8 @@ def timing_faults(*, lease_ms: int, hb_ms: int, travel_min_ms: int, actuator_ms:
         faults.append(f"I1: {total} > travel {travel_min_ms} ms; a lease of at most {largest} ms is allowed")
     if 3 * hb_ms > lease_ms:
         faults.append(f"I2: heartbeat {hb_ms} ms > lease {lease_ms} ms / 3; heartbeat of at most {lease_ms // 3} ms")
-    if deadline_ms(travel_min_ms=travel_min_ms, actuator_ms=actuator_ms, scan_ms=scan_ms) <= ACT_EARLIER_MS:
-        least = actuator_ms + scan_ms + NET_MARGIN_MS + ACT_EARLIER_MS
+    fire_lease_ms = lease_ms if fire else 0
+    if deadline_ms(travel_min_ms=travel_min_ms, actuator_ms=actuator_ms, scan_ms=scan_ms, fire_lease_ms=fire_lease_ms) <= ACT_EARLIER_MS:
+        least = actuator_ms + scan_ms + NET_MARGIN_MS + ACT_EARLIER_MS + fire_lease_ms
         faults.append(f"I3: travel {travel_min_ms} ms leaves no time to judge; more than {least} ms is needed")
     return faults

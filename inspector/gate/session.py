@@ -37,6 +37,8 @@ class Hello(NamedTuple):
     credit: int
     executes: bool
     """It will send EXEC for every part, so that a missing one is an alarm."""
+    recipes: bool = False
+    """It wants to be told when another recipe takes over."""
 
 
 class Refusal(Exception):
@@ -92,6 +94,7 @@ def hello(body: Mapping[str, Any], *, station: str, lanes: tuple[int, ...], prof
         _whole(body, "lease_ms", 1, 600_000),
         _whole(body, "credit", 1, LARGEST_CREDIT),
         body.get("executes") is True,
+        body.get("recipes") is True,
     )
 
 

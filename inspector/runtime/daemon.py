@@ -37,7 +37,7 @@ from inspector.gate.guards import LATCHED
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
-from inspector.runtime import in_force, link
+from inspector.runtime import changeover_asked, in_force, link
 from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
@@ -45,7 +45,8 @@ from inspector.runtime.health import stage_limits, stale
 TURN_S = 0.05
 READY_WITHIN_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.2, 10.0, 60.0
-DRAIN_S = 8.0
+DRAIN_S, LEAVE_S = 7.5, 9.0
+"""Both from the signal on; systemd kills what is left after TimeoutStopSec, 10 s."""
 KILL_S = 1.0
 STATUS_EVERY_S = 1.0
 COLLECT_EVERY_S = 10.0
@@ -223,16 +224,20 @@ class Daemon:
             "reload": self._cmd_reload,
             "reset": self._cmd_reset,
             "challenge": self._cmd_challenge,
+            "recipe": changeover_asked.command(self._gate.changes, self._gate.select, 2 * settings.changeover.prepare_s),
         }
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
+        self._last = threading.Timer(LEAVE_S, self._leave, ["the end takes too long: something hangs", BUG])
+        self._last.daemon = True
 
     # -- life
 
     def run(self, for_s: float | None) -> int:
         """Until the end; the exit code."""
         with ExitStack() as stack:
+            stack.callback(self._last.cancel)
             threading.excepthook = self._on_dead_thread
             stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
             self._gate.start(stack)
@@ -460,7 +465,9 @@ class Daemon:
     def _cmd_reset(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
         names = asked.get("names", [])
         if not isinstance(names, list) or not LATCHED.issuperset(map(str, names)):
-            raise ConfigError("E_USAGE", f"{str(names)[:80]}; some of {', '.join(sorted(LATCHED))} are allowed, the rest ends with its cause")
+            raise ConfigError(
+                "E_USAGE", f"{str(names)[:80]}; some of {', '.join(sorted(LATCHED))} are allowed, the rest ends with its cause"
+            )
         return {"holds": self._gate.reset(names)}
 
     def _cmd_challenge(self, asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
@@ -514,6 +521,7 @@ class Daemon:
     def _drain(self) -> int:
         """Stop the cameras, let what waits be judged, close every part, and say how it all went."""
         self._systemd.say("STOPPING=1", "STATUS=draining")
+        self._last.start()
         leave_at = max(2, self._asked.terminations + 1)
         by_s = time.monotonic() + DRAIN_S
         vision = self._vision
@@ -527,17 +535,20 @@ class Daemon:
         draining.start()
         while draining.is_alive() or (vision is not None and vision.process.poll() is None and time.monotonic() < by_s):
             if self._asked.terminations >= leave_at:
-                return self._leave_at_once()
+                self._on_end(self._gate.counters())
+                self._leave("second signal: leaving at once; what is open was never passed", 0)
             time.sleep(0.01)
         self._on_end(self._gate.counters())
         return BUG if self._failed else 0
 
-    def _leave_at_once(self) -> int:
-        self._log("second signal: leaving at once; what is open was never passed")
-        self._kill_vision()
-        self._on_end(self._gate.counters())
-        sys.stdout.flush()
-        os._exit(0)
+    def _leave(self, text: str, code: int) -> None:
+        """Now, whatever any thread is doing."""
+        self._log(f"{text} ({ledger_line(self._gate.counters())})")
+        if self._vision is not None:
+            self._vision.process.kill()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
 
     # -- telling
 
@@ -613,6 +624,9 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
     bell_before = signal.set_wakeup_fd(asked.bell, warn_on_full_buffer=False)
     try:
         begin_with = None
+        if settings.changeover.at_start == "configured":
+            with suppress(OSError):
+                in_force.select(settings.state_dir, {})
         with suppress(OSError):  # a full disk; vision then reads the file itself
             begin_with = in_force.keep(settings.state_dir, text)
         return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end, begin_with=begin_with).run(for_s)

@@ -34,6 +34,7 @@ from inspector.outputs.metrics import Family, Histogram
 from inspector.records import ConfigError, Verdict
 from inspector.runtime import link
 from inspector.runtime.belt import Belt
+from inspector.runtime.changeover_asked import Changes
 from inspector.runtime.worker import Worker
 
 LARGEST_BACKLOG: Final = 20_000
@@ -43,6 +44,7 @@ FROZEN_COMMIT_MS: Final = 30_000.0
 RETRY_S: Final = 0.5
 EVENTS_HB_NS: Final = 500_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
+AGES_EVERY_NS: Final = 100_000_000
 POSITION_EVERY_NS: Final = 20_000_000
 TURN_MS: Final = 50
 DEADLINE_EVERY_NS, POSITION_TURN_MS = 10_000_000, 10
@@ -75,7 +77,6 @@ class GateProcess:
         self, config: Config, state_dir: Path, *, clock: Clock, utc_clock: Callable[[], int], conveyor: Conveyor | None = None
     ) -> None:
         self._config, self._state_dir, self._clock, self._utc_clock = config, state_dir, clock, utc_clock
-        self._settings = settings(config)
         self._epoch = protocol.epoch(utc_clock(), os.urandom(10))
         if conveyor is None:
             kind = plugin("conveyor", config.conveyor.kind)
@@ -91,13 +92,14 @@ class GateProcess:
         self._finished: link.Finished | None = None
         self.reloaded: SimpleQueue[link.Reloaded] = SimpleQueue()
         """Vision's answers to `Reload`, for who asked."""
+        self.changes = Changes()
         self._vision_ages: dict[str, float] = {}
         self._vision_heard_ns = 0
         self._endpoints: dict[str, str] = {}
         self._workers: list[Worker] = []
-        self._watched: tuple[Worker, ...] = ()
+        self._guarded = False
         self._begin_ns: int | None = None
-        self._utc_ns = self._position_ns = 0
+        self._utc_ns = self._position_ns = self._ages_ns = 0
         self._ending = threading.Event()
         self._published = {"q": 0, "r": 0, "a": 0}
         self._committing_since_ns: int | None = None
@@ -154,7 +156,7 @@ class GateProcess:
             self._journal_worker,
             self._gate_worker,
         ]
-        self._watched = tuple(self._workers if keys is None else [*self._workers, self._zap_worker])
+        self._guarded = keys is not None
         self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
         if keys is not None:
             self._feed(self._allowed())
@@ -178,10 +180,20 @@ class GateProcess:
         self._clients_at_ns = settings.clients.stat().st_mtime_ns
         self._clients_path = settings.clients
         self._zap = sockets.zap(context)
-        self._zap_worker = self._worker("zap", self._zap_step)
-        self._zap_worker.start()
-        stack.callback(self._zap_worker.stop, 2.0)
+        self._answer_zap()
+        stack.callback(lambda: self._zap_worker.stop(2.0))
         return keys
+
+    def _answer_zap(self) -> None:
+        self._zap_worker = Worker("zap", self._zap_step, clock=self._clock, on_error=self._zap_died)
+        self._zap_worker.start()
+
+    def _zap_died(self, name: str, error: BaseException) -> None:
+        """Nobody was let in while nobody answered (ZAP_ENFORCE_DOMAIN); who is in stays, and another thread answers from now on."""
+        if self._ending.is_set():
+            return
+        self._tell(core.Report("ZAP", "critical", f"who may connect was not answered: {type(error).__name__}: {error}; answered again"))
+        self._answer_zap()
 
     def _zap_step(self) -> None:
         if self._zap.poll(100, zmq.POLLIN):
@@ -237,24 +249,29 @@ class GateProcess:
 
         self._tell(_begin, wait=True)
 
-    def drain(self, deadline_s: float) -> None:
-        """No new parts; wait until the open ones have their outcome and vision has finished, then close everything, keep it, publish it."""
-        by_s = time.monotonic() + deadline_s
+    def drain(self, within_s: float) -> None:
+        """No new parts; wait until the open ones have their outcome and vision has finished, then close everything, keep it, publish it.
+
+        Back within that time whatever hangs: judging, the disk and the threads each leave the rest some of it.
+        """
+        end_s = time.monotonic() + within_s
+        by_s = end_s - 0.3 * within_s
         self._tell(core.Drain())
         while (self._arbiter.ledger.counters.pending or self._still_judging()) and time.monotonic() < by_s and self._gate_worker.alive:
             time.sleep(0.005)
         self._tell(core.Stop())
-        while self._gate_worker.alive and self._status.state != core.State.STOPPED.value and time.monotonic() < by_s + 1.0:
+        while self._gate_worker.alive and self._status.state != core.State.STOPPED.value and time.monotonic() < end_s - 0.2 * within_s:
             time.sleep(0.002)
         while not self._to_journal.empty() or self._committing_since_ns is not None or not self._to_events.empty():
-            if time.monotonic() > by_s + 2.0 or not self._journal_worker.alive:
+            if time.monotonic() > end_s - 0.1 * within_s or not self._journal_worker.alive:
                 break
             time.sleep(0.005)
         self._ending.set()
         time.sleep(0.02)  # the I/O thread of ZeroMQ gets to say it
-        for worker in reversed(self._workers):
-            worker.stop(2.0)
-        if self._to_journal.empty():
+        for worker in self._workers:
+            worker.ask_to_stop()
+        stopped = [worker.stop(max(0.05, end_s - time.monotonic())) for worker in reversed(self._workers)]
+        if all(stopped) and self._to_journal.empty():
             self._journal.close(clean=not self._gave_up)
 
     def _still_judging(self) -> bool:
@@ -317,7 +334,9 @@ class GateProcess:
     def ages_ms(self) -> dict[str, float]:
         """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
         now_ns = self._clock()
-        ages = {worker.name: worker.age_ms(now_ns) for worker in self._watched}
+        ages = {worker.name: worker.age_ms(now_ns) for worker in self._workers}
+        if self._guarded:
+            ages["zap"] = self._zap_worker.age_ms(now_ns)
         if self._committing_since_ns is not None and ages["journal"] < FROZEN_COMMIT_MS:
             ages["journal"] = 0.0
         return ages
@@ -327,7 +346,7 @@ class GateProcess:
         if self._link is None:
             return {}
         since_ms = (self._clock() - self._vision_heard_ns) / 1e6
-        return {**self._vision_ages, "main": since_ms}
+        return {**{name: age + since_ms for name, age in self._vision_ages.items()}, "main": since_ms}
 
     def metrics(self) -> Iterable[Family]:
         """What the gate knows, for /metrics."""
@@ -381,7 +400,9 @@ class GateProcess:
         for out in self._arbiter.step(now_ns, item):
             if isinstance(out, Record) and out.deadline_ns:
                 self._margin.observe((out.deadline_ns - now_ns) / 1e9)
-            if isinstance(out, Send):
+            if isinstance(out, core.Select):
+                self.select(link.Switch(*out))
+            elif isinstance(out, Send):
                 if not sockets.send(self._gate, out.identity, out.frames):
                     self._inbox.put(core.Unreachable(out.identity))
             elif self._to_journal.qsize() < LARGEST_BACKLOG:
@@ -432,7 +453,9 @@ class GateProcess:
         if now_ns - self._utc_ns > UTC_EVERY_NS:
             self._utc_ns = now_ns
             self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
-            self._feed(core.Ages({**self.ages_ms(), **{f"vision-{name}": age for name, age in self._vision_ages.items()}}))
+        if now_ns - self._ages_ns > AGES_EVERY_NS:
+            self._ages_ns = now_ns
+            self._feed(core.Ages({**self.ages_ms(), **{f"vision-{name}": age for name, age in self.vision_ages_ms().items()}}))
         since_ns = self._committing_since_ns
         if since_ns is not None and now_ns - since_ns > SLOW_COMMIT_NS and not self._said_slow:
             self._said_slow = True
@@ -483,10 +506,24 @@ class GateProcess:
             elif isinstance(message, link.Reloaded):
                 self._feed(core.Reloaded(*message))
                 self.reloaded.put(message)
+            elif isinstance(message, link.Changed):
+                self._feed(core.Changed(*message))
+                self.changes.heard(message)
             elif isinstance(message, link.Finished):
                 self._finished = message
             elif isinstance(message, link.Ready):
                 self._feed(core.Reloaded(message.recipe, message.models, message.reasons, ""))
+
+    def select(self, message: link.Switch) -> None:
+        """Ask vision for another recipe; safe from any thread, and answered in any case."""
+        end = self._link
+        with suppress(OSError):
+            if end is not None and end.send(message):
+                return
+        latest = self.changes.latest or link.Changed("", "", "", [], [], {})
+        refused = latest._replace(what="refused", request=message.request, text="vision cannot be asked now; ask again", shadow=None)
+        self.changes.heard(refused)
+        self._tell(core.Changed(*refused))
 
     # -- journal
 
@@ -563,7 +600,7 @@ class GateProcess:
         if now_ns - self._hb_ns >= EVENTS_HB_NS:
             self._hb_ns = now_ns
             payload = protocol.dumps(
-                {"schema": "insp.hb", "ver": "1.0", "epoch": self.epoch, **self._now_body(), "head": _texts(self._published)}
+                {"schema": "insp.hb", "ver": protocol.VERSION, "epoch": self.epoch, **self._now_body(), "head": _texts(self._published)}
             )
             permit = int(Verdict.PASS) if self._status.permit else 0
             header = Header(Kind.HB, 0, self._epoch, 0, self._published["q"], self._utc_clock(), 0, protocol.STREAM_IDS["hb"], permit, 0, 0)
@@ -657,6 +694,7 @@ def settings(config: Config, *, wrap_counts: int | None = None) -> core.Settings
         actuator_ms=gate.actuator_ms,
         scan_ms=gate.scan_ms,
         travel_counts=travel_counts,
+        fire_lease_ms=gate.lease_ms if gate.profile == "fire" else 0,
         wrap_counts=wrap_counts,
     )
     return core.Settings(

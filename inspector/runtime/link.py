@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 LARGEST_MESSAGE_BYTES = 65_536
 BUFFER_BYTES = 1 << 20
@@ -35,6 +35,23 @@ class Reloaded(NamedTuple):
     models: list[list[str]]
     reasons: list[str]
     refused: str
+
+
+class Changed(NamedTuple):
+    """Something happened about a changeover, or began: the recipe in force now, and what it is for each camera ([name, number or null]).
+
+    `what` is preparing, in_force, refused, rolled_back, shadow, shadow_ended, or begun (nothing was asked). `request` is that of the
+    `Switch` which this is about. `shadow` says what the recipe beside the present one is and how often it disagreed, None without one.
+    """
+
+    what: str
+    request: str
+    recipe: str
+    models: list[list[str]]
+    reasons: list[str]
+    cameras: dict[str, list[Any]]
+    text: str = ""
+    shadow: dict[str, Any] | None = None
 
 
 class Seen(NamedTuple):
@@ -110,12 +127,24 @@ class Reload(NamedTuple):
     """Read the configuration again; answer with `Reloaded`."""
 
 
+class Switch(NamedTuple):
+    """Let the recipe with this name or number take over for the cameras of these lanes (none: all); answer with `Changed`.
+
+    With `shadow` it judges beside the present one, and only that counts; an empty `recipe` then ends it.
+    """
+
+    request: str
+    recipe: str | int
+    lanes: list[int]
+    shadow: bool = False
+
+
 class Drain(NamedTuple):
     """Stop the sources, judge what waits, say `Finished`, and end."""
 
 
-ToGate: TypeAlias = Ready | Reloaded | Seen | Lost | Dropped | Judged | CameraState | Beat | Finished
-ToVision: TypeAlias = Begin | Reload | Drain
+ToGate: TypeAlias = Ready | Reloaded | Changed | Seen | Lost | Dropped | Judged | CameraState | Beat | Finished
+ToVision: TypeAlias = Begin | Reload | Switch | Drain
 
 _KINDS: tuple[type[ToGate | ToVision], ...] = (
     Ready,
@@ -130,6 +159,8 @@ _KINDS: tuple[type[ToGate | ToVision], ...] = (
     Begin,
     Reload,
     Drain,
+    Changed,
+    Switch,
 )
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _CODE = {kind: bytes([65 + i]) for i, kind in enumerate(_KINDS)}

@@ -12,14 +12,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from inspector.geometry import raster
 from inspector.interfaces import Clock, FillsAhead, Source, fills_ahead
 from inspector.judge import LONGEST_TEXT_BYTES, judge
-from inspector.outputs.archive import Archive
+from inspector.outputs.archive import Archive, encode, stored
 from inspector.outputs.metrics import Histogram
 from inspector.records import Decision, DeviceError, Evidence, Finding, Inspection, Pose, Reason, Recipe, Stamp
+from inspector.runtime.changeover import Shadow
+from inspector.runtime.changeover_board import Board
 from inspector.runtime.health import PictureHealth
 from inspector.runtime.link import Dropped, Judged, Lost, Seen, ToGate
 from inspector.runtime.ring import Lent, Ring
@@ -112,12 +114,12 @@ def _tell(state: Capturing, message: ToGate) -> bool:
 
 @dataclass(slots=True)
 class Inspecting:
-    """What all inspecting threads share. `recipe` is swapped by one assignment, between two batches.
+    """What all inspecting threads share. The `board` says which recipe judges an exposure; `lanes` are the cameras' lanes.
 
     `counts` by (camera, decision); `latency` from exposure to told, `waited` in the ring, `spent` by stage; `untold` results.
     """
 
-    recipe: Recipe
+    board: Board
     rings: dict[str, Ring]
     bell: threading.Condition
     tell: Tell
@@ -125,6 +127,8 @@ class Inspecting:
     clock: Clock
     utc_ns: Clock
     batch: int
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    shadow: Callable[[], Shadow | None] = lambda: None
     health: dict[str, PictureHealth] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -150,19 +154,34 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
 
 
 def _inspect(state: Inspecting, lent: list[Lent]) -> None:
-    start_ns, recipe = state.clock(), state.recipe
+    start_ns = state.clock()
     camera = lent[0].frame.stamp.camera
     health = state.health.setdefault(camera, PictureHealth())
     looked = [health.look(each.frame.stamp, each.frame.image) if each.frame.stamp.complete else (0.0, None) for each in lent]
-    good = [each.frame for each, (_, trouble) in zip(lent, looked, strict=True) if trouble is None]
-    judged = iter(judge(good, recipe, state.clock))
+    turns = [state.board.of(each.frame.stamp) for each in lent]
+    inspections: dict[int, Inspection] = {}
+    for recipe in {recipe.digest: recipe for recipe, _ in turns}.values():
+        good = [n for n, turn in enumerate(turns) if turn[0] is recipe and looked[n][1] is None]
+        inspections.update(zip(good, judge([lent[n].frame for n in good], recipe, state.clock), strict=True))
     end_ns = state.clock()
-    for each, (quality, trouble) in zip(lent, looked, strict=True):
+    for n, (each, (quality, trouble), (recipe, part)) in enumerate(zip(lent, looked, turns, strict=True)):
+        judged = trouble is None
         if trouble is None:
-            inspection = next(judged)
+            inspection = inspections[n]
         else:
             inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
-        _report(state, each, inspection, quality, start_ns, end_ns)
+        _report(state, each, inspection, _Case(recipe, part, judged, quality, start_ns, end_ns))
+
+
+class _Case(NamedTuple):
+    """How a picture was judged: by which recipe, as a picture of which part, whether the recipe was asked at all, and when."""
+
+    recipe: Recipe
+    part: int | None
+    judged: bool
+    quality: float
+    start_ns: int
+    end_ns: int
 
 
 def _unjudged(stamp: Stamp, error: Exception, digest: str) -> Inspection:
@@ -170,37 +189,55 @@ def _unjudged(stamp: Stamp, error: Exception, digest: str) -> Inspection:
     return Inspection(stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, digest)
 
 
-def _report(state: Inspecting, lent: Lent, inspection: Inspection, quality: float, start_ns: int, end_ns: int) -> None:
-    stamp, now_ns = inspection.stamp, state.clock()
-    reference = state.archive.wanted(lent.frame, inspection.decision) if state.archive else None
+def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) -> None:
+    stamp, now_ns, keeps = inspection.stamp, state.clock(), state.archive
+    reference = keeps.wanted(lent.frame, inspection.decision, case.part) if keeps else None
     timing = {
         "acq": (lent.committed_ns - stamp.at_ns) / 1e6,
-        "queue": (start_ns - lent.committed_ns) / 1e6,
-        "infer": (end_ns - start_ns) / 1e6,
-        "decide": (now_ns - end_ns) / 1e6,
+        "queue": (case.start_ns - lent.committed_ns) / 1e6,
+        "infer": (case.end_ns - case.start_ns) / 1e6,
+        "decide": (now_ns - case.end_ns) / 1e6,
         "total": (now_ns - stamp.at_ns) / 1e6,
     }
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
+    plan = case.recipe.plans[stamp.camera]
+    said = {"quality": case.quality, "utc_ns": utc_ns, "timing_ms": timing, "image_ref": reference, "named": (plan.recipe, plan.number)}
     try:
-        body = body_of(inspection, quality=quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference)
+        body = body_of(inspection, **said)
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
-        body = body_of(inspection, quality=quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference)
+        body = body_of(inspection, **said)
     told = state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body))
-    if state.archive and reference:
-        state.archive.put(reference, lent.frame, body)
+    state.board.judged(inspection)
+    if keeps and (reference or case.part is not None):
+        lane = state.lanes.get(stamp.camera, 0)
+        record = encode(stored(inspection, case.recipe, at_utc_ns=utc_ns, lane=lane, judged=case.judged))
+        if reference:
+            keeps.put(reference, lent.frame, record)
+        elif case.part is not None:
+            keeps.hold(lent.frame, record, case.part)
+    if case.judged and (shadow := state.shadow()) is not None:
+        shadow.offer(lent.frame, inspection, case.recipe, utc_ns)
     with state.lock:
         state.untold += not told
         state.counts[stamp.camera, inspection.decision.value] += 1
         histograms = [state.spent.setdefault(stage, Histogram()) for stage in inspection.spent_ns]
         latency = state.latency.setdefault(stamp.camera, Histogram())
     latency.observe((now_ns - stamp.at_ns) / 1e9)
-    state.waited.observe((start_ns - lent.committed_ns) / 1e9)
+    state.waited.observe((case.start_ns - lent.committed_ns) / 1e9)
     for histogram, spent_ns in zip(histograms, inspection.spent_ns.values(), strict=True):
         histogram.observe(spent_ns / 1e9)
 
 
-def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: Mapping[str, float], image_ref: str | None) -> bytes:
+def body_of(
+    inspection: Inspection,
+    *,
+    quality: float,
+    utc_ns: int,
+    timing_ms: Mapping[str, float],
+    image_ref: str | None,
+    named: tuple[str, int | None] = ("", None),
+) -> bytes:
     """What vision adds to the event, as JSON text: numbers finite or null, what is wrong before what is right where there is too much."""
     stamp, pose = inspection.stamp, inspection.pose
     findings = inspection.findings
@@ -209,7 +246,7 @@ def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: M
     bad = [(finding, finding.evidence) for finding in inspection.findings if finding.evidence and not finding.ok]
     body = {
         "findings": [_finding(finding) for finding in findings],
-        "defects": [_defect(finding, evidence, pose) for finding, evidence in bad[:MOST_DEFECTS]],
+        "defects": [_defect(finding, evidence, pose, stamp) for finding, evidence in bad[:MOST_DEFECTS]],
         "camera": {
             "cam_id": stamp.camera,
             "frame_id": stamp.seq,
@@ -226,6 +263,8 @@ def body_of(inspection: Inspection, *, quality: float, utc_ns: int, timing_ms: M
         "image_ref": image_ref,
         "part_uid": stamp.uid,
         "recipe": inspection.recipe,
+        "recipe_name": named[0],
+        "recipe_number": named[1],
     }
     return _ENCODER.encode(body).encode()
 
@@ -248,10 +287,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _defect(finding: Finding, evidence: Evidence, pose: Pose | None) -> dict[str, Any]:
+def _defect(finding: Finding, evidence: Evidence, pose: Pose | None, stamp: Stamp) -> dict[str, Any]:
     x, y, width, height = evidence.bbox_px
     box_mm = None
-    if pose is not None:
+    if stamp.web is not None:
+        left, bottom = stamp.web.place(x, y)
+        box_mm = [_number(value) for value in (left, bottom, width * stamp.web.mm_per_column, height * stamp.web.mm_per_row)]
+    elif pose is not None:
         corners = raster.to_drawing([[x, y], [x + width, y], [x + width, y + height], [x, y + height]], pose)
         (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
         box_mm = [_number(float(value)) for value in (left, bottom, right - left, top - bottom)]

@@ -31,12 +31,15 @@ from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.config.document import text_of
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
+from inspector.neural import cpu
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
-from inspector.records import ConfigError, ConfigErrors, DeviceError, Recipe
+from inspector.records import ConfigError, ConfigErrors, DeviceError
 from inspector.runtime import in_force, link
 from inspector.runtime.capture import Isolated
+from inspector.runtime.changeover import Changeover, models_of
+from inspector.runtime.changeover_board import Board
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
 from inspector.runtime.worker import Ended, Worker
@@ -46,6 +49,7 @@ BEAT_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 DRAIN_S = 5.0
 PR_SET_PDEATHSIG = 1
+CHANGEOVER_OUTCOMES = ("in_force", "refused", "rolled_back")
 RETIRED = "~"
 """In the name of a ring that gets no more pictures; no camera's id has it."""
 
@@ -193,18 +197,23 @@ class Vision:
     ) -> None:
         self._path, self._end, self._clock = path, end, clock
         self._failed: str | None = None
-        self._reloading: threading.Thread | None = None
-        self._reloaded: tuple[Recipe, Config, str] | str | None = None
-        self._reload_again = self._draining = False
+        self._draining = False
         self._drain_by_ns = 0
         text = text_of(begin_with or path)
         self._settings = config.read(path, text=text)
         if faults := config.count_faults(self._settings):
             raise ConfigErrors(faults)
-        prepared = recipe.prepare(self._settings, time.time_ns())
+        shelf = recipe.Shelf(self._settings.changeover.keep_ready * len(self._settings.cameras))
+        prepared = recipe.prepare(self._settings, time.time_ns(), chosen=in_force.selected(self._settings), shelf=shelf)
+        lanes = {camera.id: camera.lane for camera in self._settings.cameras}
+        board = Board(prepared, lanes, self._settings.gate.window_counts)
         self._archive = Archive(self._settings.archive, self._settings.state_dir / "pictures", utc_ns=utc_ns)
         self._inspecting = Inspecting(
-            prepared, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch
+            board, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch, lanes,
+            lambda: self._changeover.shadow,
+        )  # fmt: skip
+        self._changeover = Changeover(
+            path, self._settings, text, board, self._insist, self._archive, shelf=shelf, fixed=_fixed, clock=clock
         )
         belt = config.plugin("conveyor", self._settings.conveyor.kind)
         self._conveyor: Conveyor = belt.build(config.settings_of("conveyor", self._settings.conveyor, belt.Settings), "conveyor")
@@ -217,6 +226,7 @@ class Vision:
         self._captures = [self._worker(f"capture-{camera.settings.id}", camera.step) for camera in self._cameras]
         self._inspects = [self._worker(f"inspect-{n}", self._inspect) for n in range(self._settings.vision.inspect_threads)]
         self._archiving = self._worker("archive", self._archive.step, nice=10)
+        self._changing = self._worker("changeover", self._changeover.step)
         self._begun = self._stop_inspecting = False
         self._finished: link.Finished | None = None
 
@@ -276,10 +286,13 @@ class Vision:
             for worker in self._inspects:
                 worker.start()
                 stack.callback(worker.stop, 1.0)
-            current = self._inspecting.recipe
+            current = self._inspecting.board.recipe
             self._insist(
-                link.Ready(current.digest, _models(current), list(current.reasons), os.getpid(), f"127.0.0.1:{server.server_port}")
+                link.Ready(current.digest, models_of(current), list(current.reasons), os.getpid(), f"127.0.0.1:{server.server_port}")
             )
+            self._changing.start()
+            stack.callback(self._changeover.end)
+            stack.callback(self._changing.ask_to_stop)
             while True:
                 code = self._turn()
                 if code is not None:
@@ -296,8 +309,6 @@ class Vision:
         except EOFError:
             return 0
         self._tell(link.Beat(self.ages_ms()))
-        if self._reloaded is not None:
-            self._swap()
         return self._finish() if self._begun or self._draining else None
 
     def _hear(self, message: link.ToGate | link.ToVision) -> None:
@@ -308,8 +319,9 @@ class Vision:
                 camera.begin(message.at_ns)
             for worker in self._captures:
                 worker.start()
-        elif isinstance(message, link.Reload):
-            self._reload()
+            self._insist(self._changeover.told("begun"))
+        elif isinstance(message, (link.Reload, link.Switch)):
+            self._changeover.ask(message)
         elif isinstance(message, link.Drain) and not self._draining:
             self._draining = True
             self._drain_by_ns = self._clock() + round(DRAIN_S * 1e9)
@@ -337,47 +349,6 @@ class Vision:
         running = [*self._inspects, self._archiving, *(self._captures if self._begun else [])]
         return {worker.name: round(worker.age_ms(now_ns), 1) if worker.alive else 0.0 for worker in running}
 
-    # -- a new recipe
-
-    def _reload(self) -> None:
-        """Prepare aside what the file says now; one at a time, and once more when it was asked for meanwhile."""
-        if self._reloading is not None:
-            self._reload_again = True
-            return
-        self._reloading = threading.Thread(target=self._prepare, name="prepare", daemon=True)
-        self._reloading.start()
-
-    def _prepare(self) -> None:
-        try:
-            text = text_of(self._path)
-            settings = config.read(self._path, text=text)
-            fixed = [name for name, value in _fixed(settings).items() if value != _fixed(self._settings)[name]]
-            if fixed:
-                raise ConfigError(
-                    "E_CFG_FIXED", f"{', '.join(fixed)}: cannot change while the line runs; only recipes can", file=str(self._path)
-                )
-            self._reloaded = recipe.prepare(settings, time.time_ns()), settings, text
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new recipe, the old one stays
-            self._reloaded = str(error) if isinstance(error, (ConfigError, DeviceError)) else f"{type(error).__name__}: {error}"
-
-    def _swap(self) -> None:
-        reloaded, refused = self._reloaded, ""
-        self._reloaded = self._reloading = None
-        if isinstance(reloaded, tuple):
-            self._inspecting.recipe, self._settings, text = reloaded
-            try:
-                in_force.keep(self._settings.state_dir, text)
-            except OSError as error:
-                print(f"a restart of vision would begin with the recipe before this one: {error}", file=sys.stderr, flush=True)
-        else:
-            refused = reloaded or ""
-            print(f"the recipe stays as it is: {refused}", file=sys.stderr, flush=True)
-        current = self._inspecting.recipe
-        self._insist(link.Reloaded(current.digest, _models(current), list(current.reasons), refused))
-        if self._reload_again:
-            self._reload_again = False
-            self._reload()
-
     # -- metrics
 
     def families(self) -> Iterable[Family]:
@@ -388,7 +359,18 @@ class Vision:
             return [({"camera": name}, each.get(key, 0)) for name, each in counts.items()]
 
         yield Family("build", "info", "What runs.", [({"version": __version__, "process": "vision"}, 1)])
-        yield Family("recipe", "info", "The recipe in force.", [({"digest": state.recipe.digest}, 1)])
+        yield Family("recipe", "info", "The recipe in force.", [({"digest": state.board.recipe.digest}, 1)])
+        models = [({"name": name, "sha256": digest[:12]}, 1) for name, digest in state.board.recipe.models]
+        yield Family("model", "info", "The networks of the recipe in force.", models)
+        in_use = [({"camera": camera, "name": plan.recipe}, 1.0) for camera, plan in state.board.recipe.plans.items()]
+        yield Family("recipe_in_use", "gauge", "1 for the recipe that each camera's pictures are judged by.", in_use)
+        changes = self._changeover.counts
+        yield Family(
+            "changeovers", "counter", "Changeovers by what came of them.", [({"outcome": k}, changes[k]) for k in CHANGEOVER_OUTCOMES]
+        )
+        shadow = self._changeover.shadow
+        beside = [] if shadow is None else [({"outcome": k}, n) for k, n in sorted(shadow.counts.items())]
+        yield Family("shadow_pictures", "gauge", "What a recipe in shadow said: the same, otherwise (present_shadow), or skipped.", beside)
         yield Family("camera_up", "gauge", "1 while the camera works.", [({"camera": c.settings.id}, float(c.up)) for c in self._cameras])
         yield Family(
             "camera_rebuilds", "counter", "Times a camera was built anew.", [({"camera": c.settings.id}, c.rebuilt) for c in self._cameras]
@@ -427,15 +409,11 @@ def _built(camera: Camera) -> None:
 
 
 def _fixed(settings: Config) -> dict[str, Any]:
-    """What cannot change while the line runs: all but the guards, the recipes, and which camera has which."""
-    fixed = settings.model_dump(exclude={"recipes", "guards"})
+    """What cannot change while the line runs: all but the guards, the recipes, how they change over, and which camera has which."""
+    fixed = settings.model_dump(exclude={"recipes", "changeover", "guards"})
     for camera in fixed["cameras"]:
         del camera["recipe"]
     return fixed
-
-
-def _models(current: Recipe) -> list[list[str]]:
-    return [list(model) for model in current.models]
 
 
 def _die_with_parent() -> None:
@@ -461,6 +439,7 @@ def main() -> int:
     cv2.setNumThreads(1)  # our threads are the inspecting ones; more of them only get into each other's way
     end = link.End(socket.socket(fileno=arguments.link_fd))
     try:
+        cpu.check()
         return Vision(arguments.config, end, arguments.begin_with).run()
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr, flush=True)

@@ -145,6 +145,7 @@ class _Blank:
 def _vision(descriptor: int, rate_hz: int) -> None:
     from inspector.records import Finding, Plan, Recipe, Stamp
     from inspector.runtime import link
+    from inspector.runtime.changeover_board import Board
     from inspector.runtime.ring import Ring
     from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
     from inspector.runtime.vision import SWITCH_INTERVAL_S
@@ -159,7 +160,7 @@ def _vision(descriptor: int, rate_hz: int) -> None:
     ring = Ring(SLOTS, source.max_bytes, "drop_oldest", bell)
     capturing = Capturing("c", source, ring, end.send, time.monotonic_ns)
     inspecting = Inspecting(
-        Recipe("bench", {"c": plan}, (), ("locate", "c")), {"c": ring}, bell, end.send, None, time.monotonic_ns, time.time_ns, 4
+        Board(Recipe("bench", {"c": plan}, (), ("locate", "c"))), {"c": ring}, bell, end.send, None, time.monotonic_ns, time.time_ns, 4
     )
 
     for _ in range(2 * SLOTS):  # new memory is black, and black pictures are not judged

@@ -95,6 +95,18 @@ def story() -> Iterator[tuple[str, protocol.Frames]]:
     yield from do(95, core.CameraState("top", False, "cable"))
     yield from say(110, "TRIG", {"lane": 0, "part_seq": "6", "encoder": 6000, "gw_mono_us": "110000"})
     yield from say(111, "PING", {})
+    yield from say(112, "RECIPE", {"number": 2, "id": "7"})
+    yield from do(
+        113, core.Changed("preparing", "1.7", "ab" * 32, [["net", "cd" * 32]], ["locate", "outline"], {"top": ["plate", 1]}, "", None)
+    )
+    yield from do(
+        114, core.Changed("in_force", "1.7", "ef" * 32, [["net", "cd" * 32]], ["locate", "outline"], {"top": ["gear", 2]}, "", None)
+    )
+    yield from say(115, "RECIPE", {"number": 3, "id": "8"})
+    no = "there is no recipe 3; there is plate (1), gear (2)"
+    yield from do(
+        116, core.Changed("refused", "1.8", "ef" * 32, [["net", "cd" * 32]], ["locate", "outline"], {"top": ["gear", 2]}, no, None)
+    )
     yield from do(120, core.Stop())
 
 

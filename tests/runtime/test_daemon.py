@@ -15,6 +15,7 @@ import pytest
 
 from inspector import __main__ as command_line
 from inspector.runtime import daemon, link
+from inspector.runtime.changeover_asked import Changes
 from tests.gate.line import settings
 
 READY = link.Ready("digest", [], ["locate"], 1)
@@ -28,6 +29,7 @@ class Gate:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.reloaded: SimpleQueue[link.Reloaded] = SimpleQueue()
+        self.changes = Changes()
 
     def attach(self, end: link.End, ready: link.Ready) -> None:
         self.told.append("attach")
@@ -37,6 +39,9 @@ class Gate:
 
     def begin(self, at_ns: int) -> None:
         self.told.append("begin")
+
+    def select(self, message: link.Switch) -> None:
+        self.told.append(f"select {message.recipe}")
 
     def endpoints(self) -> dict[str, str]:
         return {}

@@ -29,6 +29,7 @@ from inspector.records import (
     Stamp,
     View,
 )
+from inspector.runtime.changeover_board import Board
 from inspector.runtime.link import LARGEST_MESSAGE_BYTES, Dropped, Judged, Lost, Seen, ToGate, decode, encode
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, body_of, capture, inspect
@@ -93,7 +94,7 @@ def line(
     ring = Ring(slots, 64, when_full, bell)
     clock = lambda: next(ticks) * 1_000  # noqa: E731
     return Capturing("c", Script(steps), ring, gate.tell, clock), Inspecting(
-        recipe_of(check), {"c": ring}, bell, gate.tell, None, clock, clock, 4
+        Board(recipe_of(check)), {"c": ring}, bell, gate.tell, None, clock, clock, 4
     )
 
 
