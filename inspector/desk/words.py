@@ -92,6 +92,7 @@ ALARMS = {
     "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
     "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
     "TOO_GOOD": "No reject for unusually long: try a test part; nothing passes until somebody resets it (inspector ctl).",
+    "ZAP": "The part of the daemon that says who may connect was started again. If it stays, call the integrator.",
     "TRIGGER_MISMATCH": "Look at the part sensor and the encoder; the PLC's count and ours differ.",
 }
 """What each alarm asks of the person who reads it; empty where there is nothing to do."""

@@ -29,7 +29,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from inspector import config
 from inspector.config.document import text_of
@@ -541,7 +541,7 @@ class Daemon:
         self._on_end(self._gate.counters())
         return BUG if self._failed else 0
 
-    def _leave(self, text: str, code: int) -> None:
+    def _leave(self, text: str, code: int) -> NoReturn:
         """Now, whatever any thread is doing."""
         self._log(f"{text} ({ledger_line(self._gate.counters())})")
         if self._vision is not None:

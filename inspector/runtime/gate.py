@@ -42,6 +42,7 @@ COMMIT_AT_ONCE: Final = 512
 SLOW_COMMIT_NS: Final = 1_000_000_000
 FROZEN_COMMIT_MS: Final = 30_000.0
 RETRY_S: Final = 0.5
+ZAP_AGAIN_S: Final = 0.1
 EVENTS_HB_NS: Final = 500_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
 AGES_EVERY_NS: Final = 100_000_000
@@ -193,6 +194,7 @@ class GateProcess:
         if self._ending.is_set():
             return
         self._tell(core.Report("ZAP", "critical", f"who may connect was not answered: {type(error).__name__}: {error}; answered again"))
+        time.sleep(ZAP_AGAIN_S)
         self._answer_zap()
 
     def _zap_step(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,30 @@ def test_keys_new_makes_what_the_daemon_reads(tmp_path: Path) -> None:
     assert security.read_pair(folder / "plc-1.key").server == server.public
     assert sorted(client.role for client in security.read_clients(folder / "clients").values()) == ["gate", "scada"]
     assert server.secret.decode() not in run.output
+
+
+@pytest.mark.real
+def test_while_nobody_answers_for_zap_nobody_new_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, answer, broken = _keys(tmp_path), security.answer, [True, True]
+
+    def broken_twice(frames: Sequence[bytes], clients: Mapping[bytes, Client]) -> list[bytes]:
+        if broken:
+            broken.pop()
+            raise RuntimeError("no memory")
+        return answer(frames, clients)
+
+    with running(tmp_path, security=files) as line:
+        plc = security.read_pair(tmp_path / "plc-1.key")
+        before = line.gate._zap_worker
+        with Gateway(line.gate.endpoints()["gate"], TERMS, keys=plc) as first:
+            until(lambda: first.poll(5) is not None and first.permit)
+            monkeypatch.setattr(security, "answer", broken_twice)
+            stranger = Pair(*zmq.curve_keypair(), plc.server)
+            with Gateway(line.gate.endpoints()["gate"], TERMS, keys=stranger) as unknown:
+                until(lambda: not broken and first.poll(5) is not None)
+                assert unknown.poll(5) == []
+                assert not unknown.connected
+            until(lambda: first.poll(5) is not None and line.gate._zap_worker is not before and first.permit)
+            assert line.gate._arbiter.alarms["ZAP"] >= 1
+        with Gateway(line.gate.endpoints()["gate"], TERMS, keys=plc) as again:
+            until(lambda: again.poll(5) is not None and again.permit)
