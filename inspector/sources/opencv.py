@@ -1,15 +1,19 @@
 """What OpenCV can open: an RTSP or HTTP camera, a USB camera, a video file.
 
-OpenCV's reader can block for ever, and after a stall goes on showing old pictures as new. So a thread of its own reads, time is
-judged by the clock alone, and a reader that has stalled is abandoned (it ends when OpenCV lets it) while a new one is built. These cameras
-do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with `count: frames` refuses
-them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten before it is taken shows as a gap
-in `seq`.
+OpenCV can block for ever in opening and in reading, and after a stall goes on showing old pictures as new. So a thread of its own does
+both, time is judged by the clock alone, and a reader that has stalled is abandoned (it ends when OpenCV lets it) while a new one is built.
+A picture that was waited for as long as a stall is thrown away. Where more than a few abandoned readers hang, the camera stays down:
+`isolated: true` on the camera then lets the whole process be killed.
+
+These cameras do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with
+`count: frames` refuses them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten
+before it is taken shows as a gap in `seq`.
 
     source:
       kind: opencv
       url: rtsp://192.168.1.20/stream1      # or a file, or device: 0 for /dev/video0
       colour: false
+      open_ms: 5000
       stall_ms: 2000
 """
 
@@ -30,43 +34,95 @@ if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
 NUMBERS_EXPOSURES = False
-OPEN_TIMEOUT_MS = 3_000
+MOST_HANGING = 3
 
 
 class Settings(Strict):
-    """One of `url` and `device`; `stall_ms` without a picture means that the camera is gone."""
+    """One of `url` and `device`; `open_ms` for the first word of the camera; `stall_ms` without a picture means that it is gone.
+
+    `size_px` (width, height) and `rate_hz` are asked of a `device`, and read back.
+    """
 
     url: str | None = None
     device: int | None = Field(default=None, ge=0)
+    size_px: tuple[int, int] | None = None
+    rate_hz: float | None = Field(default=None, gt=0, le=10_000)
     colour: bool = False
+    open_ms: int = Field(default=5_000, ge=100, le=60_000)
     stall_ms: int = Field(default=2_000, ge=100, le=60_000)
 
     @model_validator(mode="after")
     def _one(self) -> Settings:
         if (self.url is None) == (self.device is None):
             raise ValueError("give either url or device")
+        if self.device is None and (self.size_px or self.rate_hz) is not None:
+            raise ValueError("size_px and rate_hz are for a device; a stream and a file have their own")
         return self
 
 
 class _Reader:
-    """A thread that reads as long as OpenCV lets it, and may be left behind at any moment."""
+    """A thread that opens and reads as long as OpenCV lets it, and may be left behind at any moment.
 
-    def __init__(self, capture: Any, colour: bool, clock: Clock, waits: bool) -> None:
+    `size_px` is (width, height) once it is open, None before, and (0, 0) where it cannot be opened; `trouble` says why it ended.
+    """
+
+    def __init__(self, settings: Settings, target: str | int, clock: Clock, name: str, *, waits: bool) -> None:
         self.latest: tuple[int, int, Image] | None = None
+        self.size_px: tuple[int, int] | None = None
         self.ended = self.abandoned = False
+        self.trouble = ""
         self.at_ns = clock()
-        self._capture, self._colour, self._clock, self._waits = capture, colour, clock, waits
+        self._settings, self._target, self._clock, self._waits = settings, target, clock, waits
         self.bell = threading.Condition()
-        threading.Thread(target=self._run, name="opencv-reader", daemon=True).start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
+        try:
+            capture = _open(self._target, self._settings)
+            self._opened(capture)
+            if self.size_px != (0, 0):
+                self._read(capture)
+            capture.release()
+        except cv2.error as error:
+            self.trouble = f"failed: {error.err}"
+        finally:
+            with self.bell:
+                self.ended = True
+                self.bell.notify_all()
+
+    def _opened(self, capture: Any) -> None:
+        size_px = (0, 0)
+        if not capture.isOpened():
+            self.trouble = "cannot be opened"
+        else:
+            width, height = (int(capture.get(prop)) for prop in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            asked = self._settings.size_px or (width, height)
+            rate_hz = capture.get(cv2.CAP_PROP_FPS) if self._settings.rate_hz is not None else 0.0
+            if width < 1 or height < 1:
+                self.trouble = "does not say the size of its pictures"
+            elif asked != (width, height):
+                self.trouble = f"size_px is {width} × {height}, asked for {asked[0]} × {asked[1]}"
+            elif self._settings.rate_hz is not None and abs(rate_hz - self._settings.rate_hz) > 0.01 * self._settings.rate_hz:
+                self.trouble = f"rate_hz is {rate_hz:g}, asked for {self._settings.rate_hz:g}"
+            else:
+                size_px = (width, height)
+        with self.bell:
+            self.size_px, self.at_ns = size_px, self._clock()
+            self.bell.notify_all()
+
+    def _read(self, capture: Any) -> None:
         seq = 0
         while not self.abandoned:
-            ok, image = self._capture.read()
+            asked_ns = self._clock()
+            ok, image = capture.read()
             now_ns = self._clock()
             if not ok:
-                break
-            if not self._colour and image.ndim == 3:
+                self.trouble = "ended"
+                return
+            if now_ns - asked_ns > self._settings.stall_ms * 1_000_000:
+                self.trouble = f"no picture for {self._settings.stall_ms} ms"
+                return
+            if not self._settings.colour and image.ndim == 3:
                 image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
             seq += 1
             with self.bell:
@@ -74,10 +130,12 @@ class _Reader:
                     self.bell.wait_for(lambda: self.latest is None or self.abandoned)
                 self.latest, self.at_ns = (seq, now_ns, image), now_ns
                 self.bell.notify_all()
+
+    def open(self, timeout_s: float) -> tuple[int, int] | None:
+        """The size of its pictures, (0, 0) for none, None when it did not open in time."""
         with self.bell:
-            self.ended = True
-            self.bell.notify_all()
-        self._capture.release()
+            self.bell.wait_for(lambda: self.size_px is not None or self.ended, timeout_s)
+            return self.size_px or ((0, 0) if self.ended else None)
 
     def take(self, timeout_s: float) -> tuple[int, int, Image] | None:
         """The newest picture that nobody has taken."""
@@ -101,15 +159,17 @@ class OpenCvCamera:
         self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
         self._target: str | int = settings.url if settings.url is not None else settings.device or 0
         self._is_file = isinstance(self._target, str) and os.path.isfile(self._target)  # noqa: PTH113 - a URL is no path
-        capture = _open(self._target, settings.stall_ms)
-        if not capture.isOpened():
-            raise DeviceError(f"camera {name}: {self._target} cannot be opened")
-        width, height = (int(capture.get(prop)) for prop in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width < 1 or height < 1:
-            capture.release()
-            raise DeviceError(f"camera {name}: {self._target} does not say the size of its pictures")
-        self.max_bytes = width * height * (3 if settings.colour else 1)
-        self._reader = _Reader(capture, settings.colour, clock, self._is_file)
+        thread = f"opencv-{name}"
+        hanging = sum(other.name == thread for other in threading.enumerate())
+        if hanging >= MOST_HANGING:
+            raise DeviceError(f"camera {name}: {hanging} readers of {self._target} hang in OpenCV; isolated: true would let them be killed")
+        self._reader = _Reader(settings, self._target, clock, thread, waits=self._is_file)
+        size_px = self._reader.open(settings.open_ms / 1e3)
+        if not size_px or 0 in size_px:
+            self._reader.abandon()
+            why = self._reader.trouble if size_px else f"did not open within {settings.open_ms} ms"
+            raise DeviceError(f"camera {name}: {self._target} {why}")
+        self.max_bytes = size_px[0] * size_px[1] * (3 if settings.colour else 1)
 
     def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
         """The newest picture; a stall or the end of a stream is a `DeviceError`, the end of a file is the end."""
@@ -118,7 +178,7 @@ class OpenCvCamera:
             if self._reader.ended:
                 if self._is_file:
                     raise EndOfPictures
-                raise DeviceError(f"camera {self._name}: {self._target} ended")
+                raise DeviceError(f"camera {self._name}: {self._target} {self._reader.trouble}")
             if self._clock() - self._reader.at_ns > self._settings.stall_ms * 1_000_000:
                 raise DeviceError(f"camera {self._name}: no picture for {self._settings.stall_ms} ms")
             return None
@@ -138,9 +198,14 @@ def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Op
     return OpenCvCamera(settings, name, clock, conveyor)
 
 
-def _open(target: str | int, stall_ms: int) -> Any:
+def _open(target: str | int, settings: Settings) -> Any:
     if isinstance(target, int):
-        return cv2.VideoCapture(target)
-    return cv2.VideoCapture(
-        target, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, stall_ms]
-    )
+        capture = cv2.VideoCapture(target)
+        if settings.size_px is not None:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.size_px[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.size_px[1])
+        if settings.rate_hz is not None:
+            capture.set(cv2.CAP_PROP_FPS, settings.rate_hz)
+        return capture
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, settings.open_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, settings.stall_ms]
+    return cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)

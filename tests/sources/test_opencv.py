@@ -70,7 +70,7 @@ def test_a_file_is_shown_whole_however_slowly_it_is_read(tmp_path: Path) -> None
 
 def test_a_reader_that_hangs_is_a_lost_camera_and_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     capture = Hanging(1)
-    monkeypatch.setattr(opencv, "_open", lambda target, stall_ms: capture)
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
     now_ns = [0]
     source = build(Settings(device=0, stall_ms=500), "c", lambda: now_ns[0], Timed(1.0))
     into = np.empty(source.max_bytes, np.uint8)
@@ -90,7 +90,7 @@ def test_a_reader_that_hangs_is_a_lost_camera_and_is_left_behind(monkeypatch: py
 def test_a_stream_that_ends_is_a_lost_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     capture = Hanging(0)
     capture.let_go.set()
-    monkeypatch.setattr(opencv, "_open", lambda target, stall_ms: capture)
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
     source = build(Settings(url="rtsp://camera/1"), "c", lambda: 0, Timed(1.0))
     with pytest.raises(DeviceError, match="ended"):
         taken(source)
@@ -98,7 +98,7 @@ def test_a_stream_that_ends_is_a_lost_camera(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_only_the_newest_picture_waits_and_what_it_replaced_shows_as_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     capture = Hanging(5)
-    monkeypatch.setattr(opencv, "_open", lambda target, stall_ms: capture)
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
     source = build(Settings(device=0), "c", lambda: 0, Timed(1.0))
     while capture.shown < 5 or source._reader.latest is None or source._reader.latest[0] < 5:
         threading.Event().wait(0.005)
@@ -120,3 +120,36 @@ def test_one_of_url_and_device() -> None:
     for extra in ({}, {"url": "x", "device": 1}):
         with pytest.raises(ConfigError, match="either url or device"):
             settings_of("sources", Kind.model_validate({"kind": "opencv", **extra}), Settings)
+
+
+def test_readers_that_hang_for_ever_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures = [Hanging(0) for _ in range(opencv.MOST_HANGING)]
+    left = list(captures)
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: left.pop())
+    for _ in captures:
+        build(Settings(device=0), "hung", lambda: 0, Timed(1.0)).close()
+    with pytest.raises(DeviceError, match=r"3 readers of 0 hang in OpenCV; isolated: true"):
+        build(Settings(device=0), "hung", lambda: 0, Timed(1.0))
+    for capture in captures:
+        capture.let_go.set()
+
+
+def test_opening_that_hangs_is_left_behind_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+
+    def never(target: object, settings: Settings) -> Any:
+        let_go.wait()
+        return Hanging(0)
+
+    monkeypatch.setattr(opencv, "_open", never)
+    with pytest.raises(DeviceError, match="did not open within 100 ms"):
+        build(Settings(device=0, open_ms=100), "slow", lambda: 0, Timed(1.0))
+    let_go.set()
+
+
+def test_a_device_that_does_not_keep_its_size_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: Hanging(0))
+    with pytest.raises(DeviceError, match="size_px is 16 × 8, asked for 640 × 480"):
+        build(Settings(device=0, size_px=(640, 480)), "c", lambda: 0, Timed(1.0))
+    with pytest.raises(DeviceError, match="rate_hz is 8, asked for 30"):
+        build(Settings(device=0, rate_hz=30.0), "c", lambda: 0, Timed(1.0))
