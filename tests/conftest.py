@@ -6,7 +6,7 @@ try:
     import torch as _torch  # noqa: F401 - whether it can be loaded, not only found
 except ImportError as error:
     _WITHOUT_TORCH = str(error)
-    collect_ignore = [f"workshop/test_{name}.py" for name in ("foreign", "label", "quantise", "train", "train_compare")]
+    collect_ignore = [f"workshop/test_{name}.py" for name in ("foreign", "label", "quantise", "train", "train_compare", "validate")]
 else:
     _WITHOUT_TORCH = ""
 

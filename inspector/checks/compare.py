@@ -1,8 +1,9 @@
 """A picture against the picture of a good one: what differs is a candidate, and a network, where there is one, names and judges it.
 
-The reference is looked up by the part's own identity (`uid`), or is one picture for all. What differs by more than `threshold_grey`, and
+The reference is looked up by the part's own identity (`uid`), or is one picture for all. It is moved onto the picture, each place by its
+own up to `align_px`: boards stretch, cameras and line scans are off by some pixels. What differs then by more than `threshold_grey`, and
 is still there after an opening of `open_px` (which takes away the seams of edges that lie a pixel apart), is a difference; differences
-nearer than `join_px` are one. Picture and reference must lie on each other already: by the camera, or on the template's raster.
+nearer than `join_px` are one. But for those few pixels the two must lie on each other already: by the camera, or on the template's raster.
 
 Findings: without a model one of the feature "difference", with a model one for each class, each with the whole area in px of the picture
 (0 where there is none) against its limit; then one for each further difference. A picture of which more than `most_ratio` differs, or in
@@ -19,8 +20,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 NEEDS_RASTER = True
 DIFFERENCE, GOOD = "difference", "good"
 MOST_DEFECTS = 16
+ALIGN_PX = 8
+WINDOW_PX, APART_PX = 15, 21
+"""A window of 15 × 15 px counts up to 225, which a byte holds."""
+CELL_PX, ALIGN_STEPS = 32, 3
+NO_EDGE = 4.0
+"""Where the mean square of the gradient (grey per px at a quarter of the size) is less, shifts are held back."""
 MOST_CANDIDATES = 256
 """A picture with more is another picture than its reference; it is judged by the first so many, and is bad."""
 
@@ -47,6 +55,7 @@ class Settings(Strict):
 
     references: Path
     name: str = Field(default="{uid}.png", min_length=1)
+    align_px: int = Field(default=ALIGN_PX, ge=0, le=32)
     threshold_grey: int = Field(default=64, ge=1, le=254)
     open_px: int = Field(default=3, ge=1, le=31)
     join_px: int = Field(default=9, ge=0, le=127)
@@ -91,6 +100,7 @@ class Compare:
         image = np.ascontiguousarray(pictures.as_channels(view.image, 1))
         reference = self._reference(view.frame.stamp.uid, image.shape)
         s = self.settings
+        reference = aligned(image, reference, s.align_px)
         opened = differing(image, reference, s.threshold_grey, s.open_px)
         places: Sequence[tuple[int, int]] = ()
         if self.model is None:
@@ -152,6 +162,53 @@ def build(settings: Settings, name: str, plan: Plan) -> Compare:
     return Compare(name, settings, network)
 
 
+def aligned(image: Image, reference: Image, most_px: int = ALIGN_PX) -> Image:
+    """The reference (H, W) moved onto the picture (H, W), by no more than `most_px` and never so that more differs than before.
+
+    A field of shifts on a coarse grid, by least squares of the grey values over some 150 px around each of its places (Lucas and Kanade,
+    1981), so that a defect, which is smaller, moves nothing; where there is no edge to go by, nothing is moved.
+    """
+    if not most_px or min(image.shape) < 4 * CELL_PX:
+        return reference
+    small, still = (cv2.GaussianBlur(_half(_half(each)), (5, 5), 0).astype(np.float32) for each in (image, reference))
+    cells = (image.shape[1] // CELL_PX, image.shape[0] // CELL_PX)
+    shift = np.zeros((2, cells[1], cells[0]), np.float32)
+    for _ in range(ALIGN_STEPS):
+        moved = _moved(still, shift)
+        gx, gy = (cv2.Sobel(moved, cv2.CV_32F, *along, ksize=3, scale=1 / 8) for along in ((1, 0), (0, 1)))
+        left = small - moved
+        xx, xy, yy, xt, yt = (_around(product, cells) for product in (gx * gx, gx * gy, gy * gy, gx * left, gy * left))
+        xx, yy = xx + NO_EDGE, yy + NO_EDGE
+        shift += np.stack([yy * xt - xy * yt, xx * yt - xy * xt]) / (xx * yy - xy * xy)
+        np.clip(shift, -most_px / 4, most_px / 4, out=shift)
+    found = _moved(reference, shift * 4)
+    return found if cv2.norm(image, found, cv2.NORM_L1) < cv2.norm(image, reference, cv2.NORM_L1) else reference
+
+
+def _half(image: Image) -> Image:
+    """The mean of each 2 × 2 px."""
+    return np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _moved(image: NDArray[Any], shift: NDArray[np.float32]) -> NDArray[Any]:
+    """(H, W), each pixel from where a coarse field of shifts (2, h, w), x and y in px, says; outside, the border is repeated."""
+    height, width = image.shape
+    x, y = (cv2.add(cv2.resize(coarse, (width, height)), here) for coarse, here in zip(shift, _pixels(height, width), strict=True))
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _around(values: NDArray[np.float32], cells: tuple[int, int]) -> NDArray[np.float32]:
+    """The mean (rows, columns) of the values around each cell."""
+    return np.asarray(cv2.blur(cv2.blur(cv2.resize(values, cells, interpolation=cv2.INTER_AREA), (5, 5)), (5, 5)), np.float32)
+
+
+@lru_cache(maxsize=4)
+def _pixels(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Two (height, width): x and y of each pixel."""
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return x, y
+
+
 def differing(image: Image, reference: Image, threshold_grey: int = 64, open_px: int = 3) -> NDArray[np.uint8]:
     """0 or 1 (H, W): where the pictures (H, W) differ by more than the threshold, opened."""
     apart = cv2.threshold(cv2.absdiff(image, reference), threshold_grey, 1, cv2.THRESH_BINARY)[1]
@@ -177,13 +234,19 @@ def groups(opened: NDArray[np.uint8], join_px: int, least_px: int) -> list[Diffe
     return found
 
 
-def peaks(opened: NDArray[np.uint8], window_px: int = 15, apart_px: int = 21) -> list[tuple[int, int]]:
-    """(row, column) of the places where most differs: the maxima, `apart_px` apart, of the differing pixels in a window; densest first."""
-    density = cv2.boxFilter(opened, cv2.CV_32F, (window_px, window_px), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    highest = (density > 0) & (density == cv2.dilate(density, np.ones((apart_px, apart_px), np.uint8)))
-    count, _, _, centres = cv2.connectedComponentsWithStats(highest.astype(np.uint8), connectivity=8)
-    found = [(round(float(y)), round(float(x))) for x, y in centres[1:count]]
-    return sorted(found, key=lambda at: -float(density[at]))[:MOST_CANDIDATES]
+def peaks(opened: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """(row, column) of the places where most differs: the maxima, `APART_PX` apart, of the differing pixels in a window; densest first."""
+    density = cv2.boxFilter(opened, -1, (WINDOW_PX, WINDOW_PX), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    highest = cv2.compare(density, cv2.dilate(density, np.ones((APART_PX, APART_PX), np.uint8)), cv2.CMP_EQ)
+    rims, _ = cv2.findContours(cv2.bitwise_and(highest, density), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    found = [(round(float(y)), round(float(x))) for x, y in (rim.mean(axis=(0, 1)) for rim in rims)]
+    return sorted(found, key=lambda at: -int(density[at]))[:MOST_CANDIDATES]
+
+
+def compared(model: networks.Model, image: Image, reference: Image, least_score: float | None = None) -> list[Difference]:
+    """What the network finds in a picture against its reference, both (H, W), with the defaults of `Settings`; see `judged`."""
+    reference = aligned(image, reference)
+    return judged(model, image, reference, differing(image, reference), least_score=least_score)
 
 
 def judged(
@@ -200,32 +263,18 @@ def judged(
     `least_score` replaces the card's thresholds (to measure a model at every threshold); `places` are the candidates, None: the `peaks`.
     """
     card = model.card
-    size = (card.input.height, card.input.width)
+    size, limits = (card.input.height, card.input.width), np.array(image.shape[::-1] * 2, np.float64)
     both, found = np.dstack([image, reference]), []
     for row, column in peaks(opened) if places is None else places:
         scores, boxes = model.run(np.ascontiguousarray(tiles.crop(both, (row, column), size))[None])
-        k = int(scores[0, 1:].argmax()) + 1
-        score = float(scores[0, k])
-        if not score >= (card.threshold(card.classes[k]) if least_score is None else least_score):
+        corner = (column - size[1] // 2, row - size[0] // 2)
+        x0, y0, x1, y1 = (float(v) for v in (boxes[0] + np.array(corner * 2)).clip(0, limits))
+        if not (x1 > x0 and y1 > y0):
             continue
-        left, top = column - size[1] // 2, row - size[0] // 2
-        x0, x1 = (
-            float(np.clip(v + left, 0, image.shape[1]))
-            for v in boxes[
-                0,
-                (0, 2),
-            ]
-        )
-        y0, y1 = (
-            float(np.clip(v + top, 0, image.shape[0]))
-            for v in boxes[
-                0,
-                (1, 3),
-            ]
-        )
-        area = int(opened[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].sum())
-        if x1 > x0 and y1 > y0:
-            found.append(Difference(card.classes[k], score, max(area, 1), (x0, y0, x1 - x0, y1 - y0)))
+        area = max(int(opened[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))].sum()), 1)
+        for name, score in zip(card.classes[1:], scores[0, 1:], strict=True):
+            if score >= (card.threshold(name) if least_score is None else least_score):
+                found.append(Difference(name, float(score), area, (x0, y0, x1 - x0, y1 - y0)))
     return suppressed(found)
 
 

@@ -2,7 +2,7 @@
 
 segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, or 0 and 255. Names of the classes: `classes.txt`
                  (one a line, class 1 first), or the categories of a COCO file in the folder, or "defect" for a single one
-classification   a folder for each class
+classification   a folder for each class (or in images/)
 pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
 good             good/ with pictures of good parts, and nothing else is needed
 """
@@ -95,6 +95,7 @@ def classification(folder: Path, *, most_side_px: int = 1024) -> Classified:
 
     Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_CLASS, E_IMG_*.
     """
+    folder = folder / "images" if (folder / "images").is_dir() else folder
     _exists(folder)
     classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if len(classes) < 2:

@@ -129,6 +129,11 @@ def classification(model: models.Model, data: Classified, *, intervals: bool = T
     begun = time.thread_time()
     answers = scores(model, data)
     spent_ms = (time.thread_time() - begun) * 1e3 / len(answers)
+    return {**class_figures(answers, data, intervals=intervals), "ms_per_picture": round(spent_ms, 4)}
+
+
+def class_figures(answers: NDArray[np.float32], data: Classified, *, intervals: bool = True) -> dict[str, Any]:
+    """The figures of `classification` but for the time, of the scores (n, K)."""
     said, size = answers.argmax(axis=1), len(data.classes)
 
     def figures(weight: Floats2D) -> Floats2D:
@@ -142,7 +147,7 @@ def classification(model: models.Model, data: Classified, *, intervals: bool = T
     result = {"pictures": len(answers), **_with_intervals(names, figures, len(answers), intervals)}
     if intervals:
         result["accuracy"]["interval"] = [round(x, 4) for x in wilson(int((said == data.labels).sum()), len(said))]
-    return {**result, "confusion": confusion(data.labels, said, size).tolist(), "ms_per_picture": round(spent_ms, 4)}
+    return {**result, "confusion": confusion(data.labels, said, size).tolist()}
 
 
 def scores(model: models.Model, data: Classified) -> NDArray[np.float32]:
@@ -282,10 +287,7 @@ def overlaps(a: Floats2D, b: Floats2D) -> Floats2D:
 
 def detect(model: models.Model, data: Paired, least_score: float = 0.02) -> list[list[compare.Difference]]:
     """What the model finds in each pair, down to a low score, as the check `compare` does it."""
-    return [
-        compare.judged(model, image, reference, compare.differing(image, reference), least_score=least_score)
-        for image, reference in zip(data.images, data.references, strict=True)
-    ]
+    return [compare.compared(model, image, reference, least_score) for image, reference in zip(data.images, data.references, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +341,18 @@ def boxes(model: models.Model, data: Paired, *, intervals: bool = True) -> dict[
     begun = time.thread_time()
     found = detect(model, data)
     spent_ms = (time.thread_time() - begun) * 1e3 / len(found)
-    thresholds = np.array([1.0] + [model.card.threshold(c) for c in data.classes])
+    return {**box_figures(found, data, thresholds(model, len(found)), intervals=intervals), "ms_per_pair": round(spent_ms, 3)}
+
+
+def thresholds(model: models.Model, pairs: int) -> Floats2D:
+    """(pairs, K): the least score at which each class of a compare model counts, the same for every pair."""
+    return np.tile([model.card.threshold(c) for c in model.card.classes[1:]], (pairs, 1))
+
+
+def box_figures(
+    found: Sequence[Sequence[compare.Difference]], data: Paired, least_score: Floats2D, *, intervals: bool = True
+) -> dict[str, Any]:
+    """The figures of `boxes` but for the time, of what was found in each pair, with the thresholds (pairs, K)."""
     by_iou = {least: match(found, data, least) for least in (0.33, 0.5)}
 
     def figures(weight: Floats2D) -> Floats2D:
@@ -348,7 +361,7 @@ def boxes(model: models.Model, data: Paired, *, intervals: bool = True) -> dict[
         for least, m in by_iou.items():
             aps = [_ap(m, k, weight) for k in range(1, len(data.classes) + 1)]
             each = aps if least == 0.33 else each
-            sure = m.score >= thresholds[m.label]
+            sure = m.score >= least_score[m.pair, m.label - 1]
             w = weight[m.pair]
             f = 2 * float(w[sure & m.hit].sum()) / max(float(w[sure].sum() + weight @ m.truth.sum(axis=1)), 1e-9)
             out += [float(np.nanmean(aps)) if np.isfinite(aps).any() else float("nan"), f]
@@ -356,7 +369,7 @@ def boxes(model: models.Model, data: Paired, *, intervals: bool = True) -> dict[
 
     names = ["map_33", "f_33", "map_50", "f_50"] + [f"ap_{c}" for c in data.classes]
     shown = _with_intervals(names, figures, len(found), intervals)
-    return {"pairs": len(found), "boxes": int(by_iou[0.5].truth.sum()), **shown, "ms_per_pair": round(spent_ms, 3)}
+    return {"pairs": len(found), "boxes": int(by_iou[0.5].truth.sum()), **shown}
 
 
 def _ap(m: Matches, label: int, weight: Floats2D) -> float:

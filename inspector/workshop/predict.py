@@ -81,7 +81,7 @@ def _compared(model: models.Model, image: Image, path: Path) -> tuple[dict[str, 
     if grey.shape != reference.shape:
         raise ConfigError("E_REFERENCE", f"{reference.shape[::-1]} px for a picture of {grey.shape[::-1]} px", file=str(path))
     begun = time.perf_counter()
-    kept = compare.judged(model, grey, reference, compare.differing(grey, reference))
+    kept = compare.compared(model, grey, reference)
     spent_ms = (time.perf_counter() - begun) * 1e3
     scores = [(name, max((d.score for d in kept if d.class_name == name), default=0.0)) for name in model.card.classes[1:]]
     found = {"classes": _classes(scores), "boxes": [_box(d.class_name, d.score, d.box_px) for d in kept]}

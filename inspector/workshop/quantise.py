@@ -81,8 +81,9 @@ def _inputs(model: models.Model, data: Any) -> Iterator[Image]:
             yield fit(image, model.card)[None]
             continue
         if model.card.task == "compare":
-            both = np.dstack([image, data.references[number]])
-            at = compare.peaks(compare.differing(image, data.references[number]))[:2]
+            reference = compare.aligned(image, data.references[number])
+            both = np.dstack([image, reference])
+            at = compare.peaks(compare.differing(image, reference))[:2]
             yield from (np.ascontiguousarray(tiles.crop(both, place, size))[None] for place in at)
             continue
         image = pictures.as_channels(image, model.card.input.channels)

@@ -116,6 +116,38 @@ def test_only_the_last_references_are_kept(references: Path) -> None:
     assert list(check.kept) == ["2.png", "3.png"]
 
 
+def tracks(height: int = 320, width: int = 320) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Slanted tracks and pads, so that both directions have edges everywhere."""
+    image = np.zeros((height, width), np.uint8)
+    for at in range(-height, width, 48):
+        cv2.line(image, (at, 0), (at + height, height), 255, 9)
+    for y in range(24, height, 64):
+        for x in range(40, width, 64):
+            cv2.circle(image, (x, y), 14, 255, -1)
+    return image
+
+
+@pytest.mark.parametrize(("dx", "dy", "turn_deg"), [(4.0, 0.0, 0.0), (-3.0, 5.0, 0.0), (1.5, -2.0, 0.8)])
+def test_a_reference_a_few_pixels_off_is_moved_onto_the_picture(dx: float, dy: float, turn_deg: float) -> None:
+    reference = tracks()
+    matrix = np.asarray(cv2.getRotationMatrix2D((160, 160), turn_deg, 1.0), np.float64) + np.array([[0, 0, dx], [0, 0, dy]])
+    image = np.asarray(cv2.warpAffine(reference, matrix, (320, 320), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    image[150:170, 150:170] = 255 - image[150:170, 150:170]
+    moved = compare.aligned(image, reference)
+    found = compare.differing(image, moved)[40:-40, 40:-40]
+    assert found.sum() < 0.1 * compare.differing(image, reference)[40:-40, 40:-40].sum() + 400
+    assert found[110:130, 110:130].mean() > 0.9  # what differs in truth is not moved away
+    assert moved.shape == reference.shape
+
+
+def test_what_lies_well_or_has_no_edges_is_left_as_it_is() -> None:
+    reference = tracks()
+    assert np.array_equal(compare.aligned(reference, reference), reference)
+    blank = np.full((320, 320), 90, np.uint8)
+    assert np.array_equal(compare.aligned(blank, blank + 40), blank + 40)
+    assert np.array_equal(compare.aligned(np.roll(reference, 3, axis=0), reference, 0), reference)
+
+
 def test_peaks_lie_where_most_differs() -> None:
     opened = np.zeros((100, 100), np.uint8)
     opened[20:30, 20:30] = 1
