@@ -38,6 +38,8 @@ from inspector.records import ConfigError, Event
 __all__ = ["Decided", "Gateway", "Hole", "Keys", "Message", "Slot", "Subscriber", "Terms", "Told", "read_keys", "subscribe"]
 
 RECEIVE_AHEAD: Final = 10_000
+REDIAL_NS: Final = 6_000_000_000
+"""Longer than libzmq waits between two attempts."""
 STALE_NS: Final = 1_500_000_000
 GAP_NS: Final = 50_000_000
 REPLAY_AGAIN_NS: Final = 1_000_000_000
@@ -81,6 +83,7 @@ class Gateway:
 
     def poll(self, timeout_ms: int = 0) -> list[Decided | Told]:
         """Receive what has come (waiting at most `timeout_ms` for the first), acknowledge it, keep the session; what there is to know."""
+        self._dial_again()
         self._send(self.core.tick(self._clock()))
         if self._socket.poll(timeout_ms, zmq.POLLIN):
             for _ in range(256):
@@ -95,6 +98,16 @@ class Gateway:
         self._send(self.core.tick(self._clock()))
         happenings, self.core.happenings = self.core.happenings, []
         return [h for h in happenings if not isinstance(h, Remember)]
+
+    def _dial_again(self) -> None:
+        """After an error of the protocol, which a flipped bit is, libzmq never connects again; this does."""
+        now_ns = self._clock()
+        if self.core.session:
+            self._dialled_ns = now_ns
+        elif now_ns - self._dialled_ns > REDIAL_NS:
+            self._dialled_ns = now_ns
+            self._socket.close(0)
+            self._socket = self._dial()
 
     @property
     def permit(self) -> bool:
@@ -280,17 +293,30 @@ class Subscriber:
         self._gap_times: deque[int] = deque(maxlen=64)
         self._heard_ns = clock()
         self._asked = 0
+        self._endpoint, self._replay_endpoint, self._prefix, self._keys = endpoint, replay, prefix.encode(), keys
         try:
-            self._sub = _dialled(self._context, zmq.SUB, endpoint, keys)
-            self._replay = _dialled(self._context, zmq.DEALER, replay, keys) if replay else None
+            self._dial()
         except ConfigError:
             self._context.destroy(linger=0)
             raise
-        self._sub.setsockopt(zmq.SUBSCRIBE, prefix.encode())
+
+    def _dial(self) -> None:
+        self._dialled_ns = self._clock()
+        self._sub = _dialled(self._context, zmq.SUB, self._endpoint, self._keys)
+        self._replay = _dialled(self._context, zmq.DEALER, self._replay_endpoint, self._keys) if self._replay_endpoint else None
+        self._sub.setsockopt(zmq.SUBSCRIBE, self._prefix)
         self._poller = zmq.Poller()
         self._poller.register(self._sub, zmq.POLLIN)
         if self._replay is not None:
             self._poller.register(self._replay, zmq.POLLIN)
+
+    def _dial_again(self, now_ns: int) -> None:
+        """After an error of the protocol libzmq never connects again: who hears nothing for long begins anew."""
+        if now_ns - max(self._heard_ns, self._dialled_ns) > REDIAL_NS:
+            self._sub.close(0)
+            if self._replay is not None:
+                self._replay.close(0)
+            self._dial()
 
     @property
     def joined(self) -> bool:
@@ -412,6 +438,7 @@ class Subscriber:
 
     def _drive(self, now_ns: int) -> None:
         """Ask for what is missing, 50 ms after the gap was seen, and again when no answer comes."""
+        self._dial_again(now_ns)
         fill = self._fill
         if fill is None or self._replay is None:
             return

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <zmq.h>
 
-enum { HEADER = 64, PASS = 0x5A, SLOTS = 4096, LEASE_MS = 300, HB_MS = 100, HELLO_MS = 200, LARGEST = 65536 };
+enum { HEADER = 64, PASS = 0x5A, SLOTS = 4096, LEASE_MS = 300, HB_MS = 100, HELLO_MS = 200, REDIAL_MS = 5000, LARGEST = 65536 };
 enum { KIND_VERDICT = 1, KIND_HB = 4, FLAG_HISTORICAL = 1, FLAG_LATE = 16 };
 
 typedef struct {
@@ -209,15 +209,9 @@ static void on_message(void *socket, const char *name, const uint8_t *head, size
     }
 }
 
-int main(int argc, char **argv) {
-    if (argc < 4 || argc == 7 || argc == 8 || argc > 9) {
-        fprintf(stderr, "usage: %s ENDPOINT STATION NAME [LANE|- [STATE_FILE|- [SERVER_KEY PUBLIC_KEY SECRET_KEY]]]\n", argv[0]);
-        return 64;
-    }
-    char lanes[32] = "";
-    if (argc > 4 && strcmp(argv[4], "-")) snprintf(lanes, sizeof lanes, "\"lanes\":[%d],", atoi(argv[4]));
-    if (argc > 5 && strcmp(argv[5], "-")) state_file = argv[5];
-    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
+/* A connection to argv[1], NULL when there can be none. */
+static void *dial(void *context, int argc, char **argv) {
+    void *socket = zmq_socket(context, ZMQ_DEALER);
     int linger = 0, ahead = 1000, first = 100, most = 500, beat = 200, timeout = 600, connected_only = 1;
     int64_t largest = LARGEST;
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
@@ -231,19 +225,38 @@ int main(int argc, char **argv) {
     if (argc == 9 && (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, argv[6], 41) || zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, argv[7], 41) ||
                       zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, argv[8], 41))) {
         fprintf(stderr, "keys: %s\n", zmq_strerror(zmq_errno()));
-        return 78;
+        return NULL;
     }
     if (zmq_connect(socket, argv[1])) {
         fprintf(stderr, "%s: %s\n", argv[1], zmq_strerror(zmq_errno()));
-        return 78;
+        return NULL;
     }
+    return socket;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4 || argc == 7 || argc == 8 || argc > 9) {
+        fprintf(stderr, "usage: %s ENDPOINT STATION NAME [LANE|- [STATE_FILE|- [SERVER_KEY PUBLIC_KEY SECRET_KEY]]]\n", argv[0]);
+        return 64;
+    }
+    char lanes[32] = "";
+    if (argc > 4 && strcmp(argv[4], "-")) snprintf(lanes, sizeof lanes, "\"lanes\":[%d],", atoi(argv[4]));
+    if (argc > 5 && strcmp(argv[5], "-")) state_file = argv[5];
+    void *context = zmq_ctx_new(), *socket = dial(context, argc, argv);
+    if (!socket) return 78;
     setvbuf(stdout, NULL, _IOLBF, 0);
     permit_ms = -LEASE_MS - 1;
-    int64_t next_ms = 0;
+    int64_t next_ms = 0, dialled_ms = now_ms();
     static uint8_t frames[3][LARGEST + 1];
     for (;;) {
         int64_t now = now_ms();
         if (in_session && now - heard_ms > 10 * LEASE_MS) lose_session();
+        if (in_session) dialled_ms = now;
+        if (now - dialled_ms > REDIAL_MS) { /* libzmq never connects again after an error of the protocol, which a flipped bit is */
+            zmq_close(socket);
+            if (!(socket = dial(context, argc, argv))) return 78;
+            dialled_ms = now;
+        }
         if (now >= next_ms) {
             char json[768];
             next_ms = now + (in_session ? HB_MS : HELLO_MS);

@@ -13,18 +13,26 @@ if (!client) {
   process.exit(64);
 }
 const LEASE_MS = 300;
-const socket = new zmq.Dealer({
-  receiveHighWaterMark: 1000,
-  linger: 0,
-  maxMessageSize: 65536,
-  reconnectInterval: 100,
-  reconnectMaxInterval: 500,
-  heartbeatInterval: 200,
-  heartbeatTimeout: 600,
-  sendTimeout: 0,
-  immediate: true, // nothing for the next daemon
-});
-socket.connect(endpoint);
+const REDIAL_MS = 5000;
+
+function dial() {
+  const dealer = new zmq.Dealer({
+    receiveHighWaterMark: 1000,
+    linger: 0,
+    maxMessageSize: 65536,
+    reconnectInterval: 100,
+    reconnectMaxInterval: 500,
+    heartbeatInterval: 200,
+    heartbeatTimeout: 600,
+    sendTimeout: 0,
+    immediate: true, // nothing for the next daemon
+  });
+  dealer.connect(endpoint);
+  return dealer;
+}
+
+let socket = dial();
+let dialled = performance.now();
 
 const slots = new Map(); // "lane/part" → {decided, passes, done, due}
 let epoch = "";
@@ -151,6 +159,8 @@ const hello = () => ({
 let beat = 0;
 setInterval(() => {
   if (session && now() - heard > 10 * LEASE_MS) lose();
+  if (session) dialled = now();
+  if (now() - dialled > REDIAL_MS) [dialled, socket] = [now(), (socket.close(), dial())]; // after an error of the protocol libzmq never connects again
   if (now() >= beat) {
     beat = now() + (session ? 100 : 200);
     send(session ? command("HB", { mono_ns: String(process.hrtime.bigint()) }) : command("HELLO", hello()));
@@ -160,11 +170,13 @@ setInterval(() => {
   actuate();
 }, 10);
 
-for await (const frames of socket) {
-  try {
-    if (frames.length !== 3) throw new Error("frames");
-    hear(frames[0].toString(), frames[1], frames[2]);
-  } catch (error) {
-    tell("bad", { why: error.message });
+for (;;) {
+  for await (const frames of socket) { // until it is closed, and then the next one
+    try {
+      if (frames.length !== 3) throw new Error("frames");
+      hear(frames[0].toString(), frames[1], frames[2]);
+    } catch (error) {
+      tell("bad", { why: error.message });
+    }
   }
 }
