@@ -102,6 +102,10 @@ def _judge_batch(batch: list[_Case], plan: Plan, now_ns: Clock) -> None:
 def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     """The frame with its drawing laid over it; None when the part was not found, which is a finding."""
     frame = case.frame
+    if plan.correct is not None:
+        start_ns = now_ns()
+        frame = replace(frame, image=plan.correct(frame.image))
+        case.spent_ns["correct"] = now_ns() - start_ns
     if plan.straighten is not None:
         start_ns = now_ns()
         frame = replace(frame, image=plan.straighten(frame.image))

@@ -125,7 +125,10 @@ def identity(config: Config, chosen: Mapping[str, str], shelf: Shelf) -> str | N
         with suppress(ConfigError):
             if (ready := shelf.plan(_sha(_prints(config, side.settings(config))))) is not None:
                 digests[side] = ready.digest
-    return _whole(config, sides, digests) if len(digests) == len(set(sides.values())) else None
+    if len(digests) == len(set(sides.values())):
+        with suppress(ConfigError):
+            return _whole(config, sides, digests)
+    return None
 
 
 def _whole(config: Config, sides: Mapping[str, _Side], digests: Mapping[_Side, str]) -> str:
@@ -239,7 +242,7 @@ def _about(key: str, error: ConfigError) -> ConfigError:
 
 
 @contextmanager
-def _gathered(errors: list[ConfigError], config: Config, *loc: str, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+def _gathered(errors: list[ConfigError], config: Config, *loc: str | int, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Keeps refusals for later, each with the line where `loc` stands. A key ".x" or "CHECK.x" is taken for the setting x there, and so
     is a file that one of the `settings` names.
     """
@@ -275,14 +278,14 @@ def _print(value: Any) -> Any:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 (hex) of a file and of the `.yaml` beside it (a model's card, a drawing's tolerances), or of all files of a folder.
+    """SHA-256 (hex) of a file and of the `.yaml` beside it (a model's card and tuning, a drawing's tolerances), or of all in a folder.
 
     Raises `ConfigError` E_CFG_OPEN.
     """
     found = hashlib.sha256()
     try:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path, path.with_suffix(".yaml")]
-        for file in files if path.is_dir() or files[1].is_file() else files[:1]:
+        beside = [side for side in (path.with_suffix(".yaml"), path.with_suffix(".tune.yaml")) if side.is_file()]
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path, *beside]:
             found.update(f"{file.relative_to(path) if path.is_dir() else file.suffix}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as opened:
                 while chunk := opened.read(CHUNK_BYTES):

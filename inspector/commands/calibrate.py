@@ -25,6 +25,10 @@ def calibrate(
         tuple[float, float] | None, typer.Option("--scale-range", metavar="A B", help="Look for the part from A to B px per mm.")
     ] = None,
     perspective: Annotated[bool, typer.Option("--perspective", help="With a drawing: the camera looks at a slant.")] = False,
+    flat: Annotated[bool, typer.Option("--flat", help="Instead of a board: an even, bright surface, out of focus.")] = False,
+    dark: Annotated[
+        Path | None, typer.Option("--dark", metavar="PICTURES", help="With --flat: a folder or pattern of pictures with the lens closed.")
+    ] = None,
     camera: Annotated[str, typer.Option(help="The camera's id in the configuration.")] = "cam0",
     max_age_days: Annotated[float | None, typer.Option(min=0.01, help="Refuse the calibration when it is older.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -36,6 +40,10 @@ def calibrate(
     Example: inspector calibrate board*.png --chessboard 9x6 --square-mm 10 --out cam0.yaml
 
     Example: inspector calibrate part.png --drawing dxf_templates/plate.dxf --out cam0.yaml
+
+    With --flat, what evens out light and pixels (the camera's `correction:`), from ten or more pictures of white paper out of focus.
+
+    Example: inspector calibrate flat*.png --flat --dark "dark*.png" --out cam0.npz
     """
     import json
     import time
@@ -46,8 +54,11 @@ def calibrate(
     from inspector.geometry import calibrate as cal
     from inspector.records import ConfigError
 
-    if sum(given is not None for given in (chessboard, charuco, drawing)) != 1:
-        raise typer.BadParameter("give one of --chessboard, --charuco, --drawing")
+    if sum((chessboard is not None, charuco is not None, drawing is not None, flat)) != 1:
+        raise typer.BadParameter("give one of --chessboard, --charuco, --drawing, --flat")
+    if flat:
+        _flat(images, dark, out, camera, as_json=as_json)
+        return
     pictures = []
     for path in images:
         try:
@@ -80,6 +91,43 @@ def calibrate(
     typer.echo(f"{out}: {found.mm_per_px:.6g} mm/px in the middle, off by {found.rms_px:.3f} px (rms)")
     typer.echo(f"lens: bends the corners by {said['bend_px']:.2f} px" if found.distortion is not None else "lens: no bend to be seen")
     typer.echo("plane: seen at a slant" if found.homography else "plane: seen straight on")
+
+
+def _flat(images: list[Path], dark: Path | None, out: Path, camera: str, *, as_json: bool) -> None:
+    import json
+    import time
+
+    import cv2
+
+    from inspector.geometry import correct
+    from inspector.sources.replay import listed, load
+
+    def pictures(paths: list[Path], key: str) -> list[Any]:
+        loaded = [load(path, colour=True) for path in listed(paths, key)]
+        grey = all((picture[..., 0] == picture[..., 1]).all() and (picture[..., 0] == picture[..., 2]).all() for picture in loaded)
+        return [cv2.extractChannel(picture, 0) for picture in loaded] if grey else loaded
+
+    flats, darks = pictures(images, "IMAGE"), pictures([dark], "--dark") if dark is not None else []
+    if darks and flats[0].ndim == 3 and darks[0].ndim == 2:  # a closed lens shows no colour
+        darks = [cv2.merge([picture] * 3) for picture in darks]
+    found = correct.measure(flats, darks, camera=camera, taken_utc_ns=time.time_ns())
+    correct.write(found, out)
+    even = correct.corrector(correct.read(out))(flats[0])
+    seen = (found.flat.astype(float) - found.dark) / correct.PER_GREY
+    said = {
+        "file": str(out),
+        "camera": camera,
+        "shape_px": list(flats[0].shape[:2]),
+        "flats": len(flats),
+        "darks": len(darks),
+        "uneven_ratio": float(seen.std() / seen.mean()),
+        "left_ratio": float(even.std() / even.mean()),
+    }
+    if as_json:
+        typer.echo(json.dumps(said))
+        return
+    typer.echo(f"{out}: from {len(flats)} flat and {len(darks)} dark pictures; uneven by {said['uneven_ratio']:.1%} before", nl=False)
+    typer.echo(f", {said['left_ratio']:.1%} after, noise included")
 
 
 def _board(chessboard: str | None, charuco: str | None, square_mm: float | None, marker_mm: float | None, dictionary: str) -> Any:

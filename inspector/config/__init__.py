@@ -311,11 +311,13 @@ class Changeover(Strict):
 
 
 class Vision(Strict):
-    """`inspect_threads` threads judge batches of at most `batch` frames; each network runs on `network_threads` threads."""
+    """`inspect_threads` threads judge batches of at most `batch` frames; each network runs on `network_threads` threads (None: as
+    `inspector model tune` found best for it, else one).
+    """
 
     inspect_threads: int = Field(default=1, ge=1, le=64)
     batch: int = Field(default=4, ge=1, le=64)
-    network_threads: int = Field(default=1, ge=1, le=64)
+    network_threads: int | None = Field(default=None, ge=1, le=64)
 
 
 class Config(Strict):
