@@ -28,8 +28,10 @@ def check(
     """
     from inspector import config as settings
     from inspector import recipe
+    from inspector.neural import cpu
 
     try:
+        cpu.check()
         found = settings.read(config, kinds=True)
         prepared = recipe.prepare(found, time.time_ns())
     except ConfigError as error:
