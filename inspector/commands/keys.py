@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +22,17 @@ def new(
 
     Example: inspector keys new /etc/inspector/keys --client plc-1:gate --client historian:replay
     """
+    made = make(folder, client or [])
+    typer.echo(json.dumps(made) if as_json else "\n".join(f"{name}: {path}" for name, path in made.items() if name != "clients"))
+
+
+def make(folder: Path, clients: Sequence[str]) -> dict[str, str]:
+    """The work of `new`: NAME:ROLE each; where the list of clients, the daemon's key and each client's are."""
     from inspector.gate.security import ROLES, read_pair, write_pair
     from inspector.records import ConfigError
 
     wanted = []
-    for text in client or []:
+    for text in clients:
         name, _, role = text.partition(":")
         if role not in ROLES or not name or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
             raise ConfigError("E_USAGE", f"{text!r}; NAME:ROLE is allowed, the role one of {', '.join(ROLES)}", key="--client")
@@ -35,15 +42,15 @@ def new(
     except OSError as error:
         raise ConfigError("E_KEY_OPEN", f"{error.strerror}", file=str(folder)) from error
     server = read_pair(folder / "server.key") if (folder / "server.key").exists() else write_pair(folder / "server.key")
-    clients = folder / "clients"
-    clients.touch(mode=0o644)
-    made = {"server": str(folder / "server.key")}
+    listed = folder / "clients"
+    listed.touch(mode=0o644)
+    made = {"clients": str(listed), "server": str(folder / "server.key")}
     for name, role in wanted:
         pair = write_pair(folder / f"{name}.key", server=server.public)
-        with clients.open("a", encoding="ascii") as file:
+        with listed.open("a", encoding="ascii") as file:
             file.write(f"{pair.public.decode()} {role} {name}\n")
         made[name] = str(folder / f"{name}.key")
-    typer.echo(json.dumps({"clients": str(clients), **made}) if as_json else "\n".join(f"{name}: {path}" for name, path in made.items()))
+    return made
 
 
 def add(root: typer.Typer) -> None:
