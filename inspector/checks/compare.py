@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,20 +192,15 @@ def _half(image: Image) -> Image:
 def _moved(image: NDArray[Any], shift: NDArray[np.float32]) -> NDArray[Any]:
     """(H, W), each pixel from where a coarse field of shifts (2, h, w), x and y in px, says; outside, the border is repeated."""
     height, width = image.shape
-    x, y = (cv2.add(cv2.resize(coarse, (width, height)), here) for coarse, here in zip(shift, _pixels(height, width), strict=True))
+    x, y = (cv2.resize(coarse, (width, height)) for coarse in shift)
+    x += np.arange(width, dtype=np.float32)
+    y += np.arange(height, dtype=np.float32)[:, None]
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _around(values: NDArray[np.float32], cells: tuple[int, int]) -> NDArray[np.float32]:
     """The mean (rows, columns) of the values around each cell."""
     return np.asarray(cv2.blur(cv2.blur(cv2.resize(values, cells, interpolation=cv2.INTER_AREA), (5, 5)), (5, 5)), np.float32)
-
-
-@lru_cache(maxsize=4)
-def _pixels(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two (height, width): x and y of each pixel."""
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return x, y
 
 
 def differing(image: Image, reference: Image, threshold_grey: int = 64, open_px: int = 3) -> NDArray[np.uint8]:
@@ -264,9 +258,10 @@ def judged(
     """
     card = model.card
     size, limits = (card.input.height, card.input.width), np.array(image.shape[::-1] * 2, np.float64)
-    both, found = np.dstack([image, reference]), []
+    found = []
     for row, column in peaks(opened) if places is None else places:
-        scores, boxes = model.run(np.ascontiguousarray(tiles.crop(both, (row, column), size))[None])
+        window = np.dstack([tiles.crop(each, (row, column), size) for each in (image, reference)])
+        scores, boxes = model.run(window[None])
         corner = (column - size[1] // 2, row - size[0] // 2)
         x0, y0, x1, y1 = (float(v) for v in (boxes[0] + np.array(corner * 2)).clip(0, limits))
         if not (x1 > x0 and y1 > y0):

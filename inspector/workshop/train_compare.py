@@ -23,7 +23,9 @@ from inspector.workshop import datasets, evaluate, export, networks, plots, trai
 from inspector.workshop.fit import Task
 
 HELD_OUT = 0.1
-SIDE_PX = 80
+BOX_SIDES = 2.0
+"""A window's side is so many times the longer side of the median box: what a defect does to its surroundings must be seen too."""
+LEAST_SIDE_PX, MOST_SIDE_PX = 48, 160
 NEAR_PX = 3
 JITTER_PX = 6
 ROLLED = 0.3
@@ -40,7 +42,7 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     data = datasets.pairs(order.data)
     if not sum(len(boxes) for boxes in data.boxes):
         raise ConfigError("E_DATA_BOX", "no box in annotations/; there is nothing to learn", file=str(order.data))
-    side = order.size_px or SIDE_PX
+    side = order.size_px or _side_px(data)
     if side % 16:
         raise ConfigError("E_TRAIN_SIZE", f"{side}; a multiple of 16", key="--size")
     kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed)
@@ -117,6 +119,13 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     plots.sheet(order.out.with_suffix(".samples.png"), shown, list(unseen.names[:12]), columns=4, side_px=420)
     train.finish(order, history)
     return model
+
+
+def _side_px(data: datasets.Paired) -> int:
+    """The window's side that suits the boxes: a multiple of 16."""
+    boxes = np.concatenate(data.boxes)
+    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    return int(np.clip(round(BOX_SIDES * float(np.median(longer)) / 16) * 16, LEAST_SIDE_PX, MOST_SIDE_PX))
 
 
 def places_of(data: datasets.Paired, index: int) -> Places:
