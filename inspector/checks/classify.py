@@ -36,7 +36,7 @@ class Settings(Strict):
     model: Path
     accept: list[str] = Field(min_length=1)
     least_score: float = Field(default=0.5, ge=0, le=1)
-    threads: int = Field(default=1, ge=1, le=64)
+    threads: int | None = Field(default=None, ge=1, le=64)
 
 
 @dataclass(frozen=True, slots=True)

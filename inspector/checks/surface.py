@@ -60,7 +60,7 @@ class Settings(Strict):
     threshold: float | None = Field(default=None, gt=0, le=1)
     classifier_least_score: float = Field(default=0.5, ge=0, le=1)
     mm_per_px: float | None = Field(default=None, gt=0)
-    threads: int = Field(default=1, ge=1, le=64)
+    threads: int | None = Field(default=None, ge=1, le=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,24 +160,26 @@ class Surface:
         findings = []
         for number, defect in enumerate(found[: 1 + MOST_DEFECTS]):
             area = defect.area_px * self.mm_per_px**2
-            evidence, at_mm = self._evidence(defect, area, view)
+            box, at_mm = in_picture(defect.box_px, defect.at_px, view)
+            evidence = Evidence(defect.class_name, defect.score, self._threshold(defect.class_name), box, area)
             feature = class_name if number == 0 else f"{class_name}-{number + 1}"
             findings.append(Finding(self.name, feature, whole if number == 0 else area, None, limit, "mm2", at_mm, evidence))
         return findings
 
-    def _evidence(self, defect: Defect, area_mm2: float, view: View) -> tuple[Evidence, tuple[float, float] | None]:
-        """The defect's box in the camera's picture, and its place in the drawing."""
-        x, y, w, h = defect.box_px
-        box = (float(x), float(y), float(w), float(h))
-        at_mm = None
-        if view.template is not None and view.pose is not None:
-            corners = np.array([[x, y], [x + w - 1, y], [x, y + h - 1], [x + w - 1, y + h - 1], defect.at_px], np.float64)
-            points_mm = raster.apply(raster.grid_matrix(view.template), corners)
-            seen = raster.to_picture(points_mm[:4], view.pose)
-            (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
-            box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
-            at_mm = (float(points_mm[4, 0]), float(points_mm[4, 1]))
-        return Evidence(defect.class_name, defect.score, self._threshold(defect.class_name), box, area_mm2), at_mm
+
+def in_picture(
+    box_px: tuple[int, int, int, int], at_px: tuple[int, int], view: View
+) -> tuple[tuple[float, float, float, float], tuple[float, float] | None]:
+    """A box (x, y, w, h) of the view's raster in the camera's picture, and the drawing's point (mm) at (x, y) where there is a drawing."""
+    x, y, w, h = box_px
+    if view.template is None or view.pose is None:
+        return (float(x), float(y), float(w), float(h)), None
+    corners = np.array([[x, y], [x + w - 1, y], [x, y + h - 1], [x + w - 1, y + h - 1], at_px], np.float64)
+    points_mm = raster.apply(raster.grid_matrix(view.template), corners)
+    seen = raster.to_picture(points_mm[:4], view.pose)
+    (left, top), (right, bottom) = seen.min(axis=0), seen.max(axis=0)
+    box = (float(left), float(top), float(right - left + 1), float(bottom - top + 1))
+    return box, (float(points_mm[4, 0]), float(points_mm[4, 1]))
 
 
 def build(settings: Settings, name: str, plan: Plan) -> Surface:
@@ -185,9 +187,7 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     load = plan.load_model or networks.load
     network = load(settings.model, threads=settings.threads, task="segmentation")
     classifier = None if settings.classifier is None else load(settings.classifier, threads=settings.threads, task="classification")
-    judged = None if plan.template is None else zone_of(plan.template, settings.edge_mm)
-    if judged is not None and not judged.any():
-        raise ConfigError("E_CFG_ZONE", "nothing of the drawing's zones is left to judge", key=name)
+    judged = judged_of(plan.template, settings.edge_mm, name)
     scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
     if not scale:
         raise ConfigError("E_CFG_SCALE", "without template or calibration mm_per_px must be given", key=name)
@@ -196,6 +196,14 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     if unknown:
         raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; the model knows {check._classes()}", key=f"{name}.limits_mm2")  # noqa: SLF001
     return check
+
+
+def judged_of(template: Any, edge_mm: float | None, name: str) -> NDArray[np.bool_] | None:
+    """Where the surface is judged (see `zone_of`), None without a drawing. Raises E_CFG_ZONE where nothing is left of it."""
+    judged = None if template is None else zone_of(template, edge_mm)
+    if judged is not None and not judged.any():
+        raise ConfigError("E_CFG_ZONE", "nothing of the drawing's zones is left to judge", key=name)
+    return judged
 
 
 def zone_of(template: Any, edge_mm: float | None) -> NDArray[np.bool_]:

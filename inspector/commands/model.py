@@ -12,7 +12,7 @@ from inspector.records import ConfigError
 if TYPE_CHECKING:
     from inspector.neural.model import Model
 
-Trainable = Literal["segmentation", "classification", "compare"]
+Trainable = Literal["segmentation", "classification", "compare", "anomaly"]
 
 
 def add(app: typer.Typer) -> None:
@@ -25,6 +25,7 @@ def add(app: typer.Typer) -> None:
     group = typer.Typer(help="Models: import, verify and list them.", no_args_is_help=True)
     group.command("import")(import_model)
     group.command()(verify)
+    group.command()(tune)
     group.command("list")(list_models)
     app.add_typer(group, name="model")
 
@@ -45,6 +46,7 @@ def train(
     licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",
     about: Annotated[str, typer.Option(help="What the card says of the data; the folder's name when not given.")] = "",
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the training.")] = 2,
+    false_rejects: Annotated[float, typer.Option(min=1e-4, max=0.5, help="anomaly: the ratio of good parts that may be rejected.")] = 0.01,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card at the end.")] = False,
 ) -> None:
     """Train a network on a folder of data and write it as a model with its card. What was stopped goes on when called again.
@@ -55,11 +57,11 @@ def train(
         raise typer.BadParameter("--minutes and --steps: one of them", param_hint="--steps")
     if out.suffix != ".onnx":
         raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
-    workshop = _workshop("train_compare" if task == "compare" else "train")
+    workshop = _workshop({"compare": "train_compare", "anomaly": "train_anomaly"}.get(task, "train"))
     from inspector.workshop.fit import Schedule
 
     order = _workshop("train").Order(
-        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads
+        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects
     )
     model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
     _say(model, as_json)
@@ -186,13 +188,14 @@ def import_model(
     licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "unknown",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card.")] = False,
 ) -> None:
-    """Wrap a foreign model into the contract, and prove that it answers as before to 1e-3.
+    """Wrap a foreign model into the contract, in a bounded process of its own, and prove that it answers as before to 1e-3.
 
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """
+    from inspector.neural import model as models
     from inspector.neural import pictures
 
-    workshop = _workshop("foreign")
+    workshop, apart = _workshop("foreign"), _workshop("apart")
     sides = None
     if size is not None:
         width, cross, height = size.partition("x")
@@ -203,7 +206,8 @@ def import_model(
     names = tuple(name.strip() for name in classes.split(","))
     foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
     proofs = [pictures.read(path, 1 if len(numbers[0]) == 1 == len(numbers[1]) else 3) for path in proof or []]
-    _say(workshop.wrap(foreign, out, proofs), as_json)
+    apart.run(workshop.wrap_only, foreign, out, proofs, about=file)
+    _say(models.load(out), as_json)
 
 
 def verify(
@@ -212,16 +216,19 @@ def verify(
 ) -> None:
     """Load models as the line does: structure, hash, contract and proof pictures on this machine. Says every error, not the first only.
 
+    Each is loaded in a bounded process of its own: one that takes all memory or never ends is refused like any other.
+
     Example: inspector model verify models/*.onnx
     """
     import json
 
     from inspector.neural import model as models
+    from inspector.workshop import apart
 
     refused = []
     for path in files:
         try:
-            loaded = models.load(path)
+            card = apart.run(models.proven_card, path, about=path)
         except ConfigError as error:
             refused.append(error)
             if as_json:
@@ -230,11 +237,38 @@ def verify(
                 typer.echo(str(error), err=True)
             continue
         if as_json:
-            typer.echo(json.dumps({"model": str(path), "ok": True, "task": loaded.card.task, "sha256": loaded.card.sha256}))
+            typer.echo(json.dumps({"model": str(path), "ok": True, "task": card.task, "sha256": card.sha256}))
         else:
-            typer.echo(f"{path}: {loaded.card.task} of {', '.join(loaded.card.classes)}; {len(loaded.card.proof)} proofs given")
+            typer.echo(f"{path}: {card.task} of {', '.join(card.classes)}; {len(card.proof)} proofs given")
     if refused:
         raise typer.Exit(78)
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model, x.onnx; x.tune.yaml is written beside it.")],
+    threads: Annotated[list[int] | None, typer.Option(min=1, max=64, help="Try only so many threads; may be given again.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with everything measured.")] = False,
+) -> None:
+    """Find the fastest engine for a model on this machine: provider, precision (with the twin of `inspector quantise`) and threads.
+
+    What gives the model's proof pictures' answers and is fastest is taken from now on, on this machine only. The OpenVINO provider is
+    there where the package onnxruntime-openvino stands in place of onnxruntime.
+
+    Example: inspector model tune models/surface.onnx --threads 1
+    """
+    import json
+
+    from inspector.workshop import tune as workshop
+
+    found = workshop.tune(model, threads)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for row in found["measured"]:
+        what = f"{row['ms']:.3f} ms, {row['cpu_ms']:.3f} of CPU" if row["ok"] else f"refused, {row['why']}"
+        mark = "→" if {name: row[name] for name in found["engine"]} == found["engine"] else " "
+        typer.echo(f"{mark} {row['provider']:9} {row['precision']} {row['threads']:2} threads: {what}")
+    typer.echo(f"{found['file']}, for {found['machine']}")
 
 
 def list_models(

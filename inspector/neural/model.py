@@ -10,7 +10,8 @@ are inside the graph. H, W and C are fixed; N is free (or 1). By `task` of the c
     anomaly          score_map float32 (N, h, w), distance to the good parts on a coarse grid (larger is stranger)
 
 Card. Beside `x.onnx` stands `x.yaml`; `Card` says what is in it. `load` refuses a model that is not the card's (sha256), that reaches
-outside its file, that does not keep the contract, or that does not give its proof pictures' answers on this CPU.
+outside its file, that does not keep the contract, or that does not give its proof pictures' answers on this CPU, with the engine that
+`inspector model tune` has found for this machine (`engines`), within bounds of memory.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +33,14 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from inspector.config import Strict
-from inspector.neural import onnxfile, pictures
+from inspector.neural import engines, onnxfile, pictures
+from inspector.neural.engines import Engine
 from inspector.records import ConfigError, Image
 
 LARGEST_MODEL_BYTES = 512 << 20
 LARGEST_CARD_BYTES = 1 << 20
+MOST_MEMORY_BYTES = 4 << 30
+"""So much address space a model may take while it is made ready and proved."""
 
 Task = Literal["segmentation", "classification", "compare", "anomaly"]
 OUTPUTS: dict[str, tuple[tuple[str, str, int], ...]] = {
@@ -105,6 +112,7 @@ class Model:
     card: Card
     session: ort.InferenceSession
     outputs: tuple[str, ...]
+    engine: Engine = field(default_factory=Engine)
 
     def run(self, batch: Image) -> tuple[NDArray[Any], ...]:
         """The outputs of the contract for pictures uint8 (N, H, W, C), C-contiguous. Safe from several threads."""
@@ -112,30 +120,67 @@ class Model:
 
     @property
     def name_and_hash(self) -> tuple[str, str]:
-        """As `Recipe.models` lists it."""
-        return self.path.stem, self.card.sha256
+        """As `Recipe.models` lists it; a provider that is not ONNX Runtime's own is a part of the name."""
+        return self.path.stem + ("" if self.engine.provider == "cpu" else f"@{self.engine.provider}"), self.card.sha256
 
 
-def load(path: Path, *, threads: int = 1, task: Task | None = None) -> Model:
+def load(path: Path, *, threads: int | None = None, task: Task | None = None, engine: Engine | None = None) -> Model:
     """The model in the file, verified: structure, card, sha256, contract, proof pictures; `task` is the one that the caller needs.
 
-    Raises `ConfigError`: E_MODEL_OPEN, _SIZE, _PARSE, _EXTERNAL, _OP, _CARD, _HASH, _TASK, _INPUT, _OUTPUT, _PROOF, E_LABELS.
-    The bytes that were checked are the bytes that run.
+    It runs on `engine`, else on the one that was tuned for it on this machine, else on ONNX Runtime's own, on one thread; `threads` come
+    before what either says. Raises `ConfigError`: E_MODEL_OPEN, _SIZE, _PARSE, _EXTERNAL, _OP, _CARD, _HASH, _TASK, _INPUT, _OUTPUT, _TUNE,
+    _MEMORY, _PROOF, E_LABELS. The bytes that were checked are the bytes that run.
     """
-    where = str(path)
+    data, card = _read(path)
+    if task is not None and card.task != task:
+        raise ConfigError("E_MODEL_TASK", f"a model for {card.task}; {task} is needed", file=str(path))
+    how = engine or engines.chosen(path, card.sha256) or Engine()
+    file = how.file(path)
+    if file != path:
+        whole = card
+        data, card = _read(file)
+        if (card.task, card.classes, card.input) != (whole.task, whole.classes, whole.input):
+            raise ConfigError("E_MODEL_CARD", f"no twin of {path.name}: task, classes and input differ", file=str(file))
+    if threads is not None:
+        how = how.model_copy(update={"threads": threads})
+    with _bounded():
+        session = session_of(data, str(file), threads=how.threads, provider=how.provider)
+        _check_contract(session, card, str(file))
+        model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how)
+        prove(model)
+    return model
+
+
+def proven_card(path: Path) -> Card:
+    """The card of a model that loads; for another process, which cannot hand a loaded model over."""
+    return load(path).card
+
+
+def _read(path: Path) -> tuple[bytes, Card]:
+    """File and card, looked at before any runtime sees them."""
     data = read_bytes(path)
-    onnxfile.inspect(data, where)
+    onnxfile.inspect(data, str(path))
     card = read_card(path.with_suffix(".yaml"))
     found = hashlib.sha256(data).hexdigest()
     if found != card.sha256:
-        raise ConfigError("E_MODEL_HASH", f"sha256 {found[:12]}… is not the card's {card.sha256[:12]}…", file=where)
-    if task is not None and card.task != task:
-        raise ConfigError("E_MODEL_TASK", f"a model for {card.task}; {task} is needed", file=where)
-    session = session_of(data, where, threads=threads)
-    _check_contract(session, card, where)
-    model = Model(path, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]))
-    prove(model)
-    return model
+        raise ConfigError("E_MODEL_HASH", f"sha256 {found[:12]}… is not the card's {card.sha256[:12]}…", file=str(path))
+    return data, card
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Within it the process gets at most `MOST_MEMORY_BYTES` of further address space: asking for more is an error, not its end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    bound = taken + MOST_MEMORY_BYTES
+    if any(limit not in (-1, resource.RLIM_INFINITY) and limit < bound for limit in (soft, hard)):
+        yield  # it is bounded already
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -184,8 +229,13 @@ def write_card(path: Path, card: Card) -> None:
     path.write_text(yaml.safe_dump(json.loads(card.model_dump_json()), sort_keys=False, allow_unicode=True, width=120), "utf-8")
 
 
-def session_of(data: bytes, where: str, *, threads: int = 1) -> ort.InferenceSession:
-    """A CPU session: every optimisation, and no spinning, which would take the time of the neighbours' cores. Raises E_MODEL_OP, _PARSE."""
+def session_of(data: bytes, where: str, *, threads: int = 1, provider: str = "cpu") -> ort.InferenceSession:
+    """A session: every optimisation, and no spinning, which would take the time of the neighbours' cores.
+
+    Raises E_MODEL_OP, _PARSE, _MEMORY, and _TUNE where the provider is not installed.
+    """
+    if provider not in engines.available():
+        raise ConfigError("E_MODEL_TUNE", f"the runtime has no provider {provider}; there is {', '.join(engines.available())}", file=where)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -193,12 +243,22 @@ def session_of(data: bytes, where: str, *, threads: int = 1) -> ort.InferenceSes
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
+    providers: list[Any] = [engines.PROVIDERS["cpu"]]
+    if provider == "openvino":
+        providers.insert(0, (engines.PROVIDERS["openvino"], {"device_type": "CPU", "num_of_threads": str(threads)}))
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(data, options, providers=providers)
     except Exception as error:  # the runtime exports no root of its exceptions
-        text = str(error).splitlines()[0][:300]
-        unknown = re.search(r"opset|not a registered|No Op registered|NOT_IMPLEMENTED|not implemented", text, re.IGNORECASE)
-        raise ConfigError("E_MODEL_OP" if unknown else "E_MODEL_PARSE", f"ONNX Runtime refuses it: {text}", file=where) from error
+        raise _refusal(error, where, "ONNX Runtime refuses it") from error
+
+
+def _refusal(error: Exception, where: str, what: str) -> ConfigError:
+    """What the runtime says, by what it is about: E_MODEL_MEMORY, _OP or _PARSE."""
+    text = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    if isinstance(error, MemoryError) or re.search(r"allocate memory|bad_?alloc|bad allocation|out of memory", str(error), re.IGNORECASE):
+        return ConfigError("E_MODEL_MEMORY", f"it wants more than {MOST_MEMORY_BYTES >> 30} GiB: {text}", file=where)
+    unknown = re.search(r"opset|not a registered|No Op registered|NOT_IMPLEMENTED|not implemented", text, re.IGNORECASE)
+    return ConfigError("E_MODEL_OP" if unknown else "E_MODEL_PARSE", f"{what}: {text}", file=where)
 
 
 def answer(card: Card, outputs: tuple[NDArray[Any], ...]) -> list[float]:
@@ -217,32 +277,35 @@ def answer(card: Card, outputs: tuple[NDArray[Any], ...]) -> list[float]:
     return [float(x) for x in outputs[0].ravel()]
 
 
+def proof_of(model: Model, proof: Proof) -> Image:
+    """The proof picture as the model takes it: uint8 (1, H, W, C). Raises E_IMG_*, and E_MODEL_PROOF where its size is another."""
+    card, path = model.card, model.path.parent / proof.picture
+    image = pictures.read(path)
+    wanted = (card.input.height, card.input.width)
+    if card.task == "compare" and image.ndim == 2:  # picture above reference
+        image = np.dstack([image[: wanted[0]], image[wanted[0] :]])
+    image = image if card.task == "compare" else pictures.as_channels(image, card.input.channels)
+    if image.shape[:2] != wanted:
+        raise ConfigError(
+            "E_MODEL_PROOF", f"{image.shape[1]} × {image.shape[0]} px; the model takes {wanted[1]} × {wanted[0]}", file=str(path)
+        )
+    return np.ascontiguousarray(image.reshape(1, *wanted, card.input.channels))
+
+
 def prove(model: Model) -> None:
-    """Run the proof pictures. Raises E_MODEL_PROOF naming the picture, what came and what should have."""
-    card = model.card
-    for proof in card.proof:
-        path = model.path.parent / proof.picture
-        image = pictures.read(path)
-        wanted = (card.input.height, card.input.width)
-        if card.task == "compare" and image.ndim == 2:  # picture above reference
-            image = np.dstack([image[: wanted[0]], image[wanted[0] :]])
-        image = image if card.task == "compare" else pictures.as_channels(image, card.input.channels)
-        if image.shape[:2] != wanted:
-            raise ConfigError(
-                "E_MODEL_PROOF", f"{image.shape[1]} × {image.shape[0]} px; the model takes {wanted[1]} × {wanted[0]}", file=str(path)
-            )
+    """Run the proof pictures. Raises E_MODEL_PROOF naming the picture, what came and what should have; E_MODEL_MEMORY."""
+    for proof in model.card.proof:
+        batch, where = proof_of(model, proof), str(model.path.parent / proof.picture)
         try:
-            outputs = model.run(np.ascontiguousarray(image.reshape(1, *wanted, card.input.channels)))
+            outputs = model.run(batch)
         except Exception as error:  # as above
-            raise ConfigError("E_MODEL_PROOF", f"the model fails: {str(error).splitlines()[0][:300]}", file=str(path)) from error
-        got = answer(card, outputs)
+            refused = _refusal(error, str(model.path), "the model fails")
+            raise refused if refused.code == "E_MODEL_MEMORY" else ConfigError("E_MODEL_PROOF", refused.text, file=where) from error
+        got = answer(model.card, outputs)
         if len(got) != len(proof.answer) or not np.allclose(got, proof.answer, rtol=0.0, atol=proof.tolerance):
             shown = ", ".join(f"{x:.3f}" for x in got[:8])
-            raise ConfigError(
-                "E_MODEL_PROOF",
-                f"the answer is [{shown}], the card says [{', '.join(f'{x:.3f}' for x in proof.answer[:8])}]",
-                file=str(path),
-            )
+            said = ", ".join(f"{x:.3f}" for x in proof.answer[:8])
+            raise ConfigError("E_MODEL_PROOF", f"the answer is [{shown}], the card says [{said}]", file=where)
 
 
 def _check_contract(session: ort.InferenceSession, card: Card, where: str) -> None:

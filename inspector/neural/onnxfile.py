@@ -37,7 +37,9 @@ class _Seen:
 
 
 def inspect(data: bytes, where: str) -> int:
-    """The number of nodes. Raises `ConfigError`: E_MODEL_PARSE (not ONNX, cut short), E_MODEL_EXTERNAL, E_MODEL_OP, E_MODEL_SIZE."""
+    """The number of nodes. Raises `ConfigError`: E_MODEL_PARSE (not ONNX, cut short), E_MODEL_EXTERNAL, E_MODEL_OP (unknown),
+    E_MODEL_TIMEOUT (loops), E_MODEL_SIZE.
+    """
     seen = _Seen()
     try:
         _walk(memoryview(data), "model", seen, where, 0)
@@ -80,7 +82,7 @@ def _walk(data: memoryview, kind: str, seen: _Seen, where: str, depth: int) -> N
             )
         if texts.get(4) in ENDLESS:
             raise ConfigError(
-                "E_MODEL_OP", f"operator {texts[4]!r} ({texts.get(3, '')!r}) may never end; a model for the line has no loops", file=where
+                "E_MODEL_TIMEOUT", f"operator {texts[4]!r} ({texts.get(3, '')!r}) may never end; a model has no loops", file=where
             )
 
 

@@ -4,7 +4,8 @@ segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…
                  (one a line, class 1 first), or the categories of a COCO file in the folder, or "defect" for a single one
 classification   a folder for each class (or in images/)
 pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
-good             good/ with pictures of good parts, and nothing else is needed
+good             good/ with pictures of good parts, and nothing else is needed; to judge by, other folders hold bad ones (and masks/ of the
+                 same stems what is bad of them), or it is a segmentation set, whose empty and missing masks are those of good parts
 """
 
 from __future__ import annotations
@@ -136,6 +137,41 @@ def good(folder: Path) -> tuple[tuple[str, ...], tuple[Image, ...], int]:
     return tuple(path.stem for path in paths), images, channels
 
 
+@dataclass(frozen=True, slots=True)
+class GoodAndBad:
+    """Pictures uint8 (H, W) or (H, W, 3), whether each one is bad, and the mask uint8 (H, W) of what is bad where that is known."""
+
+    names: tuple[str, ...]
+    images: tuple[Image, ...]
+    bad: NDArray[np.bool_]
+    masks: tuple[Image | None, ...]
+    channels: int
+
+
+def good_and_bad(folder: Path, channels: int) -> GoodAndBad:
+    """Good and bad parts in the folder (see the module), all with so many channels. Raises E_DATA_*, E_IMG_*."""
+    masks = {path.stem: path for path in _pictures(folder / "masks")} if (folder / "masks").is_dir() else {}
+    flat = (folder / "images").is_dir()
+    _exists(folder)
+    among = [folder / "images"] if flat else sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "masks")
+    paths = [path for place in among for path in _pictures(place)]
+    if not paths:
+        raise ConfigError("E_DATA_EMPTY", "no folders with pictures: good/ and others, or images/ and masks/", file=str(folder))
+    images, found, bad = [], [], []
+    for path in paths:
+        image = pictures.read(path, channels)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        if path.stem in masks and path.parent.name != "good":
+            mask = np.asarray(pictures.read(masks[path.stem], 1) > 0, np.uint8)
+            if mask.shape != image.shape[:2]:
+                raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px, not {image.shape[1::-1]}", file=str(masks[path.stem]))
+        images.append(image)
+        bad.append(bool(mask.any()) if flat else path.parent.name != "good")
+        found.append(mask if mask.any() or not bad[-1] else None)
+    names = tuple(path.stem if flat else f"{path.parent.name}/{path.stem}" for path in paths)
+    return GoodAndBad(names, tuple(images), np.array(bad, np.bool_), tuple(found), channels)
+
+
 def crops(
     data: Segmented, size: int, seed: int, *, most_per_defect: int = 2, against: Sequence[Sequence[tuple[int, int]]] = ()
 ) -> Classified:
@@ -253,7 +289,7 @@ def _boxes(path: Path) -> NDArray[np.int64]:
     return np.array(rows, np.int64).reshape(-1, 5)
 
 
-Set = TypeVar("Set", Segmented, Classified, Paired)
+Set = TypeVar("Set", Segmented, Classified, Paired, GoodAndBad)
 
 
 def part(data: Set, indices: Sequence[int] | NDArray[np.int64]) -> Set:

@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.checks import anomaly as strange
 from inspector.checks import compare, surface
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural.pictures import as_channels
 from inspector.records import ConfigError, Image
 from inspector.workshop import datasets
-from inspector.workshop.datasets import Classified, Paired, Segmented
+from inspector.workshop.datasets import Classified, GoodAndBad, Paired, Segmented
 
 DRAWS = 1000
 LEAST_PX = 4
@@ -65,7 +66,7 @@ class Counts:
     false: NDArray[np.int64]
 
 
-def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified | Paired, dict[str, Any]]:
+def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified | Paired | GoodAndBad, dict[str, Any]]:
     """The data of the model's kind in the folder, and the model's figures on it. Raises E_DATA_*, E_IMG_*, E_MODEL_TASK."""
     known = tuple(model.card.classes)
     if model.card.task == "segmentation":
@@ -79,12 +80,15 @@ def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified |
             _agree(paired.classes, known[1:], folder)
         paired = replace(paired, classes=known[1:])
         return paired, boxes(model, paired)
+    if model.card.task == "anomaly":
+        mixed = datasets.good_and_bad(folder, model.card.input.channels)
+        return mixed, anomaly(model, mixed)
     if model.card.task == "classification":
         cut = (folder / "images").is_dir() and (folder / "masks").is_dir()
         classified = datasets.crops(datasets.segmentation(folder), model.card.input.width, 0) if cut else datasets.classification(folder)
         _agree(classified.classes, known, folder)
         return classified, classification(model, classified)
-    raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {model.card.task}", file=str(model.path))
+    raise AssertionError(model.card.task)
 
 
 def _agree(found: tuple[str, ...], known: tuple[str, ...], folder: Path) -> None:
@@ -153,6 +157,71 @@ def class_figures(answers: NDArray[np.float32], data: Classified, *, intervals: 
 def scores(model: models.Model, data: Classified) -> NDArray[np.float32]:
     """(n, K) of a classification model, one picture at a time, as the check `classify` sees them."""
     return np.concatenate([model.run(fit(image, model.card)[None])[0] for image in data.images])
+
+
+def anomaly(model: models.Model, data: GoodAndBad, *, intervals: bool = True) -> dict[str, Any]:
+    """AUROC of the pictures; the shares of good ones rejected and of bad ones found at the card's threshold (Wilson).
+
+    Where masks are known: AUROC of the pixels and PRO. ms a picture.
+    """
+    begun = time.thread_time()
+    maps = [strange.score_map(image, model) for image in data.images]
+    spent_ms = (time.thread_time() - begun) * 1e3 / len(maps)
+    scores = np.array([strange.score_of(each) for each in maps])
+    rejected = scores > model.card.threshold(strange.CLASS)
+    good, bad = (np.array([_histogram(np.array([s]), scores, 4096) for s in scores]) * of[:, None] for of in (~data.bad, data.bad))
+    pixels = _places(data, maps)
+
+    def figures(weight: Floats2D) -> Floats2D:
+        found = [auroc(weight @ good, weight @ bad)]
+        if pixels is not None:
+            plain = weight @ pixels.good
+            found += [auroc(plain, weight @ pixels.bad), _pro(weight @ pixels.regions, float(weight @ pixels.region_count), plain)]
+        return np.array(found)
+
+    names = ["image_auroc", *(("pixel_auroc", "pro30") if pixels is not None else ())]
+    out = {"pictures": len(maps), "bad": int(data.bad.sum()), **_with_intervals(names, figures, len(maps), intervals)}
+    for name, of in (("false_rejects", ~data.bad), ("found", data.bad)):
+        count, hits = int(of.sum()), int(rejected[of].sum())
+        ratio = round(hits / count, 4) if count else None
+        low_high = [round(x, 4) for x in wilson(hits, count)] if count else [None, None]
+        out[name] = {"value": ratio, "interval": low_high} if intervals else ratio
+    return {**out, "ms_per_picture": round(spent_ms, 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """As in `Counts`, of pictures whose masks are known."""
+
+    good: NDArray[np.int64]
+    bad: NDArray[np.int64]
+    regions: Floats2D
+    region_count: NDArray[np.int64]
+
+
+def _places(data: GoodAndBad, maps: Sequence[NDArray[np.float32]]) -> _Pixels | None:
+    """The scores of good and bad pixels; None where no bad pixel is known."""
+    if not any(mask is not None and mask.any() for mask in data.masks):
+        return None
+    every, nothing = np.concatenate([each.ravel() for each in maps]), np.zeros(256)
+    rows: list[tuple[Any, ...]] = []
+    for mask, coarse in zip(data.masks, maps, strict=True):
+        if mask is None:
+            rows.append((nothing, nothing, nothing, 0))
+            continue
+        fine = np.asarray(cv2.resize(coarse, mask.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+        count, labels = cv2.connectedComponents(mask)
+        regions = [_histogram(fine[labels == label], every, 256) / (labels == label).sum() for label in range(1, count)]
+        good, bad = (_histogram(fine[part], every, 256) for part in (mask == 0, mask > 0))
+        rows.append((good, bad, np.sum(regions, axis=0) if regions else nothing, len(regions)))
+    return _Pixels(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _histogram(scores: NDArray[Any], among: NDArray[Any], bins: int) -> Floats2D:
+    """How many scores (n,) lie in each of so many steps from the lowest to the highest of `among`: (bins,)."""
+    low, high = float(among.min()), float(among.max())
+    steps = ((scores - low) * ((bins - 1) / max(high - low, 1e-9))).clip(0, bins - 1).astype(np.int64)
+    return np.bincount(steps, minlength=bins).astype(np.float64)
 
 
 def false_places(model: models.Model, data: Segmented, *, least_score: float = 0.3, most: int = 12) -> list[list[tuple[int, int]]]:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from inspector.neural import model as models
 from inspector.neural import onnxfile
+from inspector.neural.engines import Engine
 from inspector.records import Image
 
 OPSET = 17
@@ -127,4 +128,4 @@ def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any])
         cv2.imwrite(str(path.parent / name), shown)
     path.write_bytes(data)
     models.write_card(path.with_suffix(".yaml"), draft.model_copy(update={"proof": found}))
-    return models.load(path)
+    return models.load(path, engine=Engine())

@@ -80,6 +80,11 @@ def wrap(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> models.Mo
     return export.save(out, ours, pictures, card)
 
 
+def wrap_only(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> None:
+    """`wrap` for another process, which cannot hand a loaded model over."""
+    wrap(foreign, out, proofs)
+
+
 def _size(theirs: onnx.ModelProto, foreign: Foreign) -> models.Input:
     """Height, width and channels of the foreign input. Raises E_MODEL_INPUT."""
     where, known = str(foreign.path), {tensor.name for tensor in theirs.graph.initializer}

@@ -47,9 +47,17 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        return self.decode(*self.encode(x))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is seen at 1/4, 1/8 and 1/16 of the size."""
         quarter = self.quarter(x)
         eighth = self.eighth(quarter)
-        deep = self.rise_eighth(self.sixteenth(eighth))
+        return quarter, eighth, self.sixteenth(eighth)
+
+    def decode(self, quarter: Tensor, eighth: Tensor, sixteenth: Tensor) -> Tensor:
+        """The scores, from what is seen."""
+        deep = self.rise_eighth(sixteenth)
         eighth = self.rise_quarter(self.join_eighth(eighth + functional.interpolate(deep, scale_factor=2.0, mode="nearest")))
         quarter = self.join_quarter(quarter + functional.interpolate(eighth, scale_factor=2.0, mode="nearest"))
         return functional.pixel_shuffle(self.head(quarter), 2)

@@ -74,6 +74,17 @@ def _curve(
     )
 
 
+def heat(image: Image, scores: NDArray[np.float32], limit: float) -> Image:
+    """The picture (H, W[, 3]) in colour, red where the scores (h, w) come near the limit, outlined where they are above it."""
+    out = as_channels(image, 3).astype(np.float32)
+    fine = np.asarray(cv2.resize(scores, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+    warm = ((fine / max(limit, 1e-6)).clip(0, 1) ** 2 * 0.5)[..., None]
+    seen = (out * (1 - warm) + np.array([0, 0, 255], np.float32) * warm).astype(np.uint8)
+    outlines, _ = cv2.findContours((fine > limit).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(seen, outlines, -1, COLOURS[1], max(1, max(image.shape[:2]) // 400))
+    return seen
+
+
 def overlay(image: Image, class_map: Image, classes: Sequence[str]) -> Image:
     """The picture (H, W[, 3]) in colour with the classes' outlines on it: uint8 (H, W, 3)."""
     out = as_channels(image, 3).copy()

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inspector.checks import compare, surface
+from inspector.checks import anomaly, compare, surface
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural import pictures
@@ -21,8 +21,9 @@ from inspector.workshop import evaluate, plots
 def predict(model: models.Model, images: Sequence[Path], references: Sequence[Path], out: Path) -> Iterator[dict[str, Any]]:
     """For each picture {"image", "classes": [{"name", "score"}], "boxes": [{"xyxy", "class", "score"}], "mask", "overlay", "spent_ms"}.
 
-    "mask" is the file with the class of each pixel (segmentation) or None; "spent_ms" is the judging alone, without files. One reference
-    serves all pictures, or each has its own. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what came before has been given and written.
+    "mask" is the file with the class of each pixel (segmentation), with 1 where it is strange (anomaly), or None; "spent_ms" is the
+    judging alone, without files. One reference serves all pictures, or each has its own. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what
+    came before has been given and written.
     """
     needed = model.card.task == "compare"
     if needed != bool(references) or (needed and len(references) not in (1, len(images))):
@@ -39,10 +40,12 @@ def predict(model: models.Model, images: Sequence[Path], references: Sequence[Pa
             cv2.imwrite(str(mask), class_map)
         elif model.card.task == "classification":
             found, shown, spent_ms = _classified(model, image)
-        elif model.card.task == "compare":
-            found, shown, spent_ms = _compared(model, image, references[number if len(references) > 1 else 0])
+        elif model.card.task == "anomaly":
+            found, shown, spent_ms, strange = _strange(model, image)
+            mask = out / f"{name}.mask.png"
+            cv2.imwrite(str(mask), strange)
         else:
-            raise ConfigError("E_MODEL_TASK", f"no way to show a model of {model.card.task}", file=str(model.path))
+            found, shown, spent_ms = _compared(model, image, references[number if len(references) > 1 else 0])
         overlay = out / f"{name}.overlay.png"
         cv2.imwrite(str(overlay), shown)
         yield {"image": str(path), **found, "mask": mask and str(mask), "overlay": str(overlay), "spent_ms": round(spent_ms, 3)}
@@ -74,6 +77,18 @@ def _classified(model: models.Model, image: Image) -> tuple[dict[str, Any], Imag
         shown, f"{classes[0]['name']} {classes[0]['score']:.2f}", (3, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, plots.COLOURS[1], 1, cv2.LINE_AA
     )
     return {"classes": classes, "boxes": []}, shown, spent_ms
+
+
+def _strange(model: models.Model, image: Image) -> tuple[dict[str, Any], Image, float, Image]:
+    """The highest score, in standard deviations of good parts; boxes around what is above the threshold."""
+    begun = time.perf_counter()
+    scores, limit = anomaly.score_map(image, model), model.card.threshold(anomaly.CLASS)
+    places = anomaly.strange_places(scores, limit, image.shape[:2])
+    spent_ms = (time.perf_counter() - begun) * 1e3
+    mask = cv2.resize((scores > limit).astype(np.uint8), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
+    boxes = [_box(anomaly.CLASS, place.score, place.box_px) for place in places]
+    found = {"classes": _classes([(anomaly.CLASS, anomaly.score_of(scores))]), "boxes": boxes}
+    return found, plots.heat(image, scores, limit), spent_ms, np.asarray(mask, np.uint8)
 
 
 def _compared(model: models.Model, image: Image, path: Path) -> tuple[dict[str, Any], Image, float]:

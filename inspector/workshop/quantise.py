@@ -15,6 +15,7 @@ from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural import pictures, tiles
 from inspector.neural import quantise as engine
+from inspector.neural.engines import Engine
 from inspector.records import ConfigError, Image
 from inspector.workshop import datasets, evaluate, export
 
@@ -30,7 +31,7 @@ def quantise(path: Path, data: Path, *, seed: int = 0, reduce_range: bool | None
     Half of the data sets the ranges, the other half measures. "ms" is one picture or tile on one thread, both models in turn. Recommended
     is what is at least 1.1 × as fast and loses at most 0.005. Raises E_MODEL_*, E_DATA_*, E_IMG_*.
     """
-    model = models.load(path)
+    model = models.load(path, engine=Engine())
     if model.card.task not in MEASURE:
         raise ConfigError("E_MODEL_TASK", f"no measure is known for a model of {model.card.task}", file=str(path))
     seen, unseen = _halves(model, data, seed)
@@ -39,7 +40,7 @@ def quantise(path: Path, data: Path, *, seed: int = 0, reduce_range: bool | None
     made = engine.int8(models.read_bytes(path), inputs, reduce_range=narrow)
     said = model.card.model_dump(exclude={"sha256", "proof"})
     said["training"] = {**said["training"], "quantised": "INT8 QDQ U8S8 per channel" + (", reduced range" if narrow else "")}
-    proofs = [_proof(model, proof) for proof in model.card.proof]
+    proofs = [models.proof_of(model, proof)[0] for proof in model.card.proof]
     twin = export.save(path.with_suffix(".int8.onnx"), made, proofs, said)
     measure = MEASURE[model.card.task]
     qualities = [float(_quality(each, unseen)[measure] or 0.0) for each in (model, twin)]
@@ -110,10 +111,3 @@ def _speeds(both: tuple[models.Model, ...], inputs: list[Image]) -> list[float]:
             model.run(image)
             mine.append((time.thread_time() - begun) * 1e3)
     return [float(np.median(mine)) for mine in spent]
-
-
-def _proof(model: models.Model, proof: models.Proof) -> Image:
-    """A proof picture in the form that `export.save` takes."""
-    image = pictures.read(model.path.parent / proof.picture)
-    height = model.card.input.height
-    return np.dstack([image[:height], image[height:]]) if model.card.task == "compare" else image

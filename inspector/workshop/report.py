@@ -10,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from inspector.checks import anomaly
 from inspector.neural import model as models
 from inspector.records import Image
 from inspector.workshop import evaluate, plots
-from inspector.workshop.datasets import Classified, Paired, Segmented
+from inspector.workshop.datasets import Classified, GoodAndBad, Paired, Segmented
 
 WORST = 12
 STYLE = (
@@ -25,7 +26,7 @@ STYLE = (
 )
 
 
-def write(folder: Path, model: models.Model, data: Segmented | Classified | Paired, figures: dict[str, Any]) -> Path:
+def write(folder: Path, model: models.Model, data: Segmented | Classified | Paired | GoodAndBad, figures: dict[str, Any]) -> Path:
     """index.html and worst-*.png in the folder; returns the page. `figures` are those of `inspector evaluate`."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
@@ -72,7 +73,7 @@ def _confusion(counts: list[list[int]] | None, classes: list[str]) -> str:
     return f"<h2>Confusion</h2><table><tr><th>truth ↓ found →{head}</tr>{rows}</table>"
 
 
-def _worst(model: models.Model, data: Segmented | Classified | Paired) -> Iterator[tuple[str, Image]]:
+def _worst(model: models.Model, data: Segmented | Classified | Paired | GoodAndBad) -> Iterator[tuple[str, Image]]:
     """(caption, picture) of the worst cases, worst first."""
     if isinstance(data, Classified):
         scores = evaluate.scores(model, data)
@@ -85,6 +86,12 @@ def _worst(model: models.Model, data: Segmented | Classified | Paired) -> Iterat
         for i in np.argsort(wrong)[::-1][:WORST]:
             both = [plots.overlay(data.images[i], seen, data.classes) for seen in (maps[i], data.masks[i])]
             yield f"{data.names[i]}: {wrong[i]} px differ; left the model, right the truth", np.hstack(both)
+    elif isinstance(data, GoodAndBad):
+        maps_of = [anomaly.score_map(image, model) for image in data.images]
+        limit = model.card.threshold(anomaly.CLASS)
+        over = np.array([anomaly.score_of(each) - limit for each in maps_of])
+        for i in np.argsort(np.where(data.bad, over, -over))[:WORST]:  # bad parts far below the threshold, good ones far above
+            yield f"{data.names[i]}: {over[i] + limit:.2f}, threshold {limit:.2f}", plots.heat(data.images[i], maps_of[i], limit)
     else:
         found = [[d for d in ds if d.score >= model.card.threshold(d.class_name)] for ds in evaluate.detect(model, data)]
         m = evaluate.match(found, data, 0.33)

@@ -40,6 +40,7 @@ class Order:
     """What a person asked for. `weights`: a state dict for the ResNet body; `size_px`, `width` None: the defaults.
 
     `against`: a segmentation model whose false detections on the data are shown more often, as what they are: good.
+    `false_reject_ratio`: of good parts, what a network that knows only good parts may reject.
     """
 
     data: Path
@@ -54,6 +55,7 @@ class Order:
     licence: str = "unknown"
     about: str = ""
     threads: int = 2
+    false_reject_ratio: float = 0.01
 
 
 def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
@@ -104,14 +106,14 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
             image, mask = augment.window(random, [data.images[i], data.masks[i]], (float(x), float(y)), size)
             images.append(augment.light(random, image))
             masks.append(mask)
-        return _batch(images), torch.from_numpy(np.stack([_reduce(mask, down) for mask in masks]).astype(np.int64))
+        return batch_of(images), torch.from_numpy(np.stack([reduced(mask, down) for mask in masks]).astype(np.int64))
 
     def loss(net: nn.Module, sample: tuple[Tensor, ...]) -> Tensor:
         scores = net(export.normalise(sample[0], imagenet=deep)).float()
         return (
             functional.cross_entropy(scores, sample[1], weight=weight)
             + functional.cross_entropy(scores, sample[1])
-            + _dice(scores, sample[1])
+            + dice_loss(scores, sample[1])
         )
 
     @torch.no_grad()
@@ -325,19 +327,19 @@ def card_of(order: Order, task: models.Task, classes: list[str], size: models.In
     }
 
 
-def _batch(images: Sequence[Image]) -> Tensor:
+def batch_of(images: Sequence[Image]) -> Tensor:
     """Pictures uint8 (h, w[, C]) to a float tensor (N, C, h, w) of grey values."""
     stacked = np.stack(images)
     return torch.from_numpy(stacked.reshape(*stacked.shape[:3], -1)).permute(0, 3, 1, 2).float()
 
 
-def _reduce(mask: Image, down: int) -> Image:
+def reduced(mask: Image, down: int) -> Image:
     """The mask at 1/`down`: the largest class in each cell, so that thin defects stay."""
     h, w = mask.shape[0] // down, mask.shape[1] // down
     return np.asarray(mask.reshape(h, down, w, down).max(axis=(1, 3)), np.uint8)
 
 
-def _dice(scores: Tensor, labels: Tensor) -> Tensor:
+def dice_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """1 − the mean over the classes in the batch of the soft Dice ratio."""
     shares = torch.softmax(scores, dim=1)
     losses = []

@@ -54,6 +54,21 @@ def bright_and_dark(size: int = 32) -> bytes:
     return _model(nodes, constants, (size, size, 1), {"class_map": maps, "score_map": maps})
 
 
+def far_from_grey(size: int = 64) -> bytes:
+    """Anomaly: how far the mean of each 8 × 8 px is from mid-grey, in tens of grey levels."""
+    nodes = [
+        helper.make_node("Transpose", ["pictures"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("AveragePool", ["seen"], ["means"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Sub", ["means", "middle"], ["apart"]),
+        helper.make_node("Abs", ["apart"], ["distance"]),
+        helper.make_node("Div", ["distance", "ten"], ["scores"]),
+        helper.make_node("Squeeze", ["scores", "plane"], ["score_map"]),
+    ]
+    constants = {"middle": np.float32(128), "ten": np.float32(10), "plane": np.array([1], np.int64)}
+    return _model(nodes, constants, (size, size, 1), {"score_map": (TensorProto.FLOAT, ["n", size // 8, size // 8])})
+
+
 def brightness(size: int = 16, *, scores: int = 2, kind: int = TensorProto.FLOAT) -> bytes:
     """Classification: (1 − mean / 255, mean / 255)."""
     nodes = [
@@ -129,3 +144,10 @@ def comparer(folder: Path, size: int = 32) -> Path:
     said["input"]["channels"] = 2
     picture = np.vstack([np.full((size, size), 200, np.uint8), np.full((size, size), 100, np.uint8)])
     return write(folder / "compare.onnx", data, said, picture, [0.0, 1.0, 0.0, 0.25, 0.25, 0.75, 0.75])
+
+
+def stranger(folder: Path, size: int = 64, **more: Any) -> Path:
+    """An anomaly model: strange is what is far from mid-grey, from a score of 3 on."""
+    data = far_from_grey(size)
+    said = card("anomaly", ["anomaly"], size, data, **{"thresholds": {"anomaly": 3.0}, **more})
+    return write(folder / "strange.onnx", data, said, np.full((size, size), 138, np.uint8), [1.0, 1.0])

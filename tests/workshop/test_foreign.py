@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -105,3 +107,65 @@ def test_what_is_no_float_model_or_reaches_outside_is_refused(tmp_path: Path) ->
     onnx.save(made, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
     with pytest.raises(ConfigError, match="E_MODEL_EXTERNAL"):
         foreign.wrap(wish, tmp_path / "ours.onnx")
+
+
+def exported(path: Path, network: object, size: int, *, dynamic: bool = False) -> Path:
+    """As PyTorch writes it: float NCHW in, logits out."""
+    torch = pytest.importorskip("torch")
+    axes = {"image": {0: "n", 2: "h", 3: "w"}, "logits": {0: "n", 2: "h", 3: "w"}} if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, size, size),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+        )
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_deeplab_on_resnet101_as_pytorch_writes_it(tmp_path: Path, dynamic: bool) -> None:
+    torch = pytest.importorskip("torch")
+    from inspector.workshop import networks
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(networks.DeepLabV3Plus(3, 1), torch.nn.Upsample(scale_factor=4, mode="bilinear")).eval()
+    with torch.no_grad():  # batch statistics as after some training, so that answers differ from place to place
+        network.train()
+        network(torch.randn(2, 3, 256, 256))
+        network.eval()
+    path = exported(tmp_path / "deeplab.onnx", network, 256, dynamic=dynamic)
+    norm = ["--mean", ",".join(map(str, MEAN)), "--std", ",".join(map(str, STD)), "--out", str(tmp_path / "ours.onnx")]
+    command = ["model", "import", str(path), "--task", "segmentation", "--classes", "pitting", "--size", "256x256", *norm]
+    done = CliRunner().invoke(application(), command)
+    assert done.exit_code == 0, done.output
+    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8), (0, 0), 3)
+    class_map, score_map = models.load(tmp_path / "ours.onnx").run(np.asarray(image, np.uint8)[None])
+    x = ((image[None, ..., ::-1] / 255.0 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.no_grad():
+        shares = torch.softmax(network(torch.from_numpy(x)), dim=1).numpy()
+    assert shares[:, 1].std() > 1e-3
+    assert np.abs(score_map / 255.0 - shares[:, 1]).max() <= 0.5 / 255 + 1e-3
+    sure = np.abs(shares[:, 1] - 0.5) > 1e-3
+    assert ((class_map == 1) == (shares[:, 1] > 0.5))[sure].all()
+
+
+def test_a_cnn_as_pytorch_writes_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from inspector.workshop import networks
+
+    torch.manual_seed(0)
+    network = networks.CNN(3, 4, 16).eval()
+    path = exported(tmp_path / "cnn.onnx", network, 64)
+    model = foreign.wrap(foreign.Foreign(path, "classification", ("a", "b", "c", "d"), mean=MEAN, std=STD), tmp_path / "ours.onnx")
+    image = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    x = ((image[..., ::-1] / 255.0 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    with torch.no_grad():
+        shares = torch.softmax(network(torch.from_numpy(x)), dim=1).numpy()
+    assert np.abs(model.run(image)[0] - shares).max() <= 1e-3
