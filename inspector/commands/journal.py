@@ -23,15 +23,19 @@ def _file(path: Path) -> Path:
 
 
 @app.command()
-def verify(path: JournalPath, as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+def verify(
+    path: JournalPath,
+    running: Annotated[bool, typer.Option(help="Its daemon runs: check what is in it now by short reads, in nobody's way.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
     """Check every event and every link of the hash chain; exit 0 when all hold, 78 when any does not.
 
     Example: inspector journal verify state/journal.sqlite
     """
-    from inspector.gate.journal import count, verify
+    from inspector.gate.journal import count, verify, verify_running
 
     file = _file(path)
-    problems = list(verify(file))
+    problems = list(verify_running(file) if running else verify(file))
     if as_json:
         typer.echo(json.dumps({"journal": str(path), "events": count(file), "ok": not problems, "problems": problems}))
     else:

@@ -82,6 +82,7 @@ ALARMS = {
     "IMBALANCE": "Parts are unexplained: stop, and call the integrator.",
     "JOURNAL": "Look at the disk of the PC.",
     "JOURNAL_DAMAGED": "The journal was damaged and has begun anew; keep the old file, and call the integrator.",
+    "JOURNAL_LOG": "Another program reads the journal file for too long: end it.",
     "JOURNAL_FULL": "Free the disk of the PC.",
     "JOURNAL_ROLLBACK": "The journal ends earlier than it once did: somebody put back an old one. Call the IT admin.",
     "JOURNAL_STOP": "Verdicts cannot be kept, so no part passes: look at the disk of the PC.",

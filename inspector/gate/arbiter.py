@@ -257,6 +257,12 @@ class Challenge(NamedTuple):
     lane: int
 
 
+class Anchored(NamedTuple):
+    """Where the journal's chains end, for gateways to keep: who changes the journal cannot change what they have."""
+
+    line: str
+
+
 class Report(NamedTuple):
     """Something that another part of the daemon has to say as an alarm."""
 
@@ -267,7 +273,8 @@ class Report(NamedTuple):
 
 Input: TypeAlias = (
     Tick | Attached | Reloaded | Changed | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
-    | Unreachable | EncoderState | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Report
+    | Unreachable | EncoderState | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Anchored
+    | Report
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -398,6 +405,7 @@ class Arbiter:
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
         self._ages: Mapping[str, float] = {}
+        self._anchor = ""
         self._done: OrderedDict[int, _Done] = OrderedDict()
         self._bad_frames: OrderedDict[bytes, list[int]] = OrderedDict()
         self._tokens: dict[str, tuple[float, int]] = {}
@@ -420,7 +428,7 @@ class Arbiter:
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
             Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
             Allowed: self._on_allowed, Guarded: self._on_guarded, Reset: self._on_reset, Challenge: self._on_challenge,
-            EncoderState: self._on_encoder, Report: self._on_report,
+            EncoderState: self._on_encoder, Anchored: self._on_anchored, Report: self._on_report,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -483,6 +491,9 @@ class Arbiter:
                 self._out.append(Send(identity, protocol.command("REFUSE", {"code": "E_AUTH", "text": "no longer on the list"})))
                 self._close(now_ns, identity)
                 self._alarm(now_ns, "GATEWAY_LOST", "critical", f"{gateway.hello.client} is no longer on the list of clients")
+
+    def _on_anchored(self, now_ns: int, item: Anchored) -> None:
+        self._anchor = item.line
 
     def _on_report(self, now_ns: int, item: Report) -> None:
         self._alarm(now_ns, item.code, item.severity, item.text)
@@ -1256,6 +1267,8 @@ class Arbiter:
                 "our_count": {str(lane): self.ledger.last_part(lane) for lane in self.ledger.lanes()},
                 "stages": {name: round(age, 1) for name, age in self._ages.items()},
             }
+            if self._anchor:
+                body["anchor"] = self._anchor
             payload = protocol.dumps(body)
             header = Header(
                 Kind.HB, 0, self.epoch, 0, self.heads["q"], now_ns + self._utc_offset_ns, 0, protocol.STREAM_IDS["hb"],

@@ -64,7 +64,7 @@ class Decided(NamedTuple):
 
 
 class Told(NamedTuple):
-    """The daemon said something else: WELCOME, REFUSE, PURGE, RECIPE, BYE; `body` is its JSON."""
+    """The daemon said something else: WELCOME, REFUSE, PURGE, RECIPE, BYE, or ANCHOR (new in a heartbeat); `body` is its JSON."""
 
     name: str
     body: Mapping[str, Any]
@@ -92,6 +92,8 @@ class Gateway:
     epoch: bytes = b""
     session: int = 0
     state: str = ""
+    anchor: str = ""
+    """Where the daemon's journal ended when it last said so: kept elsewhere, a witness against whoever changes the journal."""
     plc_count: dict[int, int] = field(default_factory=dict)
     purges: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_PURGES))
     """(lane, first, last) of the parts that were taken back, for slots that are made only afterwards."""
@@ -240,7 +242,11 @@ class Gateway:
             raise Refused("kind", f"kind {header.kind} as HB")
         self._heard_ns = now_ns
         self._permit_ns = now_ns if header.verdict == Verdict.PASS else None
-        self.state = str(protocol.loads(payload).get("state", ""))
+        body = protocol.loads(payload)
+        self.state = str(body.get("state", ""))
+        if body.get("anchor", self.anchor) != self.anchor:
+            self.anchor = str(body["anchor"])
+            self.happenings.append(Told("ANCHOR", {"anchor": self.anchor}))
 
     def _told(self, now_ns: int, name: str, body: Mapping[str, Any]) -> list[Frames]:
         if name == "WELCOME":

@@ -11,8 +11,10 @@ Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +31,9 @@ from inspector.records import ConfigError
 SCHEMA_VERSION: Final = 1
 TAIL_EVENTS: Final = 10_000
 ANCHOR_EVENTS: Final = 10_000
+LONGEST_READ_S: Final = 1.0
+"""A reader that stays longer in the file would keep its log from being cut."""
+SLICE_VERIFIED: Final = 500
 SLICE_ROWS: Final = 500
 EPOCHS_KEPT: Final = 64
 LARGEST_RETURNED: Final = 4096
@@ -53,6 +58,9 @@ CREATE TABLE ledger (epoch BLOB NOT NULL, seq INTEGER NOT NULL, lane INTEGER NOT
 CREATE TABLE gateway (id TEXT PRIMARY KEY, epoch BLOB NOT NULL, ack INTEGER NOT NULL) STRICT;
 CREATE TABLE returned (client TEXT NOT NULL, header BLOB NOT NULL, payload BLOB NOT NULL, UNIQUE (header)) STRICT;
 """
+_PRUNED: Final = """CREATE TABLE IF NOT EXISTS pruned (epoch BLOB NOT NULL, stream TEXT NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (epoch, stream)) STRICT"""
+"""How far each epoch went whose events retention has taken: a gateway that saw them is no witness of a rollback."""
 
 
 class JournalError(Exception):
@@ -136,6 +144,8 @@ class Journal:
     heads: dict[str, Head] = field(default_factory=lambda: {"q": Head(), "a": Head()})
     epochs: list[EpochHead] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    anchored: str = ""
+    """The last anchor."""
     _db: sqlite3.Connection | None = None
     _witness: int = -1
     _since_anchor: int = 0
@@ -186,7 +196,8 @@ class Journal:
             db.execute("COMMIT")
         else:
             self.heads = _heads(db)
-            self.epochs = _epochs(db)
+        db.execute(_PRUNED)
+        self.epochs = _epochs(db)
         self._witness = os.open(self.folder / "journal.head", os.O_RDWR | os.O_CREAT, 0o600)
 
     def _aside(self) -> None:
@@ -252,7 +263,6 @@ class Journal:
             os.pwrite(self._witness, _witness_text(heads), 0)
         self._since_anchor += len(rows)
         if self._since_anchor >= ANCHOR_EVENTS:
-            self._since_anchor = 0
             self.anchor()
 
     def _failed(self, error: sqlite3.Error) -> JournalError:
@@ -270,7 +280,16 @@ class Journal:
         )
         with suppress(OSError), (self.folder / "anchors.log").open("a", encoding="ascii") as file:
             file.write(line + "\n")
+        self.anchored = line
+        self._since_anchor = 0
         return line
+
+    def log_bytes(self) -> int:
+        """How large the write-ahead log is."""
+        try:
+            return (self.folder / "journal.sqlite-wal").stat().st_size
+        except OSError:
+            return 0
 
     def free_ballast(self) -> bool:
         """Give the disk back the room that was kept for this moment; False when there was none left."""
@@ -309,14 +328,17 @@ class Journal:
             )
             too_big = size.fetchone()[0] > keep_bytes
             before = self.utc_clock() - keep_ns
-            rows = db.execute("SELECT id, t_utc_ns, epoch, seq, hash, stream FROM event ORDER BY id LIMIT ?", (SLICE_ROWS,)).fetchall()
+            query = "SELECT id, t_utc_ns, epoch, seq, hash, stream, r_seq FROM event ORDER BY id LIMIT ?"
+            rows = db.execute(query, (SLICE_ROWS,)).fetchall()
             rows = [row for row in rows if too_big or row[1] < before]
             if not rows or rows[-1][0] >= db.execute("SELECT max(id) FROM event").fetchone()[0] - SLICE_ROWS:
                 return 0  # the last slice stays, so that the chain keeps its end
             db.execute("BEGIN IMMEDIATE")
-            db.executemany("UPDATE base SET epoch = ?, seq = ?, hash = ? WHERE stream = ?", [row[2:] for row in rows])
+            db.executemany("UPDATE base SET epoch = ?, seq = ?, hash = ? WHERE stream = ?", [row[2:6] for row in rows])
             db.execute("DELETE FROM event WHERE id <= ?", (rows[-1][0],))
-            ends = {(epoch, stream): seq for _, _, epoch, seq, _, stream in rows}
+            ends = {(epoch, stream): seq for _, _, epoch, seq, _, stream, _ in rows}
+            ends_of_r = {(epoch, "r"): r_seq for _, _, epoch, _, _, _, r_seq in rows if r_seq is not None}
+            db.executemany("INSERT OR REPLACE INTO pruned VALUES (?, ?, ?)", [(*end, seq) for end, seq in {**ends, **ends_of_r}.items()])
             db.executemany(
                 "DELETE FROM ledger WHERE epoch = ? AND seq <= ?", [(epoch, seq) for (epoch, stream), seq in ends.items() if stream == "q"]
             )
@@ -326,7 +348,7 @@ class Journal:
                 " AND NOT EXISTS (SELECT 1 FROM event WHERE event.epoch = epoch.epoch)",
                 (EPOCHS_KEPT,),
             )
-            for table in ("hole", "ledger"):
+            for table in ("hole", "ledger", "pruned"):
                 db.execute(f"DELETE FROM {table} WHERE epoch NOT IN (SELECT epoch FROM epoch)")
             db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -381,8 +403,9 @@ def _heads(db: sqlite3.Connection) -> dict[str, Head]:
 def _epochs(db: sqlite3.Connection) -> list[EpochHead]:
     epochs = []
     for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT ?", (EPOCHS_KEPT,)).fetchall():
-        last = dict(db.execute("SELECT stream, max(seq) FROM event WHERE epoch = ? GROUP BY stream", (epoch,)).fetchall())
-        last["r"] = db.execute("SELECT coalesce(max(r_seq), 0) FROM event WHERE epoch = ?", (epoch,)).fetchone()[0]
+        last = dict(db.execute("SELECT stream, last FROM pruned WHERE epoch = ?", (epoch,)).fetchall())
+        last |= db.execute("SELECT stream, max(seq) FROM event WHERE epoch = ? GROUP BY stream", (epoch,)).fetchall()
+        last["r"] = db.execute("SELECT max(r_seq) FROM event WHERE epoch = ?", (epoch,)).fetchone()[0] or last.get("r", 0)
         epochs.append(EpochHead(epoch, last, bool(clean)))
     return epochs[::-1]
 
@@ -393,12 +416,14 @@ _COLUMNS: Final = "id, epoch, stream, seq, r_seq, header, payload, hash"
 
 
 class Reader:
-    """A connection that only reads and never checkpoints. Each call is one short transaction."""
+    """A connection that only reads and never checkpoints. Each call is one short transaction, ended after `LONGEST_READ_S`."""
 
     def __init__(self, path: Path) -> None:
+        self._by_s = math.inf
         try:
             self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=0.2)
             self._db.execute("PRAGMA query_only=1")
+            self._db.set_progress_handler(lambda: time.monotonic() > self._by_s, 10_000)
         except sqlite3.Error as error:
             raise ConfigError("E_DB_FORMAT", f"{path}: {error}") from error
 
@@ -407,22 +432,27 @@ class Reader:
         column = "r_seq" if stream == "r" else "seq"
         query = f"SELECT {_COLUMNS} FROM event WHERE epoch = ? AND stream = ? AND {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
         bound = (epoch, "q" if stream == "r" else stream, first, min(last, (1 << 63) - 1), limit)
-        return [Row(*row) for row in self._db.execute(query, bound)]
+        return [Row(*row) for row in self._ask(query, bound)]
+
+    def _ask(self, query: str, bound: tuple[object, ...]) -> list[Any]:
+        self._by_s = time.monotonic() + LONGEST_READ_S
+        return self._db.execute(query, bound).fetchall()
 
     def oldest(self, stream: str, epoch: bytes) -> int | None:
         """The first seq that is still kept of (epoch, stream)."""
         column = "r_seq" if stream == "r" else "seq"
         query = f"SELECT min({column}) FROM event WHERE epoch = ? AND stream = ?"
-        found = self._db.execute(query, (epoch, "q" if stream == "r" else stream)).fetchone()[0]
+        found = self._ask(query, (epoch, "q" if stream == "r" else stream))[0][0]
         return int(found) if found is not None else None
 
     def rejects(self, epoch: bytes, count: int) -> list[Row]:
         """The last rejects of an epoch, oldest first."""
         query = f"SELECT {_COLUMNS} FROM event WHERE epoch = ? AND r_seq IS NOT NULL ORDER BY r_seq DESC LIMIT ?"
-        return [Row(*row) for row in self._db.execute(query, (epoch, count))][::-1]
+        return [Row(*row) for row in self._ask(query, (epoch, count))][::-1]
 
     def epochs(self) -> list[EpochHead]:
         """What is kept, oldest epoch first."""
+        self._by_s = time.monotonic() + LONGEST_READ_S
         return _epochs(self._db)
 
     def close(self) -> None:
@@ -452,6 +482,41 @@ def verify(path: Path, *, tail: int | None = None) -> Iterator[str]:
         db.close()
 
 
+def verify_running(path: Path) -> Iterator[str]:
+    """The same of a journal that its daemon writes meanwhile: every event and link that was there at the beginning, in short reads.
+
+    What retention takes while this goes on is left out. The file's own check and the witness are for a journal at rest.
+    """
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0)
+        try:
+            yield from _verify_running(db)
+        finally:
+            db.close()
+    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+        yield f"E_DB_FORMAT: {error}"
+
+
+def _verify_running(db: sqlite3.Connection) -> Iterator[str]:
+    upto = db.execute("SELECT max(id) FROM event").fetchone()[0] or 0
+    last: dict[str, Head] = {}
+    done = 0
+    while done < upto:
+        db.execute("BEGIN")
+        holes = {(epoch, stream, first): end for epoch, stream, first, end in db.execute("SELECT * FROM hole").fetchall()}
+        base = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base").fetchall()}
+        oldest = db.execute("SELECT min(id) FROM event").fetchone()[0]
+        entries = db.execute(f"{_EVERYTHING} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", (done, upto, SLICE_VERIFIED)).fetchall()
+        db.execute("COMMIT")
+        if not entries:
+            return
+        if oldest > done:  # the beginning, or retention has taken more than was looked at: what follows begins at its base
+            last = base
+        for entry in entries:
+            yield from _event_faults(entry, last, holes)
+        done = entries[-1][0]
+
+
 def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: int | None) -> Iterator[str]:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
@@ -471,44 +536,8 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
             ).fetchone()
             if row is not None:
                 last[stream] = Head(*row)
-    query = "SELECT id, epoch, stream, seq, r_seq, header, payload, hash, t_utc_ns, kind, lane, part_seq, verdict, reason FROM event"
-    for entry in db.execute(f"{query} WHERE id > ? ORDER BY id", (start,)):
-        row = Row(*entry[:8])
-        where = f"event {row.stream} {row.seq} of epoch {protocol.epoch_text(row.epoch)}"
-        if row.stream not in last:
-            yield f"{where}: unknown stream"
-            continue
-        before = last[row.stream]
-        try:
-            header = protocol.parse(row.header, row.payload)
-            body = protocol.loads(row.payload)
-        except Refused as error:
-            yield f"{where}: {error}"
-            continue
-        jump_ok = _follows(before, row, holes) or (row.epoch != before.epoch and _begins(row, holes))
-        previous = before.hash
-        if not _linked(before, row, holes):
-            previous = bytes.fromhex(str(body.get("prev_hash", ""))) if _hex(body.get("prev_hash")) else b""
-        if not jump_ok:
-            yield f"{where}: follows {before.seq}"
-        if protocol.hash_of(row.header, row.payload, previous) != row.hash:
-            yield f"{where}: the chain is broken here"
-        stored = (header.epoch, protocol.STREAMS.get(header.stream_id), header.seq, *entry[8:])
-        said = (
-            row.epoch,
-            row.stream,
-            row.seq,
-            header.t_event_utc_ns,
-            header.kind,
-            header.lane,
-            header.part_seq,
-            header.verdict,
-            header.reason,
-        )
-        r_seq = body.get("r_seq")
-        if stored != said or (None if r_seq is None else int(r_seq)) != row.r_seq:
-            yield f"{where}: its columns are not its header's"
-        last[row.stream] = Head(row.epoch, row.seq, row.hash)
+    for entry in db.execute(f"{_EVERYTHING} WHERE id > ? ORDER BY id", (start,)):
+        yield from _event_faults(entry, last, holes)
     for stream, seen in (witness or {}).items():
         kept = last.get(stream, Head())
         if not seen.seq:
@@ -519,6 +548,51 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
             newer = db.execute("SELECT 1 FROM event WHERE epoch = ? AND stream = ? AND seq = ?", (seen.epoch, stream, seen.seq)).fetchone()
             if newer is None:
                 yield f"JOURNAL_ROLLBACK: the journal ends at {stream} {kept.seq}, the witness saw {seen.seq}"
+
+
+_EVERYTHING: Final = (
+    "SELECT id, epoch, stream, seq, r_seq, header, payload, hash, t_utc_ns, kind, lane, part_seq, verdict, reason FROM event"
+)
+
+
+def _event_faults(entry: tuple[Any, ...], last: dict[str, Head], holes: Mapping[tuple[bytes, str, int], int]) -> Iterator[str]:
+    """What is wrong with one event, and with its link to `last`, which then is this one."""
+    row = Row(*entry[:8])
+    where = f"event {row.stream} {row.seq} of epoch {protocol.epoch_text(row.epoch)}"
+    if row.stream not in last:
+        yield f"{where}: unknown stream"
+        return
+    before = last[row.stream]
+    try:
+        header = protocol.parse(row.header, row.payload)
+        body = protocol.loads(row.payload)
+    except Refused as error:
+        yield f"{where}: {error}"
+        return
+    jump_ok = _follows(before, row, holes) or (row.epoch != before.epoch and _begins(row, holes))
+    previous = before.hash
+    if not _linked(before, row, holes):
+        previous = bytes.fromhex(str(body.get("prev_hash", ""))) if _hex(body.get("prev_hash")) else b""
+    if not jump_ok:
+        yield f"{where}: follows {before.seq}"
+    if protocol.hash_of(row.header, row.payload, previous) != row.hash:
+        yield f"{where}: the chain is broken here"
+    stored = (header.epoch, protocol.STREAMS.get(header.stream_id), header.seq, *entry[8:])
+    said = (
+        row.epoch,
+        row.stream,
+        row.seq,
+        header.t_event_utc_ns,
+        header.kind,
+        header.lane,
+        header.part_seq,
+        header.verdict,
+        header.reason,
+    )
+    r_seq = body.get("r_seq")
+    if stored != said or (None if r_seq is None else int(r_seq)) != row.r_seq:
+        yield f"{where}: its columns are not its header's"
+    last[row.stream] = Head(row.epoch, row.seq, row.hash)
 
 
 def _hex(text: object) -> bool:

@@ -14,12 +14,14 @@ import faulthandler
 import fcntl
 import gc
 import json
+import math
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,7 +31,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import IO, Any, NoReturn, TypeAlias, TypeVar
 
 from inspector import config
 from inspector.config.document import text_of
@@ -45,6 +47,7 @@ from inspector.runtime.health import stage_limits, stale
 TURN_S = 0.05
 READY_WITHIN_S = 60.0
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.2, 10.0, 60.0
+PROVE_AFTER_S = 60.0
 DRAIN_S, LEAVE_S = 7.5, 9.0
 """Both from the signal on; systemd kills what is left after TimeoutStopSec, 10 s."""
 KILL_S = 1.0
@@ -229,6 +232,9 @@ class Daemon:
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
+        self._proof: subprocess.Popen[bytes] | None = None
+        self._prove_at_s = time.monotonic() + PROVE_AFTER_S
+        self._proof_says: IO[bytes] | None = None
         self._last = threading.Timer(LEAVE_S, self._leave, ["the end takes too long: something hangs", BUG])
         self._last.daemon = True
 
@@ -246,6 +252,8 @@ class Daemon:
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             stack.callback(self._kill_vision)
+            self._proof_says = stack.enter_context(tempfile.TemporaryFile())
+            stack.callback(self._end_proof)
             door = Admin(socket_of(self._settings), self.commands, self._heard)
             door.start()
             stack.callback(door.stop)
@@ -277,6 +285,7 @@ class Daemon:
         if code is not None:
             return code
         self._run_errands()
+        self._prove_journal(now_s)
         self._reload_if_asked(now_s)
         return self._watch(now_s)
 
@@ -406,6 +415,31 @@ class Daemon:
             self._gate.guard(config.read(self._path, text=text_of(in_force.file(self._settings.state_dir))))
         except ConfigError as error:
             self._log(f"the guards stay as they were: {error}")
+
+    # -- the journal, whole
+
+    def _prove_journal(self, now_s: float) -> None:
+        """Once, in a process that gives way to all others: at its start the daemon has looked at the last events only."""
+        if self._proof is None:
+            if self._begin_ns is None or now_s < self._prove_at_s:
+                return
+            self._prove_at_s = math.inf
+            command = ["nice", "-n", "19", sys.executable, "-m", "inspector"]
+            command += ["journal", "verify", "--running", str(self._settings.state_dir)]
+            with suppress(OSError):
+                self._proof = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._proof_says, stderr=subprocess.DEVNULL)
+        elif self._proof.poll() is not None and self._proof_says is not None:
+            exited, self._proof = self._proof.returncode, None
+            self._proof_says.seek(0)
+            said = self._proof_says.readline(400).decode(errors="replace").strip()
+            if exited == REFUSED and "locked" not in said:
+                self._gate.distrust_journal(said)
+            self._log(f"journal: {said}")
+
+    def _end_proof(self) -> None:
+        if self._proof is not None:
+            self._proof.kill()
+            self._proof.wait(KILL_S)
 
     # -- what people at this machine ask for
 

@@ -32,7 +32,7 @@ from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
 from inspector.outputs.metrics import Family, Histogram
 from inspector.records import ConfigError, Verdict
-from inspector.runtime import link
+from inspector.runtime import link, syslog
 from inspector.runtime.belt import Belt
 from inspector.runtime.changeover_asked import Changes
 from inspector.runtime.worker import Worker
@@ -46,6 +46,8 @@ ZAP_AGAIN_S: Final = 0.1
 EVENTS_HB_NS: Final = 500_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
 AGES_EVERY_NS: Final = 100_000_000
+ANCHOR_EVERY_NS: Final = 600_000_000_000
+LARGEST_LOG_BYTES: Final = 64 << 20
 POSITION_EVERY_NS: Final = 20_000_000
 TURN_MS: Final = 50
 DEADLINE_EVERY_NS, POSITION_TURN_MS = 10_000_000, 10
@@ -107,7 +109,8 @@ class GateProcess:
         self._said_slow = False
         self._lost_events = 0
         self._gave_up = False
-        self._replaced = threading.Event()
+        self._replaced, self._aside_asked = threading.Event(), threading.Event()
+        self._anchored, self._anchored_ns, self._log_too_long = "", clock(), False
         self._margin = Histogram()
         self._steps, self._fsyncs = Histogram(STEP_BOUNDS_S), Histogram()
 
@@ -529,7 +532,17 @@ class GateProcess:
 
     # -- journal
 
+    def distrust_journal(self, text: str) -> None:
+        """What is kept was found to be damaged while the line runs: it is moved aside, and the journal goes on in a new file."""
+        self.report("JOURNAL_DAMAGED", "critical", text)
+        self._aside_asked.set()
+
     def _journal_step(self) -> None:
+        if self._aside_asked.is_set():
+            with suppress(JournalError):
+                self._journal.replace()
+                self._replaced.set()
+            self._aside_asked.clear()
         try:
             items = [self._to_journal.get(timeout=0.1)]
         except Empty:
@@ -588,6 +601,18 @@ class GateProcess:
             self._journal.retain(keep_ns=int(kept.keep_days * 86_400e9), keep_bytes=kept.keep_mib << 20)
         with suppress(OSError):
             self._journal.refill_ballast()
+        if now_ns - self._anchored_ns > ANCHOR_EVERY_NS:
+            self._anchored_ns = now_ns
+            self._journal.anchor()
+        if self._journal.anchored != self._anchored:
+            self._anchored = self._journal.anchored
+            syslog.say(f"journal anchor {self._config.site}/{self._config.line}/{self._config.station} {self._anchored}")
+            self._tell(core.Anchored(self._anchored))
+        too_long = self._journal.log_bytes() > LARGEST_LOG_BYTES
+        if too_long and not self._log_too_long:
+            text = "the journal's write-ahead log is over 64 MiB: another process reads the journal for too long"
+            self._tell(core.Report("JOURNAL_LOG", "warning", text))
+        self._log_too_long = too_long
 
     # -- events
 

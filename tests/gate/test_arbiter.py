@@ -703,3 +703,15 @@ class Line(RuleBasedStateMachine):
 
 TestLine = Line.TestCase
 TestLine.settings = budget(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_where_the_journal_ends_goes_to_gateways_with_the_heartbeat() -> None:
+    made, gateway = running(), Gateway(Terms("g", "cell-1"))
+    gateway.epoch, gateway.session = EPOCH, 1
+    made.step(MS, core.Anchored("1 q 2 ab"))
+    for at in (200, 400):
+        for out in made.step(at * MS, core.Tick()):
+            if isinstance(out, Send) and out.frames[0] == b"HB":
+                gateway.receive(at * MS, out.frames)
+    assert gateway.anchor == "1 q 2 ab"
+    assert len([happening for happening in gateway.happenings if getattr(happening, "name", "") == "ANCHOR"]) == 1

@@ -26,7 +26,7 @@ BITS = 16
 
 def line(wrap_counts: int | None = None) -> Arbiter:
     """An arbiter over a belt of one count a millisecond at its fastest, at position 0."""
-    belt = Line({"top": 0}, "conveyor", 50, 600, 40, 10, TRAVEL_COUNTS, wrap_counts)
+    belt = Line({"top": 0}, "conveyor", 50, 600, 40, 10, travel_counts=TRAVEL_COUNTS, wrap_counts=wrap_counts)
     made = Arbiter(core.Settings("site", "line-1", "cell-1", belt, "permit", 300, 100, "0.1.0"), epoch=script.EPOCH, now_ns=0, chain={})
     made.step(0, core.Attached("ab" * 32, [], []))
     made.step(0, core.Begin())

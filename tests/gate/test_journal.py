@@ -13,7 +13,7 @@ import pytest
 from inspector.gate import arbiter as core
 from inspector.gate import protocol
 from inspector.gate.arbiter import Record
-from inspector.gate.journal import LARGEST_RETURNED, Journal, JournalError, Reader, export_csv, verify
+from inspector.gate.journal import LARGEST_RETURNED, Journal, JournalError, Reader, export_csv, verify, verify_running
 from inspector.records import ConfigError
 from tests.gate import script
 from tests.gate.line import body
@@ -286,3 +286,32 @@ def test_nothing_of_a_failed_commit_is_kept(tmp_path: Path, journal: Journal) ->
         journal.commit(records)  # numbers that are there already
     assert journal.heads["q"].hash != protocol.NO_HASH
     assert len(_rows(tmp_path / "journal.sqlite")) == len(records)
+
+
+def test_a_journal_that_is_written_and_cut_meanwhile_is_proved_by_short_reads(tmp_path: Path, journal: Journal) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal.commit(_records(2600, journal))
+    assert list(verify_running(path)) == []
+    journal.retain(keep_ns=1 << 60, keep_bytes=1)
+    assert list(verify_running(path)) == []
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE event SET verdict = 90 - verdict WHERE id = 1500")
+    other.close()
+    found = list(verify_running(path))
+    assert len(found) == 1
+    assert "columns" in found[0]
+
+
+def test_retention_leaves_a_gateway_that_saw_more_no_witness_of_a_rollback(tmp_path: Path, journal: Journal) -> None:
+    journal.commit(_records(1200, journal))
+    before = journal.epochs
+    journal.begin(bytes(15) + b"\7")
+    journal.commit(_records(1200, journal, bytes(15) + b"\7"))
+    while journal.retain(keep_ns=1 << 60, keep_bytes=1):
+        pass
+    journal.close(clean=True)
+    again = Journal.open(tmp_path, utc_clock=lambda: 0)
+    first = next(epoch for epoch in again.epochs if epoch.epoch == script.EPOCH)
+    assert (first.last["q"], first.last["r"]) == (1200, 400)
+    assert not before
+    again.close(clean=True)
