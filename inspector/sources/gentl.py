@@ -69,7 +69,7 @@ def _harvester(producer: Path) -> Any:
     """A new one, with the producer's cameras listed."""
     core = _module("harvesters.core")
     if not producer.is_file():
-        raise ConfigError("E_SOURCE_OPEN", "no such GenTL producer", file=str(producer), key="producer")
+        raise DeviceError(f"{producer}: there is no such GenTL producer")
     found = core.Harvester()
     with _saying(str(producer)):
         found.add_file(str(producer))

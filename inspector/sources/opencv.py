@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -29,6 +30,7 @@ from pydantic import Field, model_validator
 from inspector.config import Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures
 from inspector.records import DeviceError, Image, Stamp
+from inspector.sources._genicam import Found
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
@@ -196,6 +198,15 @@ class OpenCvCamera:
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> OpenCvCamera:
     """A camera that OpenCV can open; raises `DeviceError` when it cannot now."""
     return OpenCvCamera(settings, name, clock, conveyor)
+
+
+def devices() -> list[Found]:
+    """The USB cameras that the kernel knows; cameras of the network are known by their addresses only."""
+    found = []
+    for entry in sorted(Path("/sys/class/video4linux").glob("video*")):
+        name = (entry / "name").read_text().strip()
+        found.append(Found("opencv", "", name, "", f"/dev/{entry.name}", {"device": int(entry.name.removeprefix("video"))}))
+    return found
 
 
 def _open(target: str | int, settings: Settings) -> Any:

@@ -1,7 +1,7 @@
 """A real GigE Vision camera without hardware: libaravis' own fake camera, a process, with pictures of ours inside it.
 
-`python -m tests.sources.gigecam INTERFACE SERIAL`: every picture is a ramp that begins at its number, so that whoever receives it can tell
-which one it is and whether it is whole.
+`python -m tests.sources.gigecam INTERFACE SERIAL [lit]`: every picture is a ramp that begins at its number, so that whoever receives it can
+tell which one it is and whether it is whole. With `lit` it is a scene: stripes, the brighter the longer the exposure, white at 2 ms.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def without_namespaces() -> str | None:
 class Camera:
     """The camera's process; it can be killed, stopped and started again under the same name."""
 
-    def __init__(self, interface: str, serial: str, inside: int | None = None) -> None:
+    def __init__(self, interface: str, serial: str, *words: str, inside: int | None = None) -> None:
         self.serial, self.device = serial, f"Aravis-Fake-{serial}"
-        self._command = [sys.executable, "-m", "tests.sources.gigecam", interface, serial]
+        self._command = [sys.executable, "-m", "tests.sources.gigecam", interface, serial, *words]
         if inside is not None:
             self._command = ["nsenter", "-t", str(inside), "-n", *self._command]
         self.start()
@@ -82,9 +82,9 @@ class Camera:
 
 
 @contextlib.contextmanager
-def on_loopback(serial: str) -> Iterator[Camera]:
+def on_loopback(serial: str, *words: str) -> Iterator[Camera]:
     """One camera at 127.0.0.1; there can be no second one."""
-    camera = Camera("127.0.0.1", serial)
+    camera = Camera("127.0.0.1", serial, *words)
     try:
         yield camera
     finally:
@@ -112,7 +112,7 @@ def in_namespaces(count: int, subnet: int = 40) -> Iterator[list[Camera]]:
             _ip("link set lo up", inside)
             _ip(f"addr add 169.254.{subnet + n}.2/24 dev {there}", inside)
             _ip(f"link set {there} up", inside)
-            camera = Camera(there, f"N{os.getpid()}x{n}", space.pid)
+            camera = Camera(there, f"N{os.getpid()}x{n}", inside=space.pid)
             stack.callback(camera.kill)
             cameras.append(camera)
         yield cameras
@@ -124,7 +124,7 @@ def _ip(words: str, inside: list[str] | None = None) -> None:
 
 def main() -> int:
     """Be the camera until a signal comes."""
-    interface, serial = sys.argv[1:]
+    interface, serial, *words = sys.argv[1:]
     arv, p = c.CDLL("libaravis-0.8.so.0"), c.c_void_p
     fills = c.CFUNCTYPE(None, p, p, c.c_uint32, c.c_uint32, c.c_uint32)
     arv.arv_gv_fake_camera_new.restype, arv.arv_gv_fake_camera_new.argtypes = p, [c.c_char_p, c.c_char_p]
@@ -142,11 +142,13 @@ def main() -> int:
     ramps = np.concatenate([pattern(0, BIT_PRIME)] * (64 * 1024 * 1024 // BIT_PRIME))
     number = 0
 
-    def fill(buffer: int, _user: int, _exposure_us: int, _gain: int, _pixel_format: int) -> None:
+    def fill(buffer: int, _user: int, exposure_us: int, _gain: int, _pixel_format: int) -> None:
         nonlocal number
         size = arv.arv_fake_camera_get_payload(inner)
-        start = number % BIT_PRIME
-        c.memmove(arv.arv_buffer_get_data(buffer, None), ramps[start:].ctypes.data, size)
+        picture = ramps[number % BIT_PRIME :]
+        if words == ["lit"]:
+            picture = np.minimum(255, (10 + 100 * (np.arange(size) // 16 % 2)) * exposure_us / 860).astype(np.uint8)
+        c.memmove(arv.arv_buffer_get_data(buffer, None), picture.ctypes.data, size)
         number += 1
 
     callback = fills(fill)

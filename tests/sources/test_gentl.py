@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inspector.conveyor.timed import Timed
-from inspector.records import ConfigError, DeviceError, Stamp
+from inspector.records import DeviceError, Stamp
 from inspector.sources import gentl
 from inspector.sources.gentl import GenTlCamera, Settings
 
@@ -74,7 +74,7 @@ def test_a_camera_that_does_not_obey_is_down(producer: Path, given: dict[str, An
 
 
 def test_what_is_no_producer_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such GenTL producer"):
+    with pytest.raises(DeviceError, match="no such GenTL producer"):
         opened(tmp_path / "none.cti")
     (tmp_path / "text.cti").write_text("no library")
     with pytest.raises(DeviceError):
