@@ -424,8 +424,10 @@ def described(truth: Mapping[str, Any] | None) -> str:
 
 
 def folder_of_ours(*parts: str) -> Path:
-    """A path in the checkout that this package lies in."""
-    return Path(__file__).resolve().parents[2].joinpath(*parts)
+    """A path in the checkout that this package lies in, or in what is installed with it."""
+    checkout = Path(__file__).resolve().parents[2]
+    ours = checkout if (checkout / "configs").is_dir() else Path(sys.prefix, "share", "inspector")
+    return ours.joinpath(*parts)
 
 
 def am_root() -> bool:
