@@ -146,6 +146,10 @@ def _ask(name: str, check: Check, cases: list[_Case]) -> None:
         answers = [tuple(findings) for findings in check([case.view for case in cases if case.view is not None])]
         if len(answers) != len(cases):
             raise ValueError(f"{len(answers)} answers to {len(cases)} views")
+    except TimeoutError as error:  # what took too long would take as long again
+        for case in cases:
+            case.trouble = Reason.INFER_TIMEOUT, f"{name}: {error}"
+        return
     except Exception as error:  # noqa: BLE001 - see the module
         if len(cases) > 1:
             for case in cases:

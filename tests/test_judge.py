@@ -142,3 +142,15 @@ def test_a_batch_is_judged_as_each_frame_alone(levels: list[int]) -> None:
     of = recipe(("surface", brightness), locator=Locator(), least=0.3)
     frames = [frame(n, level) for n, level in enumerate(levels)]
     assert run(frames, of) == [run([each], of)[0] for each in frames]
+
+
+def test_a_check_that_took_too_long_is_not_asked_again() -> None:
+    asked = []
+
+    def slow(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        asked.append(len(views))
+        raise TimeoutError("the network was ended")
+
+    inspections = judge([frame(1), frame(2)], recipe(("surface", slow)), lambda: 0)
+    assert [inspection.reason for inspection in inspections] == [Reason.INFER_TIMEOUT] * 2
+    assert asked == [2]

@@ -62,7 +62,7 @@ def reload(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 def reset(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(help="line_stop, too_good; both where none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="line_stop, too_good, recipe; all where none is named.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say that somebody has looked at why the guards stopped the line: they count anew, and parts may pass if nothing else withholds it.

@@ -100,6 +100,8 @@ class _Place:
 
     def _variable(self, found: re.Match[str]) -> str:
         value = self.environment.get(found[1]) or found[2]
+        if value is None and found[1] == "CREDENTIALS_DIRECTORY":
+            raise PydanticCustomError("E_KEY_OPEN", f"{found[0]}: no credentials are given; the unit gives them with LoadCredential=")
         if value is None:
             raise PydanticCustomError("E_ENV", f"{found[0]}: {found[1]} is not set; set it, or write ${{{found[1]}:-default}}")
         return value

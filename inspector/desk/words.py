@@ -52,6 +52,7 @@ HOLDS = {
     "challenge_due": "a test part is due",
     "line_stop": "too many rejects",
     "too_good": "too few rejects",
+    "recipe": "a file of the recipe was changed",
     "gateway": "lane {} has no gateway",
     "vision": "judging is down",
 }
@@ -90,6 +91,7 @@ ALARMS = {
     "LINE_STOP_REQUEST": "Too many rejects: look at the process; nothing passes until somebody resets it (inspector ctl).",
     "LINK": "Restart the daemon if it stays.",
     "PURGE": "Parts on the belt are rejected by order.",
+    "RECIPE_CHANGED": "A drawing, model or setting was changed: put it back and reload, or accept it (inspector ctl reset recipe).",
     "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
     "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
     "TOO_GOOD": "No reject for unusually long: try a test part; nothing passes until somebody resets it (inspector ctl).",

@@ -510,6 +510,9 @@ class Arbiter:
             del self._models_of[next(iter(self._models_of))]
 
     def _on_attached(self, now_ns: int, item: Attached) -> None:
+        if self._attached and item.recipe != self._recipe:
+            text = f"vision was started again, and what it read is recipe {item.recipe[:12]}, not {self._recipe[:12]}: a file was changed"
+            self._hold(now_ns, "recipe", text, "RECIPE_CHANGED")
         self._in_force(item.recipe, item.models)
         if self.state in (State.DRAINING, State.STOPPED):
             return
@@ -528,6 +531,7 @@ class Arbiter:
             self._alarm(now_ns, "CONFIG_REFUSED", "warning", f"the recipe in force stays: {item.refused}")
         else:
             self._alarm(now_ns, "CONFIG", "info", f"recipe {item.recipe[:12]} from here on")
+            self._release(now_ns, "recipe")
 
     def _on_changed(self, now_ns: int, item: Changed) -> None:
         if item.what == "ready":
@@ -536,6 +540,8 @@ class Arbiter:
         if item.recipe != self._recipe:
             self._in_force(item.recipe, item.models)
         before, self._recipes = self._recipes, self._recipes_of(item.cameras)
+        if item.what == "in_force":
+            self._release(now_ns, "recipe")
         if item.what in _CHANGES:
             names = ", ".join(f"lane {lane}: {each['name']}" for lane, each in self._recipes.items())
             text, (code, severity) = item.text or names, _CHANGES[item.what]

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-LATCHED: Final = frozenset({"line_stop", "too_good"})
+LATCHED: Final = frozenset({"line_stop", "too_good", "recipe"})
 """What withholds the permit until a person has looked and says so."""
 
 

@@ -3,7 +3,8 @@
 libzmq's CURVE fails open: without a handler that is asked (`ZAP_DOMAIN` with `ZAP_ENFORCE_DOMAIN`) an unknown key is let in. So both are
 set on every socket, the handler runs before anything is bound, and a probe with a key that nobody knows must be refused at start.
 
-A key file is text, for its owner's eyes only (0600): `public: …`, `secret: …` (Z85, 40 characters) and, for a client, `server: …`. The
+A key file is text, for its owner's eyes only (0600, or a credential of systemd): `public: …`, `secret: …` (Z85, 40 characters) and, for a
+client, `server: …`. The
 list of clients has a line for each key: `PUBLIC_KEY ROLE NAME`; two lines with the same name are a change of keys under way. Roles: gate
 (a PLC's gateway), scada (reads events and replays), replay (the same, for historians).
 """
@@ -80,7 +81,8 @@ def read_pair(path: Path) -> Pair:
         hint = "; the unit gives it with LoadCredential=" if "CREDENTIALS_DIRECTORY" in str(path) or "credentials" in path.parts else ""
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError("E_KEY_OPEN", f"{why}{hint}", file=str(path)) from error
-    if mode & 0o077:
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    if mode & (0o037 if given and path.parent == Path(given) else 0o077):  # systemd gives it by an ACL, which looks like the group's
         raise ConfigError("E_KEY_MODE", f"mode {mode:04o}; 0600 or 0400 is allowed (chmod 600)", file=str(path))
     said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
     fields = {name.strip(): value.strip() for name, value in said.items()}

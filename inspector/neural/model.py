@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from inspector.config import Strict
-from inspector.neural import engines, onnxfile, pictures
+from inspector.neural import engines, limits, onnxfile, pictures
 from inspector.neural.engines import Engine
 from inspector.records import ConfigError, Image
 
@@ -115,8 +115,11 @@ class Model:
     engine: Engine = field(default_factory=Engine)
 
     def run(self, batch: Image) -> tuple[NDArray[Any], ...]:
-        """The outputs of the contract for pictures uint8 (N, H, W, C), C-contiguous. Safe from several threads."""
-        return tuple(self.session.run(self.outputs, {"pictures": batch}))
+        """The outputs of the contract for pictures uint8 (N, H, W, C), C-contiguous. Safe from several threads.
+
+        Raises `TimeoutError` when somebody has ended it (`limits.end_older`).
+        """
+        return limits.run(lambda options: tuple(self.session.run(self.outputs, {"pictures": batch}, options)))
 
     @property
     def name_and_hash(self) -> tuple[str, str]:

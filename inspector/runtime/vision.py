@@ -31,7 +31,7 @@ from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.config.document import text_of
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
-from inspector.neural import cpu
+from inspector.neural import cpu, limits
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
@@ -48,6 +48,8 @@ SWITCH_INTERVAL_S = 0.0001
 BEAT_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 DRAIN_S = 5.0
+SLOW_NETWORK_RATIO, SLOW_AGAIN_S = 0.5, 60.0
+"""Of the travel to the ejector; a second one so soon ends the process."""
 PR_SET_PDEATHSIG = 1
 CHANGEOVER_OUTCOMES = ("in_force", "refused", "rolled_back")
 RETIRED = "~"
@@ -229,6 +231,7 @@ class Vision:
         self._changing = self._worker("changeover", self._changeover.step)
         self._begun = self._stop_inspecting = False
         self._finished: link.Finished | None = None
+        self._slow_ns: int | None = None
 
     # -- threads
 
@@ -309,7 +312,21 @@ class Vision:
         except EOFError:
             return 0
         self._tell(link.Beat(self.ages_ms()))
+        self._end_slow_networks()
         return self._finish() if self._begun or self._draining else None
+
+    def _end_slow_networks(self) -> None:
+        """So early that the part is still told why; what hangs again within a minute may hang for ever, and this process begins anew."""
+        limit_s = SLOW_NETWORK_RATIO * self._settings.gate.travel_min_ms / 1e3
+        worked_s = limits.end_older(limit_s)
+        if worked_s is not None:
+            now_ns = self._clock()
+            print(f"a network was ended after {limit_s:.2f} s, of which it worked {worked_s:.2f} s", file=sys.stderr, flush=True)
+            if worked_s < limit_s / 2:
+                return  # it is the machine that is slow, and to begin anew would be slower still
+            if self._slow_ns is not None and now_ns - self._slow_ns < SLOW_AGAIN_S * 1e9:
+                self._failed = f"a network took more than {limit_s:.2f} s twice within {SLOW_AGAIN_S:.0f} s"
+            self._slow_ns = now_ns
 
     def _hear(self, message: link.ToGate | link.ToVision) -> None:
         if isinstance(message, link.Begin) and not self._begun:

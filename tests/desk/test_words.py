@@ -18,7 +18,7 @@ def test_every_reason_and_verdict_has_words() -> None:
 
 def test_every_alarm_that_the_gate_gives_says_what_to_do() -> None:
     text = "".join(p.read_text() for p in [*(SOURCES / "gate").glob("*.py"), SOURCES / "runtime" / "gate.py"])
-    given = set(re.findall(r'(?:_alarm\(\s*now_ns, |_hold\(now_ns, [^"]+"[^"]*"[^"]*|Report\(|_distrust\(now_ns, )"([A-Z_]+)"', text))
+    given = set(re.findall(r'(?:_alarm\(\s*now_ns, |_hold\(now_ns, [^")]+"[^"]*"[^"]*|Report\(|_distrust\(now_ns, )"([A-Z_]+)"', text))
     assert len(given) > 15
     assert given <= set(words.ALARMS)
 

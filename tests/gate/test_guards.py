@@ -89,3 +89,17 @@ def test_a_challenge_that_nobody_judged_proves_nothing() -> None:
     expose(made, 1, 910, "unjudged", 205)
     made.step(1100 * MS, core.Tick())
     assert "challenge_due" in made.holds
+
+
+def test_a_vision_that_comes_back_with_another_recipe_has_no_permit_until_that_is_accepted() -> None:
+    made = running()
+    made.step(MS, core.Detached("crashed"))
+    made.step(2 * MS, core.Attached("ab" * 32, [], []))
+    assert "recipe" not in made.holds
+    for accept in (core.Reloaded("ef" * 32, [], [], ""), core.Reset(["recipe"])):
+        made.step(3 * MS, core.Detached("crashed"))
+        out = made.step(4 * MS, core.Attached("cd" * 32 if isinstance(accept, core.Reloaded) else "12" * 32, [], []))
+        assert "RECIPE_CHANGED" in codes(out)
+        assert "recipe" in made.holds
+        made.step(5 * MS, accept)
+        assert "recipe" not in made.holds

@@ -108,6 +108,19 @@ def test_a_missing_credential_names_the_unit(tmp_path: Path) -> None:
         security.read_pair(tmp_path / "credentials" / "server.key")
 
 
+def test_a_credential_of_systemd_may_be_readable_by_its_acl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "server.key"
+    pair = security.write_pair(path)
+    path.chmod(0o440)
+    with pytest.raises(ConfigError, match="E_KEY_MODE"):
+        security.read_pair(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert security.read_pair(path) == pair
+    path.chmod(0o444)
+    with pytest.raises(ConfigError, match="E_KEY_MODE"):
+        security.read_pair(path)
+
+
 def test_zap_refuses_what_it_does_not_understand() -> None:
     public, _ = zmq.curve_keypair()
     raw = zmq.utils.z85.decode(public)
