@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +25,39 @@ def predict(model: models.Model, images: Sequence[Path], references: Sequence[Pa
     """For each picture {"image", "classes": [{"name", "score"}], "boxes": [{"xyxy", "class", "score"}], "mask", "overlay", "spent_ms"}.
 
     "mask" is the file with the class of each pixel (segmentation), with 1 where it is strange (anomaly), or None; "spent_ms" is the
-    judging alone, without files. One reference serves all pictures, or each has its own. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what
-    came before has been given and written.
+    judging alone, without files. One reference serves all pictures, or each has its own. As many pictures are judged at a time as there are
+    cores. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what came before has been given and written.
     """
     needed = model.card.task == "compare"
     if needed != bool(references) or (needed and len(references) not in (1, len(images))):
         wanted = "one, or one for each picture" if needed else "none"
         raise ConfigError("E_REFERENCE", f"{len(references)} references; {wanted} for a model of {model.card.task}", key="--reference")
     out.mkdir(parents=True, exist_ok=True)
-    names = _names(images)
-    for number, (path, name) in enumerate(zip(images, names, strict=True)):
-        image = pictures.read(path)
-        mask = None
-        if model.card.task == "segmentation":
-            found, shown, spent_ms, class_map = _segmented(model, image)
-            mask = out / f"{name}.mask.png"
-            cv2.imwrite(str(mask), class_map)
-        elif model.card.task == "classification":
-            found, shown, spent_ms = _classified(model, image)
-        elif model.card.task == "anomaly":
-            found, shown, spent_ms, strange = _strange(model, image)
-            mask = out / f"{name}.mask.png"
-            cv2.imwrite(str(mask), strange)
-        else:
-            found, shown, spent_ms = _compared(model, image, references[number if len(references) > 1 else 0])
-        overlay = out / f"{name}.overlay.png"
-        cv2.imwrite(str(overlay), shown)
-        yield {"image": str(path), **found, "mask": mask and str(mask), "overlay": str(overlay), "spent_ms": round(spent_ms, 3)}
+    chosen: list[Path | None] = [references[k if len(references) > 1 else 0] if needed else None for k in range(len(images))]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield from pool.map(partial(_predicted, model, out), images, chosen, _names(images))
+
+
+def _predicted(model: models.Model, out: Path, path: Path, reference: Path | None, name: str) -> dict[str, Any]:
+    """One picture's answer, see `predict`; its overlay and mask are written."""
+    image = pictures.read(path)
+    mask = None
+    if model.card.task == "segmentation":
+        found, shown, spent_ms, class_map = _segmented(model, image)
+        mask = out / f"{name}.mask.png"
+        cv2.imwrite(str(mask), class_map)
+    elif model.card.task == "classification":
+        found, shown, spent_ms = _classified(model, image)
+    elif model.card.task == "anomaly":
+        found, shown, spent_ms, strange = _strange(model, image)
+        mask = out / f"{name}.mask.png"
+        cv2.imwrite(str(mask), strange)
+    else:
+        assert reference is not None
+        found, shown, spent_ms = _compared(model, image, reference)
+    overlay = out / f"{name}.overlay.png"
+    cv2.imwrite(str(overlay), shown)
+    return {"image": str(path), **found, "mask": mask and str(mask), "overlay": str(overlay), "spent_ms": round(spent_ms, 3)}
 
 
 def _segmented(model: models.Model, image: Image) -> tuple[dict[str, Any], Image, float, Image]:
