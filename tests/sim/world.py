@@ -5,6 +5,9 @@ The world knows the physical truth of each part, and after every step of the cor
 one outcome per part, conservation, no PASS without a PASS of every camera for that very part in time, permit only with all its
 conditions, bounded queues, gapless chains, no number used twice, credit kept; and at the ejector: no bad part passes. In the end the
 faults stop, and the line must run again within 30 simulated seconds.
+
+Of profile `fire` the world knows what its PLC must do: it ejects on a REJECT, and when the permit goes it stops the line and takes off what is
+on it. Nothing but that saves it from a part of which no verdict came.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from typing import Any
 from inspector.gate import arbiter as core
 from inspector.gate import gateway, protocol
 from inspector.gate.arbiter import Arbiter, EpochHead, Record, Send
+from inspector.gate.guards import Guards
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Frames, Kind
-from inspector.records import Verdict
+from inspector.records import Reason, Verdict
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -29,6 +33,10 @@ START_NS = 1_000 * S
 COUNTS_PER_S = 1_000
 TRAVEL_MS, ACTUATOR_MS, SCAN_MS, LEASE_MS, HB_MS = 600, 40, 10, 300, 100
 ACT_BY_NS = (TRAVEL_MS - ACTUATOR_MS - SCAN_MS - 40) * MS
+WINDOW_COUNTS = 50
+POSITION_MS = 20
+JUMP_COUNTS = 100_000
+CHALLENGE_EVERY_S = 3.0
 LIVE_AGAIN_NS = 30 * S
 LARGEST_SESSION = 5_000
 
@@ -41,7 +49,11 @@ class Broken(AssertionError):
 class Knobs:
     """What can go wrong in this run; probabilities are per part or per message, 0 where the fault is off."""
 
+    profile: str
     count: str
+    encoder: bool
+    plc_counts: bool
+    challenges: int
     lanes: int
     cameras_per_lane: int
     period_ms: int
@@ -72,6 +84,12 @@ class Knobs:
     lying_disk: bool
     clock_jumps: int
     late_hello: bool
+    belt_stops: int
+    belt_doubles: int
+    belt_reversals: int
+    encoder_jumps: int
+    blind_challenge: float
+    plc_clock_off: bool
 
     @staticmethod
     def draw(random: Random) -> Knobs:
@@ -84,8 +102,16 @@ class Knobs:
             return random.randint(1, most) if random.random() < 0.4 else 0
 
         count = random.choice(("frames", "conveyor", "conveyor", "plc"))
+        # A legacy ejector lets pass what nobody told it to eject: what the sensor missed, and a number that was lost on its way here.
+        fire = count == "conveyor" and random.random() < 0.3
+        encoder = count != "frames" and random.random() < 0.5
+        challenges = random.choice((0, 0, 3, 5)) if count == "plc" else 0
         return Knobs(
+            profile="fire" if fire else "permit",
             count=count,
+            encoder=encoder,
+            plc_counts=random.random() < 0.3,
+            challenges=challenges,
             lanes=random.choice((1, 1, 2)),
             cameras_per_lane=1 if count == "frames" else random.choice((1, 2)),
             period_ms=random.choice((110, 150, 200, 300)),
@@ -102,7 +128,7 @@ class Knobs:
             dropped=maybe(0.2),
             unjudged=maybe(0.2),
             double_edge=maybe(0.1),
-            missed_edge=maybe(0.1),
+            missed_edge=0.0 if fire else maybe(0.1),
             corrupt=maybe(0.1),
             vision_deaths=some(2),
             camera_outages=some(2),
@@ -116,16 +142,22 @@ class Knobs:
             lying_disk=random.random() < 0.2,
             clock_jumps=some(3),
             late_hello=random.random() < 0.3,
+            belt_stops=some(2) if encoder else 0,
+            belt_doubles=some(2) if encoder and not fire else 0,
+            belt_reversals=some(2) if encoder and not fire else 0,
+            encoder_jumps=some(2) if encoder and not fire else 0,
+            blind_challenge=maybe(0.3) if challenges else 0.0,
+            plc_clock_off=random.random() < 0.3,
         )
 
     @staticmethod
     def calm(knobs: Knobs) -> Knobs:
         """The same line without any fault."""
-        off = {name: type(value)(0) for name, value in knobs.__dict__.items() if name not in _SHAPE}
+        off = {name: type(value)() for name, value in knobs.__dict__.items() if name not in _SHAPE}
         return Knobs(**{**knobs.__dict__, **off})
 
 
-_SHAPE = frozenset({"count", "lanes", "cameras_per_lane", "period_ms", "parts", "bad"})
+_SHAPE = frozenset({"profile", "count", "encoder", "plc_counts", "challenges", "lanes", "cameras_per_lane", "period_ms", "parts", "bad"})
 
 
 @dataclass
@@ -136,6 +168,8 @@ class Part:
     lane: int
     good: bool
     at_ns: int
+    at_belt: float
+    challenge: bool = False
     numbers: list[int] = field(default_factory=list)
 
 
@@ -177,6 +211,9 @@ class World:
         self.heap: list[tuple[int, int, Callable[[], None]]] = []
         self.order = 0
         self.faulty = True
+        self.fire = self.knobs.profile == "fire"
+        self.act_by_ns = ACT_BY_NS - (LEASE_MS * MS if self.fire else 0)
+        self.act_counts = TRAVEL_MS * self.act_by_ns // (TRAVEL_MS * MS)
         self.lanes = list(range(self.knobs.lanes))
         self.cameras = {f"c{lane}{i}": lane for lane in self.lanes for i in range(self.knobs.cameras_per_lane)}
         # vision
@@ -190,6 +227,9 @@ class World:
         self.first_told: dict[str, int] = {}
         # belt
         self.parts: list[Part] = []
+        self.belt_ns, self.belt_counts, self.belt_speed = START_NS, 0.0, 1.0
+        self.encoder_off = 0
+        self.on_lane = dict.fromkeys(self.lanes, 0)
         self.edges = dict.fromkeys(self.lanes, 0)
         self.shown: dict[tuple[int, int], Part] = {}
         # gate
@@ -210,8 +250,12 @@ class World:
         self.identities = 0
         self.to_gate_at_ns = self.to_plc_at_ns = 0
         self.plc = Plc(make_gateway(self._terms()), self._identity())
+        self.plc_off_ns, self.plc_rate = 0, 1.0
+        if self.knobs.plc_clock_off:
+            self.plc_off_ns, self.plc_rate = self.random.randint(0, 1 << 50), 1 + self.random.uniform(-2e-4, 2e-4)
         self.passed_physically = 0
         self.permit_heard = False
+        self.permit_off_ns = START_NS
         self._permit_now = False
         self.hello_of: dict[bytes, int] = {}
         self.peer_heard_ns: dict[bytes, int] = {}
@@ -250,6 +294,10 @@ class World:
             (knobs.silent_acks, self._deafen),
             (knobs.journal_outages, self._break_journal),
             (knobs.clock_jumps, self._jump_clock),
+            (knobs.belt_stops, lambda: self._belt_runs(0.0, 300, 1500)),
+            (knobs.belt_doubles, lambda: self._belt_runs(2.0, 500, 1500)),
+            (knobs.belt_reversals, lambda: self._belt_runs(-1.0, 100, 300)),
+            (knobs.encoder_jumps, self._jump_encoder),
         ):
             for _ in range(count):
                 self.after(300 + self.random.random() * span_ms, what)
@@ -275,6 +323,7 @@ class World:
         self.faulty = False
         self.knobs = Knobs.calm(self.knobs)
         self.stalled_until_ns = self.plc.hung_until_ns = self.plc.deaf_until_ns = self.links_down_until_ns = 0
+        self._belt_goes(1.0)
         for camera in self.cameras:
             if not self.camera_up[camera]:
                 self._plug_camera(camera)
@@ -288,8 +337,16 @@ class World:
     # -- belt and sensor
 
     def _part(self, lane: int) -> None:
-        part = Part(len(self.parts), lane, self.random.random() >= self.knobs.bad, self.now_ns)
+        if self.belt_speed <= 0:
+            self.after(POSITION_MS, lambda: self._part(lane))
+            return
+        part = Part(len(self.parts), lane, self.random.random() >= self.knobs.bad, self.now_ns, self._belt())
         self.parts.append(part)
+        self.on_lane[lane] += 1
+        if self.knobs.challenges and self.on_lane[lane] % self.knobs.challenges == 0:
+            part.good, part.challenge = False, True
+        if self.knobs.plc_counts:
+            self.plc.core.plc_count[lane] = self.on_lane[lane]
         edges = 0 if self.chance(self.knobs.missed_edge) else 2 if self.chance(self.knobs.double_edge) else 1
         if self.knobs.count != "frames":
             for i in range(edges):
@@ -304,12 +361,41 @@ class World:
         for camera, at in self.cameras.items():
             if at == lane:
                 self.after(self.random.random() * 4, lambda camera=camera: self._expose(camera, part))  # type: ignore[misc]
-        self.after(TRAVEL_MS, lambda: self._eject(part))
+        self.after(TRAVEL_MS / self._fastest, lambda: self._arrive(part))
         wobble = self.random.randint(-3, 3)
         self.after(self.knobs.period_ms + wobble, lambda: self._part(lane))
 
+    @property
+    def _fastest(self) -> float:
+        return 2.0 if self.knobs.belt_doubles or self.belt_speed > 1 else 1.0
+
+    def _belt(self) -> float:
+        """How far the belt has gone, in counts."""
+        return self.belt_counts + self.belt_speed * (self.now_ns - self.belt_ns) * COUNTS_PER_S / S
+
     def _counts(self) -> int:
-        return (self.now_ns - START_NS) * COUNTS_PER_S // S
+        """The encoder."""
+        return int(self._belt()) + self.encoder_off
+
+    def _belt_goes(self, speed: float) -> None:
+        self.belt_counts, self.belt_ns, self.belt_speed = self._belt(), self.now_ns, speed
+
+    def _belt_runs(self, speed: float, least_ms: int, most_ms: int) -> None:
+        if self.faulty:
+            self._belt_goes(speed)
+            self.after(self.random.randint(least_ms, most_ms), lambda: self._belt_goes(1.0))
+
+    def _jump_encoder(self) -> None:
+        if self.faulty:
+            self.encoder_off += JUMP_COUNTS
+
+    def _arrive(self, part: Part) -> None:
+        """At the ejector once the belt has gone so far."""
+        left = part.at_belt + TRAVEL_MS - self._belt()
+        if left > 1:
+            self.after(max(1.0, left / self._fastest), lambda: self._arrive(part))
+        else:
+            self._eject(part)
 
     def _edge(self, part: Part, number: int, counts: int, at_ns: int) -> None:
         self.shown[part.lane, number] = part
@@ -317,18 +403,41 @@ class World:
 
     def _plc_edge(self, part: Part, number: int, counts: int) -> None:
         self.shown[part.lane, number] = part
-        self._to_gate(self.plc.core.trigger(self.now_ns, part.lane, number, counts))
+        if part.challenge:
+            self.challenges.add((part.lane, number))
+        self._to_gate(self.plc.core.trigger(self._plc_now(), part.lane, number, counts, challenge=part.challenge))
 
     def _eject(self, part: Part) -> None:
-        """The part is at the ejector: it passes only if one of its slots says so."""
-        for (lane, number), slot in list(self.plc.core.slots.items()):
-            if lane == part.lane and slot.passes and self.named(self.plc.core.epoch, lane, number) is part:
-                self.passed_physically += 1
-                if not part.good:
-                    raise Broken(f"bad part {part.number} passed by slot {number} of lane {lane}")
-                if not self.faulty and self.permit_heard and self.live_since_ns is None:
-                    self.live_since_ns = self.now_ns
-                break
+        """The part is at the ejector."""
+        self._look_at_permit()
+        slots = [
+            slot
+            for (lane, number), slot in self.plc.core.slots.items()
+            if lane == part.lane and self.named(self.plc.core.epoch, lane, number) is part
+        ]
+        if self.fire:
+            told = any(slot.purged or (slot.decided and not slot.passes) for slot in slots)
+            passes = not told and self.permit_off_ns < part.at_ns
+        else:
+            passes = any(slot.passes for slot in slots)
+        if not passes:
+            return
+        self.passed_physically += 1
+        if not part.good:
+            told_of = [(slot.part_seq, slot.decided, slot.passes) for slot in slots]
+            raise Broken(f"bad part {part.number} passed the ejector ({self.knobs.profile}), slots {told_of}")
+        if not self.faulty and self.permit_heard and self.live_since_ns is None:
+            self.live_since_ns = self.now_ns
+
+    def _look_at_permit(self) -> None:
+        """The PLC looks in every cycle, on its own clock, whether or not the gateway's program moves."""
+        self.permit_heard = self.plc.core.permit(self._plc_now())
+        if not self.permit_heard:
+            self.permit_off_ns = self.now_ns
+
+    def _plc_now(self) -> int:
+        """The gateway's own monotonic clock."""
+        return self.plc_off_ns + int((self.now_ns - START_NS) * self.plc_rate) + START_NS
 
     def named(self, epoch: bytes, lane: int, number: int) -> Part | None:
         """The part that the ledger calls so."""
@@ -391,7 +500,7 @@ class World:
         if self.chance(self.knobs.nan):
             text = self.random.choice((text.replace("1.0", "NaN"), text.replace("1.0", "1e999"), text[:-1], "[]"))
             return core.Judged(name, seq, "pass", 0, "", text.encode())
-        if picture.part.good:
+        if picture.part.good or (picture.part.challenge and self.chance(self.knobs.blind_challenge)):
             return core.Judged(name, seq, "pass", 0, "", text.encode())
         return core.Judged(name, seq, "fail", 101, "", text.encode())
 
@@ -437,8 +546,10 @@ class World:
         self.epoch_number += 1
         self.unsynced.clear()
         epoch = protocol.epoch(self.utc_ns + self.epoch_number * S, self.random.randbytes(10))
-        line = Line(self.cameras, self.knobs.count, 50, TRAVEL_MS, ACTUATOR_MS, SCAN_MS, None)
-        settings = core.Settings("site", "line", "cell", line, "permit", LEASE_MS, HB_MS, "sim")
+        knobs = self.knobs
+        line = self._line()
+        guards = Guards(challenge_every_s=CHALLENGE_EVERY_S if knobs.challenges else 0.0)
+        settings = core.Settings("site", "line", "cell", line, knobs.profile, LEASE_MS, HB_MS, "sim", guards=guards)
         chain = {"q": protocol.NO_HASH, "a": protocol.NO_HASH}
         heads: dict[bytes, dict[str, int]] = {before: {"q": 0, "a": 0} for before in self.epoch_of_disk}
         for record in self.disk:
@@ -465,9 +576,33 @@ class World:
         self.state_run = self.gate_vision = False
         self.gate_began = False
         self.gate_cameras_down: set[str] = set()
+        self.challenges: set[tuple[int, int]] = getattr(self, "challenges", set())
+        self.challenge_failed = False
+        self.challenged_ns: int | None = None
+        self.counts_off: dict[bytes, tuple[int | None, bool]] = {}
+        self.counted_from: dict[bytes, dict[int, int]] = {}
+        self.positions: list[tuple[int, int]] = []
+        self.peak_counts: int | None = None
+        self.trigger_counts: dict[tuple[int, int], int] = {}
+        self.void: set[tuple[int, int]] = set()
+        self.position_ns = 0
         self.inbox.clear()
         self._feed(core.Utc(self.utc_ns - self.now_ns, "ok"))
         self.after(200 + self.random.random() * 300, self._start_vision)
+
+    def _line(self) -> Line:
+        knobs = self.knobs
+        travel_counts = TRAVEL_MS if knobs.encoder else None
+        return Line(
+            self.cameras,
+            knobs.count,
+            WINDOW_COUNTS,
+            TRAVEL_MS,
+            ACTUATOR_MS,
+            SCAN_MS,
+            travel_counts,
+            fire_lease_ms=LEASE_MS if self.fire else 0,
+        )
 
     def _kill_gate(self) -> None:
         if not self.faulty or not self.alive:
@@ -492,6 +627,9 @@ class World:
         """The daemon's loop: whatever waits, and a tick at the latest when it is due."""
         next_ms = 20.0
         if self.alive and self.now_ns >= self.stalled_until_ns:
+            if self.knobs.encoder and self.now_ns - self.position_ns >= POSITION_MS * MS:
+                self.position_ns = self.now_ns
+                self._feed(core.Position(self._counts()))
             items, self.inbox = self.inbox, []
             for item in items:
                 self._feed(item)
@@ -536,7 +674,7 @@ class World:
             "plc",
             "cell",
             tuple(range(self.knobs.lanes)),
-            "permit",
+            self.knobs.profile,
             TRAVEL_MS,
             SCAN_MS,
             ACTUATOR_MS,
@@ -551,7 +689,10 @@ class World:
 
     def _plc_turn(self) -> None:
         if self.now_ns >= self.plc.hung_until_ns:
-            self._to_gate(self.plc.core.tick(self.now_ns))
+            self._to_gate(self.plc.core.tick(self._plc_now()))
+        self._look_at_permit()
+        if not self.faulty and self.counts_off.get(self.plc.identity, (None, False))[1]:
+            self._forget_link()  # whose count is right nobody knows: somebody looks, and the gateway begins anew
         self.after(10, self._plc_turn)
 
     def _to_gate(self, messages: list[Frames]) -> None:
@@ -581,9 +722,9 @@ class World:
         if self.now_ns < self.plc.hung_until_ns:
             self.at(self.plc.hung_until_ns, lambda: self._arrive_plc(identity, frames))
             return
-        self._to_gate(self.plc.core.receive(self.now_ns, frames))
+        self._to_gate(self.plc.core.receive(self._plc_now(), frames))
         self.plc.core.happenings.clear()
-        self.permit_heard = self.plc.core.permit(self.now_ns)
+        self._look_at_permit()
 
     def _maybe_broken(self, frames: Frames) -> Frames:
         if not self.chance(self.knobs.corrupt):
@@ -645,6 +786,9 @@ class World:
             self.gate_vision = False
         elif isinstance(item, core.Begin):
             self.gate_began = True
+            self.challenged_ns = self.now_ns
+        elif isinstance(item, core.Position):
+            self._notice_position(item.counts)
         elif isinstance(item, core.Drain):
             self.gate_vision = False
         elif isinstance(item, core.CameraState):
@@ -656,6 +800,8 @@ class World:
                 self.journal_bad_since_ns = self.now_ns
         elif isinstance(item, core.Triggered):
             self.triggered.setdefault((item.lane, item.part_seq), min(item.at_ns, self.now_ns))
+            if item.at_counts is not None:
+                self.trigger_counts.setdefault((item.lane, item.part_seq), item.at_counts)
         elif isinstance(item, core.Seen):
             if not item.complete:
                 self.incomplete.add((item.camera, self.heard, item.seq))
@@ -663,7 +809,7 @@ class World:
             self._notice_vote(item)
         elif isinstance(item, core.Received) and len(item.frames) == 3:
             try:
-                body = protocol.loads(item.frames[2])
+                _, body = protocol.said(item.frames)
             except protocol.Refused:
                 return
             if item.frames[0] in (b"HB", b"ACK", b"EXEC", b"TRIG", b"HELLO"):
@@ -676,6 +822,29 @@ class World:
             if item.frames[0] == b"TRIG" and str(body.get("part_seq", "")).isdigit() and body.get("lane") in self.lanes:
                 key = body["lane"], int(body["part_seq"])
                 self.triggered.setdefault(key, self.now_ns)
+                self.trigger_counts.setdefault(key, body["encoder"])
+            if item.frames[0] == b"HB" and item.identity in self.counted_from and isinstance(body.get("plc_count"), dict):
+                self._notice_counts(item.identity, body["plc_count"])
+
+    def _notice_position(self, counts: int) -> None:
+        """Where the belt is, is not sure after it went back or jumped: of the parts known until then none may pass."""
+        last = self.positions[-1][1] if self.positions else counts
+        self.peak_counts = max(counts, self.peak_counts or counts)
+        if self.peak_counts - counts > WINDOW_COUNTS or counts - last > JUMP_COUNTS // 2:
+            self.void |= self.triggered.keys() - self.outcomes.keys()
+            self.peak_counts = counts
+            self.positions.clear()
+        self.positions = [(at_ns, at) for at_ns, at in self.positions if self.now_ns - at_ns < S] + [(self.now_ns, counts)]
+
+    def _notice_counts(self, identity: bytes, told: dict[str, int]) -> None:
+        """The PLC's count and the gate's differ for a second: nobody knows whose is right."""
+        base, off = self.counted_from[identity], False
+        for name, count in told.items():
+            apart = count - self.arbiter.ledger.last_part(int(name))
+            off |= base.setdefault(int(name), apart) != apart
+        since_ns, miscounted = self.counts_off.get(identity, (None, False))
+        since_ns = (since_ns or self.now_ns) if off else None
+        self.counts_off[identity] = since_ns, miscounted or (since_ns is not None and self.now_ns - since_ns > S)
 
     def _notice_vote(self, item: core.Judged) -> None:
         """A PASS of vision is a vote for the part that the picture shows, if it says nothing that is not finite."""
@@ -742,8 +911,20 @@ class World:
         told = {name: int(value) for name, value in body["counters"].items()}
         if told["triggers"] != told["pass"] + told["reject"] + told["not_inspected"] + told["pending"]:
             raise Broken(f"an event tells an account that does not add up: {told}")
+        if key in self.challenges:
+            if header.reason == Reason.CHALLENGE:
+                self.challenge_failed = True
+            elif verdict is Verdict.REJECT_DEFECT:
+                self.challenge_failed, self.challenged_ns = False, self.now_ns
         if verdict is not Verdict.PASS:
             return
+        if key in self.challenges:
+            raise Broken(f"challenge part {key} passed")
+        if key in self.void:
+            raise Broken(f"PASS for part {key}, which was on a belt that went back or jumped")
+        place = self.trigger_counts.get(key)
+        if self.knobs.encoder and place is not None and self.positions and self.positions[-1][1] - place > self.act_counts:
+            raise Broken(f"PASS for part {key} {self.positions[-1][1] - place} counts after its trigger")
         part = self.named(self.arbiter.epoch, *key)
         if part is None:
             raise Broken(f"PASS for {key}, which is no part")
@@ -752,7 +933,7 @@ class World:
             if lane == header.lane and camera not in votes:
                 raise Broken(f"PASS for part {key} ({part.number}) without a PASS of {camera}")
         at_ns = self.triggered.get(key)
-        if at_ns is None or self.now_ns > at_ns + ACT_BY_NS:
+        if at_ns is None or self.now_ns > at_ns + self.act_by_ns:
             raise Broken(f"PASS for part {key} {(self.now_ns - (at_ns or 0)) / MS:.0f} ms after its trigger")
 
     def _check_end(self) -> None:
@@ -768,6 +949,8 @@ class World:
         if not any(isinstance(entry, Send) and entry.frames[0] == b"WELCOME" for entry in out):
             return
         self.window[item.identity] = {}
+        self.counted_from[item.identity] = {}
+        self.counts_off.pop(item.identity, None)
         last = protocol.loads(item.frames[2]).get("last", {}).get("q")
         alarm = any(isinstance(e, Record) and b'"code":"JOURNAL_ROLLBACK"' in e.payload for e in out)
         if last is None:
@@ -788,7 +971,7 @@ class World:
             credit = self.plc.core.terms.credit
             if len(mine) > credit + 1:
                 raise Broken(f"{len(mine)} verdicts are under way, the credit is {credit}")
-            if header.ttl_us > ACT_BY_NS // 1000 + 20_000:
+            if header.ttl_us > self.act_by_ns // 1000 + 20_000:
                 raise Broken(f"verdict {header.seq} may be acted on for {header.ttl_us} µs")
             if self.used.get((header.epoch, "q", header.seq)) is None:
                 raise Broken(f"verdict {header.seq} was sent and is no event")
@@ -805,12 +988,29 @@ class World:
             "the journal has failed for 5 s": bad_ns is not None and self.now_ns - bad_ns >= 5 * S,
             "the gateway is silent": self.now_ns - self.peer_heard_ns.get(identity, 0) > LEASE_MS * MS,
             "a verdict was not confirmed in time": any(
-                self.now_ns - at_ns > ACT_BY_NS + 40 * MS for at_ns in self.window.get(identity, {}).values()
+                self.now_ns - at_ns > self.act_by_ns + 40 * MS for at_ns in self.window.get(identity, {}).values()
             ),
+            "the PLC has counted otherwise": self.counts_off.get(identity, (None, False))[1],
+            "a challenge part was not found bad": self.challenge_failed,
+            "no challenge part was found bad for long": bool(self.knobs.challenges)
+            and (self.challenged_ns is None or self.now_ns - self.challenged_ns > CHALLENGE_EVERY_S * S + 50 * MS),
+            "the belt is too fast": self._too_fast(),
         }
         wrong = [text for text, is_so in faults.items() if is_so]
         if wrong:
             raise Broken(f"permit although {'; '.join(wrong)}")
+
+    def _too_fast(self) -> bool:
+        """In each of the last two fifths of a second, as far as the gate was told."""
+        if not self.positions:
+            return False
+        now_ns, counts = self.positions[-1]
+        for _ in range(2):
+            before = [(at_ns, at) for at_ns, at in self.positions if now_ns - at_ns >= 210 * MS]
+            if not before or (counts - before[-1][1]) * MS < 1.5 * (now_ns - before[-1][0]):
+                return False
+            now_ns, counts = before[-1]
+        return True
 
     def _check_state(self) -> None:
         counters = self.arbiter.ledger.counters
@@ -824,7 +1024,7 @@ class World:
             if len(gateway_session.queue) + len(gateway_session.sent) > LARGEST_SESSION:
                 raise Broken("a session's queue has no bound")
         oldest_ns = self.arbiter.ledger.oldest_pending_ns()
-        if oldest_ns is not None and self.now_ns - oldest_ns > ACT_BY_NS + 100 * MS and self.now_ns >= self.stalled_until_ns:
+        if oldest_ns is not None and self.now_ns - oldest_ns > self.act_by_ns + 100 * MS and self.now_ns >= self.stalled_until_ns:
             raise Broken(f"a part is open {(self.now_ns - oldest_ns) / MS:.0f} ms after its trigger")
         if counters.pending > 200:
             raise Broken(f"{counters.pending} parts are pending")
