@@ -40,9 +40,10 @@ class Shelf:
 
     def plan(self, digest: str | None) -> Plan | None:
         """The plan with this digest, if it is here."""
-        if digest in self._plans:
-            self._plans.move_to_end(digest)
-        return self._plans.get(digest or "")
+        if digest is None or digest not in self._plans:
+            return None
+        self._plans.move_to_end(digest)
+        return self._plans[digest]
 
     def keep(self, plan: Plan) -> None:
         """Keep this plan, and the last few before it."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from inspector import config, recipe
+from inspector.__main__ import application
 from inspector.commands import check
 from inspector.config import Strict
 from inspector.judge import judge
@@ -47,6 +48,8 @@ class Brightness:
 def build(settings: Settings, name: str, plan: Plan) -> Brightness:
     if settings.limit == 13:
         raise ConfigError("E_CFG_RANGE", "13 brings bad luck", key=f"{name}.limit")
+    if settings.limit == 14 and settings.model is not None:
+        settings.model.write_text("another one by now")
     return Brightness(settings, name)
 
 
@@ -238,6 +241,69 @@ def test_a_calibration_gives_the_scale_and_straightens(line: Path, tmp_path: Pat
     bent = recipe.prepare(config.read(line))
     assert bent.plans["top"].straighten is not None
     assert bent.digest != plain.digest
+
+
+def test_a_camera_may_see_another_side_of_a_recipe(line: Path) -> None:
+    edited(line, "  bare:\n", "    cameras:\n      side: {checks: {edge: {kind: brightness, limit: 9}}}\n  bare:\n")
+    made = recipe.prepare(config.read(line))
+    assert [name for name, _ in made.plans["top"].checks] == ["light"]
+    assert [name for name, _ in made.plans["side"].checks] == ["edge"]
+    assert made.plans["side"].template is None
+    assert {plan.recipe for plan in made.plans.values()} == {"plate", "bare"}
+    assert made.plans["top"].digest != made.plans["side"].digest
+    edited(line, "edge: {kind: brightness", "edge: {kind: brigthness")
+    with pytest.raises(ConfigErrors, match=r"E_CFG_KIND .*recipes.plate.cameras.side.checks.edge.kind: .*did you mean brightness"):
+        config.read(line)
+
+
+def test_numbers_are_one_recipes_and_sides_are_of_cameras_that_there_are(line: Path) -> None:
+    edited(line, "  plate:\n", "  plate:\n    number: 3\n    cameras: {sied: {checks: {light: {kind: brightness}}}}\n")
+    edited(line, "  bare:\n", "  bare:\n    number: 3\n")
+    with pytest.raises(ConfigErrors) as raised:
+        config.read(line)
+    said = [str(error) for error in raised.value.errors]
+    assert any(text.endswith("recipes.bare.number: 3 is recipe plate's") for text in said)
+    assert any("recipes.plate.cameras.sied: no camera sied; did you mean side?" in text for text in said)
+
+
+def test_what_is_chosen_counts_and_what_lies_on_the_shelf_is_not_made_again(line: Path) -> None:
+    settings, shelf = config.read(line), recipe.Shelf(8)
+    chosen = {"top": "bare"}
+    assert recipe.identity(settings, chosen, shelf) is None
+    first = recipe.prepare(settings, chosen=chosen, shelf=shelf)
+    assert {camera: plan.recipe for camera, plan in first.plans.items()} == {"top": "bare", "side": "plate", "end": "bare"}
+    assert recipe.identity(settings, chosen, shelf) == first.digest
+    second = recipe.prepare(settings, chosen=chosen, shelf=shelf)
+    assert second.digest == first.digest
+    assert second.plans["side"].locator is first.plans["side"].locator
+    assert recipe.prepare(settings, shelf=shelf).digest != first.digest
+    drawing = line.parent / "plate.dxf"
+    drawing.write_text(drawing.read_text().replace("EOF", "EOF\n"))
+    assert recipe.identity(settings, chosen, shelf) is None
+    assert recipe.prepare(settings, chosen=chosen, shelf=shelf).digest != first.digest
+
+
+def test_only_the_plans_in_use_make_the_digest(line: Path) -> None:
+    alone = dict.fromkeys(("top", "side", "end"), "plate")
+    before = recipe.prepare(config.read(line), chosen=alone).digest
+    edited(line, "again: {kind: brightness}", "again: {kind: brightness, limit: 5}")
+    assert recipe.prepare(config.read(line), chosen=alone).digest == before
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(line: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"one")
+    edited(line, "again: {kind: brightness}", "again: {kind: brightness, limit: 14, model: net.onnx}")
+    with pytest.raises(ConfigErrors, match=r"E_CFG_MOVED .*recipes.bare: .*changed while it was read"):
+        recipe.prepare(config.read(line))
+    recipe.prepare(config.read(line))  # the next time it is whole
+
+
+def test_recipes_are_listed_by_their_numbers(line: Path) -> None:
+    edited(line, "  plate:\n", "  plate:\n    number: 3\n")
+    ran = CliRunner().invoke(application(), ["recipe", "list", str(line), "--json"])
+    assert ran.exit_code == 0, ran.output
+    rows = json.loads(ran.stdout)
+    assert [(row["number"], row["name"], row["cameras"]) for row in rows] == [(3, "plate", ["top", "side"]), (None, "bare", ["end"])]
 
 
 DATA = Path(os.environ.get("INSPECTOR_DATA", REPOSITORY.parent / "shared" / "data"))

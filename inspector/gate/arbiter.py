@@ -109,8 +109,8 @@ class Changed(NamedTuple):
     models: Sequence[Sequence[str]]
     reasons: Sequence[str]
     cameras: Mapping[str, Sequence[Any]]
-    text: str
-    shadow: Mapping[str, Any] | None
+    text: str = ""
+    shadow: Mapping[str, Any] | None = None
 
 
 class Detached(NamedTuple):
@@ -120,7 +120,7 @@ class Detached(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An exposure arrived in vision."""
+    """An exposure arrived in vision, whole or not: the part exists from here on."""
 
     camera: str
     seq: int
@@ -131,7 +131,7 @@ class Seen(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """An exposure never arrived in vision."""
+    """The exposure `seq` never arrived in vision; time and position are those of the exposure that showed the gap."""
 
     camera: str
     seq: int
@@ -140,7 +140,7 @@ class Lost(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """An exposure gave way before it was judged."""
+    """An exposure gave way before it was judged; `reason` is a `records.Reason`."""
 
     camera: str
     seq: int
@@ -148,7 +148,11 @@ class Dropped(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Vision's word on an exposure; `body` is the JSON text of what it adds to the event."""
+    """Vision's word on an exposure; `decision` is a `records.Decision` value.
+
+    `body` is the JSON text of an object with the fields that vision adds to the event: findings, defects, camera (one entry of
+    `cameras`), timing_ms, pose, image_ref, part_uid, recipe (PROTOCOL.md §4).
+    """
 
     camera: str
     seq: int
@@ -435,12 +439,14 @@ class Arbiter:
 
     # -- the door
 
-    def step(self, now_ns: int, item: Input) -> list[Output]:
-        """What comes of `item` at this moment: what is to be sent stands before what is to be kept."""
+    def step(self, now_ns: int, *items: Input) -> list[Output]:
+        """What comes of `items` at this moment: what is to be sent stands before what is to be kept."""
         if self._closed:
             return []  # after the epoch's last event there is no other
         self._notes(now_ns, self.ledger.close_due(now_ns, self._position))
-        self._handlers[type(item)](now_ns, item)
+        for item in items:
+            if not self._closed:
+                self._handlers[type(item)](now_ns, item)
         self._sessions(now_ns)
         self._hold_for_world(now_ns)
         self._heartbeats(now_ns)

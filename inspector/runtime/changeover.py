@@ -118,7 +118,7 @@ class Changeover:
 
     def end(self) -> None:
         """Let the other processes go."""
-        for candidate in (self._candidate, self.shadow and self.shadow.candidate):
+        for candidate in (self._candidate, self.shadow.candidate if self.shadow else None):
             if candidate is not None:
                 candidate.end()
 
@@ -192,12 +192,7 @@ class Changeover:
 
     def _wanted(self, message: link.Switch) -> dict[str, str]:
         """Which recipe each camera would have. Raises `ConfigError` E_RECIPE."""
-        recipes = self._settings.recipes
-        numbers = {settings.number: name for name, settings in recipes.items() if settings.number is not None}
-        name = numbers.get(message.recipe) if isinstance(message.recipe, int) else message.recipe
-        if name not in recipes:
-            known = ", ".join(f"{name} ({settings.number or 'no number'})" for name, settings in recipes.items())
-            raise ConfigError("E_RECIPE", f"there is no recipe {message.recipe}{nearest(str(message.recipe), recipes)}; there is {known}")
+        name = named(self._settings, message.recipe)
         lanes = {camera.lane for camera in self._settings.cameras}
         if wrong := sorted(set(message.lanes) - lanes):
             raise ConfigError("E_RECIPE", f"there is no lane {wrong[0]}; there is {', '.join(map(str, sorted(lanes)))}")
@@ -304,6 +299,16 @@ class Changeover:
         shadow, self.shadow = self.shadow, None
         if shadow is not None:
             shadow.candidate.end()
+
+
+def named(settings: Config, wanted: str | int) -> str:
+    """The recipe with this name or number. Raises `ConfigError` E_RECIPE."""
+    numbers = {recipe.number: name for name, recipe in settings.recipes.items() if recipe.number is not None}
+    name = numbers.get(wanted) if isinstance(wanted, int) else wanted
+    if name is None or name not in settings.recipes:
+        known = ", ".join(f"{name} ({recipe.number or 'no number'})" for name, recipe in settings.recipes.items())
+        raise ConfigError("E_RECIPE", f"there is no recipe {wanted}{nearest(str(wanted), settings.recipes)}; there is {known}")
+    return name
 
 
 def models_of(current: Recipe) -> list[list[str]]:

@@ -14,7 +14,7 @@ import pytest
 from inspector.config import Archive as Settings
 from inspector.outputs import archive
 from inspector.outputs.archive import Archive, picture_of
-from inspector.records import Decision, Frame, Stamp
+from inspector.records import ConfigError, Decision, Frame, Stamp
 
 DAY_NS = 1_795_224_268 * 10**9
 
@@ -123,6 +123,63 @@ def test_a_full_queue_is_said_before_the_event_names_a_picture(tmp_path: Path, m
     kept.put(second, frame(2), b"{}")
     assert kept.wanted(frame(3), Decision.FAIL) is None
     assert kept.counts.dropped == 1
+
+
+def test_of_a_part_that_several_cameras_see_all_pictures_are_kept_or_none(tmp_path: Path) -> None:
+    """Part 1 passes; of part 2 the first camera's pass is held until the second one rejects; of part 3 the rejected comes first."""
+    ticks = count(DAY_NS, 1_000_000_000)
+    kept = Archive(Settings(every_nth_pass=0), tmp_path, utc_ns=lambda: next(ticks))
+    said = [(1, Decision.PASS), (1, Decision.PASS), (2, Decision.PASS), (2, Decision.FAIL), (3, Decision.FAIL), (3, Decision.PASS)]
+    for seq, (part, decision) in enumerate(said, 1):
+        reference = kept.wanted(frame(seq), decision, part)
+        if reference:
+            kept.put(reference, frame(seq), b"{}")
+        else:
+            kept.hold(frame(seq), b"{}", part)
+    while kept.waiting():
+        kept.step(0)
+    assert sorted(int(path.stem.rpartition("-")[2]) for path in tmp_path.glob("*/*.png")) == [3, 4, 5, 6]
+    for part in range(4, 300):  # what nobody asks for is let go
+        kept.wanted(frame(1), Decision.PASS, part)
+        kept.hold(frame(1), b"{}", part)
+    assert kept._held_bytes <= archive.MOST_PARTS * frame(1).image.nbytes
+
+
+def test_what_is_too_old_goes_and_of_what_is_too_much_the_passes_first_and_rejects_last(tmp_path: Path) -> None:
+    now = [DAY_NS]
+    kept = Archive(Settings(every_nth_pass=1, keep_days=2.0, keep_mib=1), tmp_path, utc_ns=lambda: now[0])
+
+    def put(seq: int, letter: str) -> None:
+        kept.put(kept.reference(frame(seq).stamp, letter), frame(seq), b"{}")
+        kept.step(0)
+        now[0] += 10**9
+
+    put(1, "r")
+    now[0] += 3 * archive.DAY_NS
+    put(2, "r")
+    assert [path.stem.rpartition("-")[2] for path in archive.pictures_in(tmp_path)] == ["2"]
+    assert len(list(tmp_path.iterdir())) == 1, "a day that is empty goes too"
+    for seq, letter in enumerate("srpsp" * 3, 3):
+        put(seq, letter)
+    letters = [path.name[26] for path in archive.pictures_in(tmp_path)]
+    assert kept.kept_bytes <= 1 << 20
+    assert letters.count("r") == 4
+    assert "p" not in letters
+
+
+def test_a_day_of_the_archive_and_all_of_it_are_read_alike(tmp_path: Path) -> None:
+    archived(tmp_path, [Decision.FAIL, Decision.FAIL])
+    found = archive.pictures_in(tmp_path)
+    assert len(found) == 2
+    assert archive.pictures_in(found[0].parent) == found
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1}'])
+def test_what_is_no_record_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        archive.read(tmp_path / "x.png")
+    assert raised.value.code == "E_ARCHIVE_RECORD"
 
 
 @pytest.mark.parametrize("reference", ["", "../../etc/passwd", "20261121-../x", "20261121-00000000000000aa-r-top-1/../../x", "a\0b"])
