@@ -19,11 +19,12 @@ from inspector.interfaces import Clock, FillsAhead, Source, fills_ahead
 from inspector.judge import LONGEST_TEXT_BYTES, judge
 from inspector.outputs.archive import Archive, encode, stored
 from inspector.outputs.metrics import Histogram
-from inspector.records import Decision, DeviceError, Evidence, Finding, Inspection, Pose, Reason, Recipe, Stamp
+from inspector.records import Decision, DeviceError, Evidence, Finding, Frame, Inspection, Pose, Reason, Recipe, Stamp
 from inspector.runtime.changeover import Shadow
 from inspector.runtime.changeover_board import Board
 from inspector.runtime.health import PictureHealth
 from inspector.runtime.link import Dropped, Judged, Lost, Seen, ToGate
+from inspector.runtime.quarantine import MOST_CRASHES, Quarantine, digest_of
 from inspector.runtime.ring import Lent, Ring
 
 Tell: TypeAlias = Callable[[ToGate], bool]
@@ -129,6 +130,7 @@ class Inspecting:
     batch: int
     lanes: Mapping[str, int] = field(default_factory=dict)
     shadow: Callable[[], Shadow | None] = lambda: None
+    quarantine: Quarantine | None = None
     health: dict[str, PictureHealth] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -162,7 +164,7 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
     inspections: dict[int, Inspection] = {}
     for recipe in {recipe.digest: recipe for recipe, _ in turns}.values():
         good = [n for n, turn in enumerate(turns) if turn[0] is recipe and looked[n][1] is None]
-        inspections.update(zip(good, judge([lent[n].frame for n in good], recipe, state.clock), strict=True))
+        inspections.update(zip(good, _judged(state, [lent[n].frame for n in good], recipe), strict=True))
     end_ns = state.clock()
     for n, (each, (quality, trouble), (recipe, part)) in enumerate(zip(lent, looked, turns, strict=True)):
         judged = trouble is None
@@ -171,6 +173,26 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         else:
             inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
         _report(state, each, inspection, _Case(recipe, part, judged, quality, start_ns, end_ns))
+
+
+def _judged(state: Inspecting, frames: list[Frame], recipe: Recipe) -> list[Inspection]:
+    """`judge`, with those alone, or not at all, that have ended this process before."""
+    quarantine = state.quarantine
+    if quarantine is None:
+        return judge(frames, recipe, state.clock)
+    digests = [digest_of(frame.image) for frame in frames]
+    if not any(quarantine.suspicious(digest) for digest in digests):
+        with quarantine.judging(digests):
+            return judge(frames, recipe, state.clock)
+    inspections = []
+    for frame, digest in zip(frames, digests, strict=True):
+        if quarantine.poisonous(digest):
+            text = f"this picture ({digest.hex()[:12]}) has ended the process that judged it {MOST_CRASHES} times: it is not judged again"
+            inspections.append(Inspection(frame.stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, recipe.digest))
+            continue
+        with quarantine.judging([digest]):
+            inspections += judge([frame], recipe, state.clock)
+    return inspections
 
 
 class _Case(NamedTuple):

@@ -40,6 +40,7 @@ from inspector.runtime import in_force, link
 from inspector.runtime.capture import Isolated
 from inspector.runtime.changeover import Changeover, models_of
 from inspector.runtime.changeover_board import Board
+from inspector.runtime.quarantine import Quarantine
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
 from inspector.runtime.worker import Ended, Worker
@@ -214,6 +215,11 @@ class Vision:
             board, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch, lanes,
             lambda: self._changeover.shadow,
         )  # fmt: skip
+        try:
+            threads, batch = self._settings.vision.inspect_threads, self._settings.vision.batch
+            self._inspecting.quarantine = Quarantine(self._settings.state_dir / "quarantine", threads, batch)
+        except OSError as error:
+            print(f"pictures that end this process are not remembered: {error}", file=sys.stderr, flush=True)
         self._changeover = Changeover(
             path, self._settings, text, board, self._insist, self._archive, shelf=shelf, fixed=_fixed, clock=clock
         )
