@@ -27,7 +27,7 @@ rm -rf "$new"
 "${PYTHON:-python3}" -m venv --without-pip "$new"
 pip() { PYTHONPATH=$(echo "$here"/wheels/pip-*.whl) PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" -m pip -q --isolated --disable-pip-version-check "$@"; }
 pip install --no-index --no-deps --no-compile --require-hashes --find-links "$here/wheels" -r "$here/requirements.txt"
-pip install --no-index --no-deps --no-compile "$here"/wheels/inspector-*.whl
+pip install --no-index --no-deps --no-compile --find-links "$here/wheels" inspector
 find "$new/bin" -type f ! -name inspector -delete
 sed -i "1s|^#!.*|#!$as/bin/python|" "$new/bin/inspector"
 sed -i "s|$new|$as|g" "$new/pyvenv.cfg"

@@ -177,6 +177,25 @@ def test_the_page_runs_under_its_unit_with_a_key_of_its_own(running: Machine) ->
     assert show(running, "ActiveState", "inspector-desk") == "active"
 
 
+def test_what_setup_writes_runs_with_its_keys(running: Machine) -> None:
+    running(
+        "systemctl stop inspector; rm -rf /etc/inspector/line.yaml /etc/inspector/keys; install -d -m 750 -g inspector /etc/inspector/keys"
+    )
+    drawing = f"{SHARE}/dxf_templates/plate.dxf"
+    said = running(
+        "inspector setup /etc/inspector/line.yaml --defaults --json --set cameras=simulated --set address=127.0.0.2 --set seen=5.5"
+        f" --set drawing={drawing}"
+    )
+    try:
+        assert "/etc/inspector/keys/server.key" in json.loads(said)["keys"]
+        assert running("stat -c '%a %U %G' /etc/inspector/line.yaml") == "640 root inspector"
+        running("inspector check /etc/inspector/line.yaml && systemctl start inspector")
+        running.until(lambda: re.match(r"triggers=[1-9]", show(running, "StatusText")) is not None)
+        assert running("ss -ltnH 'sport = :5562'").split()[3] == "127.0.0.2:5562"
+    finally:
+        running("install -m 640 -g inspector /srv/line.yaml /etc/inspector/line.yaml")
+
+
 def test_a_backup_of_a_running_line_can_be_restored(running: Machine) -> None:
     backup = f"{SHARE}/deploy/backup.sh"
     assert "every link holds" in running(f"{backup} /root/line.tar")
