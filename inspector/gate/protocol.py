@@ -186,8 +186,7 @@ class Header(NamedTuple):
 
 def pack(header: Header, payload: bytes) -> bytes:
     """The 64 bytes that go before `payload`."""
-    kind, flags, *rest = header
-    head = _HEAD.pack(MAGIC, MAJOR, MINOR, kind, flags, *rest)
+    head = _HEAD.pack(MAGIC, MAJOR, MINOR, *header)
     return head + _CRC.pack(crc32c(head + payload))
 
 
@@ -226,13 +225,10 @@ _SEAL: Final = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 
 def seal(header: Header, open_payload: bytes, previous: bytes) -> tuple[bytes, bytes]:
     """(payload, hash) of an event after the one with hash `previous`; `open_payload` is its JSON text without the closing brace."""
-    digest = hashlib.sha256(previous + _unsealed(header) + open_payload).digest()
-    return b'%s,"hash":"%s"}' % (open_payload, digest.hex().encode()), digest
-
-
-def _unsealed(header: Header) -> bytes:
-    kind, _, epoch, seq, part_seq, at, _, *rest = header
-    return _HEAD.pack(MAGIC, MAJOR, MINOR, kind, 0, epoch, seq, part_seq, at, 0, *rest)
+    kind, _, epoch, seq, part_seq, at, _, stream_id, verdict, lane, reason = header
+    plain = _HEAD.pack(MAGIC, MAJOR, MINOR, kind, 0, epoch, seq, part_seq, at, 0, stream_id, verdict, lane, reason)
+    digest = hashlib.sha256(previous + plain + open_payload)
+    return b'%s,"hash":"%s"}' % (open_payload, digest.hexdigest().encode()), digest.digest()
 
 
 def hash_of(head: bytes, payload: bytes, previous: bytes) -> bytes | None:
@@ -295,15 +291,51 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_no_constant, parse_float=_fin
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
 
 
+def _portable_dumps(value: object) -> bytes:
+    try:
+        text = _ENCODER.encode(value)
+    except ValueError:
+        text = _ENCODER.encode(_without_nan(value))
+    return text.encode("utf-8", "replace")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and value - value != 0.0 else value
+
+
+def _portable_loads(data: bytes) -> Any:
+    return _DECODER.decode(data.decode())
+
+
+def _fastest_json() -> tuple[Callable[[object], bytes], Callable[[bytes], Any]]:
+    """(dumps, loads) of msgspec (extra `fast`) where it is installed: some 3 µs for an event and not 20."""
+    try:
+        from msgspec.json import Decoder, Encoder
+    except ImportError:
+        return _portable_dumps, _portable_loads
+    return Encoder().encode, Decoder().decode
+
+
+_fast_dumps, decode_json = _fastest_json()
+"""`decode_json`: any JSON value; raises `ValueError`, for NaN, infinity and numbers out of range too."""
+
+
 def dumps(value: object) -> bytes:
-    """Compact UTF-8 JSON; `ValueError` for NaN and infinity, which are no JSON."""
-    return _ENCODER.encode(value).encode("utf-8", "replace")
+    """Compact UTF-8 JSON: a number that is not finite becomes null, half a surrogate pair in a text a question mark."""
+    try:
+        return _fast_dumps(value)
+    except UnicodeEncodeError:
+        return _portable_dumps(value)
 
 
 def loads(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`; raises `Refused` for anything else, NaN, infinity and numbers out of range included."""
     try:
-        value = _DECODER.decode(data.decode())
+        value = decode_json(data)
     except (ValueError, RecursionError) as error:
         if isinstance(error, Refused):
             raise

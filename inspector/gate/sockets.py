@@ -76,9 +76,15 @@ def replay(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: Pair | 
     return _bound(context, zmq.ROUTER, endpoint, options, "insp-replay", keys)
 
 
-def receive(socket: zmq.Socket[bytes]) -> tuple[bytes, str, Frames] | None:
-    """(identity, user, the frames after the identity) of the next message at a ROUTER, None when there is none."""
+def receive(socket: zmq.Socket[bytes], *, secured: bool = True) -> tuple[bytes, str, Frames] | None:
+    """(identity, user, the frames after the identity) of the next message at a ROUTER, None when there is none.
+
+    Only a `secured` socket knows its users.
+    """
     try:
+        if not secured:
+            identity, *rest = socket.recv_multipart(zmq.NOBLOCK)
+            return identity, "", rest
         frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
     except zmq.Again:
         return None

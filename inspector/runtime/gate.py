@@ -39,6 +39,9 @@ from inspector.runtime.worker import Worker
 
 LARGEST_BACKLOG: Final = 20_000
 COMMIT_AT_ONCE: Final = 512
+GATHER_S: Final = 0.003
+HEARD_AT_ONCE: Final = 32
+TURN_MESSAGES: Final = 256
 SLOW_COMMIT_NS: Final = 1_000_000_000
 FROZEN_COMMIT_MS: Final = 30_000.0
 RETRY_S: Final = 0.5
@@ -54,15 +57,8 @@ DEADLINE_EVERY_NS, POSITION_TURN_MS = 10_000_000, 10
 """Where deadlines hold in counts."""
 TRIGGER_TURN_MS: Final = 4
 RETAIN_EVERY_NS: Final = 1_000_000_000
+_PASSED_ON: Final = (link.Seen, link.Judged, link.Lost, link.Dropped, link.CameraState)
 STEP_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
-
-_INPUTS: Final[Mapping[type, Callable[..., core.Input]]] = {
-    link.Seen: core.Seen,
-    link.Lost: core.Lost,
-    link.Dropped: core.Dropped,
-    link.Judged: core.Judged,
-    link.CameraState: core.CameraState,
-}
 
 
 def _clock_state() -> str:
@@ -89,7 +85,7 @@ class GateProcess:
         self._trouble = ""
         self._inbox: SimpleQueue[Callable[[], None] | core.Input] = SimpleQueue()
         self._to_journal: SimpleQueue[Item] = SimpleQueue()
-        self._to_events: SimpleQueue[tuple[Record, bool]] = SimpleQueue()
+        self._to_events: SimpleQueue[tuple[list[Record], bool]] = SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._link: link.End | None = None
         self._finished: link.Finished | None = None
@@ -102,9 +98,10 @@ class GateProcess:
         self._workers: list[Worker] = []
         self._guarded = False
         self._begin_ns: int | None = None
-        self._utc_ns = self._position_ns = self._ages_ns = 0
+        self._utc_ns = self._position_ns = self._ages_ns = self._stepped_ns = 0
         self._ending = threading.Event()
         self._published = {"q": 0, "r": 0, "a": 0}
+        self._topics = {stream: protocol.topic(config.site, config.line, config.station, stream) for stream in protocol.STREAM_IDS}
         self._committing_since_ns: int | None = None
         self._said_slow = False
         self._lost_events = 0
@@ -400,22 +397,24 @@ class GateProcess:
     def _ring(self) -> None:
         os.eventfd_write(self._bell, 1)
 
-    def _feed(self, item: core.Input) -> None:
-        now_ns = self._clock()
-        for out in self._arbiter.step(now_ns, item):
-            if isinstance(out, Record) and out.deadline_ns:
-                self._margin.observe((out.deadline_ns - now_ns) / 1e9)
-            if isinstance(out, core.Select):
-                self.select(link.Switch(*out))
-            elif isinstance(out, Send):
+    def _feed(self, *items: core.Input) -> None:
+        self._stepped_ns = now_ns = self._clock()
+        for out in self._arbiter.step(now_ns, *items):
+            if isinstance(out, Send):
                 if not sockets.send(self._gate, out.identity, out.frames):
                     self._inbox.put(core.Unreachable(out.identity))
-            elif self._to_journal.qsize() < LARGEST_BACKLOG:
+                continue
+            if isinstance(out, core.Select):
+                self.select(link.Switch(*out))
+                continue
+            if isinstance(out, Record) and out.deadline_ns:
+                self._margin.observe((out.deadline_ns - now_ns) / 1e9)
+            if self._to_journal.qsize() < LARGEST_BACKLOG:
                 self._to_journal.put(out)
             else:
                 self._lost_events += 1
                 if isinstance(out, Record):
-                    self._to_events.put((out, False))
+                    self._to_events.put(([out], False))
 
     def _unlink(self) -> None:
         if self._link is not None:
@@ -429,28 +428,30 @@ class GateProcess:
         line = self._settings.line
         turn_ms = TRIGGER_TURN_MS if line.count == "conveyor" else TURN_MS if line.travel_counts is None else POSITION_TURN_MS
         wait_ms = min(turn_ms, max(0, -(-(self._arbiter.due_ns() - now_ns) // 1_000_000)))
-        if self._inbox.empty():
-            self._poller.poll(wait_ms)
-        with suppress(BlockingIOError):
+        ready = dict(self._poller.poll(wait_ms if self._inbox.empty() else 0))
+        if self._bell in ready:
             os.eventfd_read(self._bell)
-        for _ in range(64):
-            try:
-                item = self._inbox.get_nowait()
-            except Empty:
-                break
+        while not self._inbox.empty():
+            item = self._inbox.get_nowait()
             if callable(item):
                 item()
             else:
                 self._feed(item)
         self._belt()
-        self._hear_vision()
-        for _ in range(64):
-            message = sockets.receive(self._gate)
-            if message is None:
-                break
-            self._feed(core.Received(*message))
-        self._feed(core.Tick())
+        if self._link is not None and self._link.fileno() in ready:
+            self._hear_vision()
+        if self._gate in ready:
+            self._hear_gateways()
+        if self._stepped_ns < now_ns:
+            self._feed(core.Tick())
         self._status = self._arbiter.status()
+
+    def _hear_gateways(self) -> None:
+        for _ in range(TURN_MESSAGES):
+            message = sockets.receive(self._gate, secured=self._config.security is not None)
+            if message is None:
+                return
+            self._feed(core.Received(*message))
 
     def _belt(self) -> None:
         """Triggers before exposures, so that an exposure finds its part."""
@@ -485,39 +486,55 @@ class GateProcess:
             self._feed(core.Position(look.counts))
 
     def _hear_vision(self) -> None:
-        for _ in range(256):
-            end = self._link
-            if end is None:
+        """What vision says is judged together, up to `HEARD_AT_ONCE`: one look at clock, deadlines, sessions and permit for all of it."""
+        more = True
+        for _ in range(TURN_MESSAGES // HEARD_AT_ONCE):
+            began_ns = self._clock()
+            heard: list[core.Input] = []
+            while more and len(heard) < HEARD_AT_ONCE:
+                more = self._hear(heard)
+            if heard:
+                self._feed(*heard)
+                spent_s = (self._clock() - began_ns) / 1e9
+                for item in heard:
+                    if type(item) is link.Judged:
+                        self._steps.observe(spent_s)
+            if not more:
                 return
-            try:
-                message = end.receive()
-            except (EOFError, OSError):
-                self._unlink()
-                self._feed(core.Detached("vision has closed its end"))
-                return
-            except ValueError as error:
-                self._feed(core.Report("LINK", "critical", str(error)))
-                continue
-            if message is None:
-                return
-            self._vision_heard_ns = self._clock()
-            kind = _INPUTS.get(type(message))
-            if kind is not None:
-                self._feed(kind(*message))
-                if isinstance(message, link.Judged):
-                    self._steps.observe((self._clock() - self._vision_heard_ns) / 1e9)
-            elif isinstance(message, link.Beat):
-                self._vision_ages = message.ages_ms
-            elif isinstance(message, link.Reloaded):
-                self._feed(core.Reloaded(*message))
-                self.reloaded.put(message)
-            elif isinstance(message, link.Changed):
-                self._feed(core.Changed(*message))
-                self.changes.heard(message)
-            elif isinstance(message, link.Finished):
-                self._finished = message
-            elif isinstance(message, link.Ready):
-                self._feed(core.Reloaded(message.recipe, message.models, message.reasons, ""))
+
+    def _hear(self, heard: list[core.Input]) -> bool:
+        """Take one message of vision and add what is the arbiter's to `heard`; False when there is none now."""
+        if self._link is None:
+            return False
+        try:
+            message = self._link.receive()
+        except (EOFError, OSError):
+            self._unlink()
+            heard.append(core.Detached("vision has closed its end"))
+            return False
+        except ValueError as error:
+            heard.append(core.Report("LINK", "critical", str(error)))
+            return True
+        if message is None:
+            return False
+        self._vision_heard_ns = self._clock()
+        if isinstance(message, _PASSED_ON):
+            heard.append(message)
+        elif isinstance(message, link.Beat):
+            self._vision_ages = message.ages_ms
+        elif isinstance(message, link.Reloaded):
+            heard.append(message)
+            self.reloaded.put(message)
+        elif isinstance(message, link.Changed):
+            heard.append(message)
+            self.changes.heard(message)
+        elif isinstance(message, link.Noted):
+            heard.append(core.Report(*message))
+        elif isinstance(message, link.Finished):
+            self._finished = message
+        elif isinstance(message, link.Ready):
+            heard.append(core.Reloaded(message.recipe, message.models, message.reasons, ""))
+        return True
 
     def select(self, message: link.Switch) -> None:
         """Ask vision for another recipe; safe from any thread, and answered in any case."""
@@ -548,6 +565,7 @@ class GateProcess:
         except Empty:
             self._retain()
             return
+        time.sleep(GATHER_S)  # what else comes in this while needs no commit of its own
         with suppress(Empty):
             while len(items) < COMMIT_AT_ONCE:
                 items.append(self._to_journal.get_nowait())
@@ -581,14 +599,15 @@ class GateProcess:
                     self._lost_events += len(items)
                     self._gave_up = True
                     break
-        self._fsyncs.observe((self._clock() - began_ns) / 1e9)
+        spent_ns = self._clock() - began_ns
+        self._fsyncs.observe(spent_ns / 1e9)
         self._committing_since_ns = None
-        if kept and (failed or self._said_slow):
+        if kept and (failed or (self._said_slow and spent_ns < SLOW_COMMIT_NS)):  # a disk that is always slow is never well
             self._said_slow = False
             self._tell(core.JournalState(True, ""))
-        for item in items:
-            if isinstance(item, Record):
-                self._to_events.put((item, kept))
+        records = [item for item in items if isinstance(item, Record)]
+        if records:
+            self._to_events.put((records, kept))
 
     def _retain(self) -> None:
         """Once a second, on a busy line too: let go what is too old or too much, and keep room for a full disk."""
@@ -618,11 +637,12 @@ class GateProcess:
 
     def _events_step(self) -> None:
         try:
-            record, durable = self._to_events.get(timeout=0.05)
+            records, durable = self._to_events.get(timeout=0.05)
         except Empty:
-            record = None
-        if record is not None:
-            self._publish(record, Flag.DURABLE if durable else Flag(0))
+            pass
+        else:
+            for record in records:
+                self._publish(record, int(Flag.DURABLE) if durable else 0)
         now_ns = self._clock()
         if now_ns - self._hb_ns >= EVENTS_HB_NS:
             self._hb_ns = now_ns
@@ -631,20 +651,17 @@ class GateProcess:
             )
             permit = int(Verdict.PASS) if self._status.permit else 0
             header = Header(Kind.HB, 0, self._epoch, 0, self._published["q"], self._utc_clock(), 0, protocol.STREAM_IDS["hb"], permit, 0, 0)
-            self._pub.send_multipart([self._topic("hb"), protocol.pack(header, payload), payload])
+            self._pub.send_multipart([self._topics["hb"], protocol.pack(header, payload), payload])
 
-    def _publish(self, record: Record, add: Flag) -> None:
+    def _publish(self, record: Record, add: int) -> None:
         ttl_us = min(max(0, (record.deadline_ns - self._clock()) // 1000), 0xFFFFFFFF)
-        header = record.header._replace(flags=record.header.flags | add, ttl_us=ttl_us)
-        self._pub.send_multipart([self._topic(record.stream), protocol.pack(header, record.payload), record.payload])
+        header, payload = record.header, record.payload
+        self._pub.send_multipart([self._topics[record.stream], protocol.copy_of(record.head, payload, add=add, ttl_us=ttl_us), payload])
         self._published[record.stream] = header.seq
         if record.r_seq is not None:
-            header = header._replace(seq=record.r_seq, stream_id=protocol.STREAM_IDS["r"])
-            self._pub.send_multipart([self._topic("r"), protocol.pack(header, record.payload), record.payload])
+            header = header._replace(flags=header.flags | add, ttl_us=ttl_us, seq=record.r_seq, stream_id=protocol.STREAM_IDS["r"])
+            self._pub.send_multipart([self._topics["r"], protocol.pack(header, payload), payload])
             self._published["r"] = record.r_seq
-
-    def _topic(self, stream: str) -> bytes:
-        return protocol.topic(self._config.site, self._config.line, self._config.station, stream)
 
     def _now_body(self) -> dict[str, Any]:
         status = self._status

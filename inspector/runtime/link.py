@@ -1,15 +1,23 @@
 """The line between vision and gate: one Unix socket pair that keeps message borders (SOCK_SEQPACKET), and what is said on it.
 
 Vision says what it saw and judged; the gate says when to begin, to read its recipe again and to stop. Each message is one kind byte and
-a JSON array of its fields; `Judged.body` follows raw, because the gate splices it into the event without reading it. Neither side
-blocks: `send` says False when the other side does not read, and then the sender's rule for what is full holds.
+a JSON array of its fields; `Judged.body`, JSON already, follows raw. What the arbiter hears is its own input, made here of the bytes.
+Neither side blocks: `send` says False when the other side does not read, and then the sender's rule for what is full holds.
 """
 
 from __future__ import annotations
 
-import json
 import socket
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
+
+from inspector.gate import protocol
+from inspector.gate.arbiter import CameraState as CameraState
+from inspector.gate.arbiter import Changed as Changed
+from inspector.gate.arbiter import Dropped as Dropped
+from inspector.gate.arbiter import Judged as Judged
+from inspector.gate.arbiter import Lost as Lost
+from inspector.gate.arbiter import Reloaded as Reloaded
+from inspector.gate.arbiter import Seen as Seen
 
 LARGEST_MESSAGE_BYTES = 65_536
 BUFFER_BYTES = 1 << 20
@@ -28,80 +36,11 @@ class Ready(NamedTuple):
     metrics: str = ""
 
 
-class Reloaded(NamedTuple):
-    """Answer to `Reload`: the recipe in force now, and why the new one was refused (empty when it was not)."""
+class Noted(NamedTuple):
+    """Something that vision has to say as an alarm: `code` as in PROTOCOL.md, severity info, warning or critical."""
 
-    recipe: str
-    models: list[list[str]]
-    reasons: list[str]
-    refused: str
-
-
-class Changed(NamedTuple):
-    """Something happened about a changeover, or began: the recipe in force now, and what it is for each camera ([name, number or null]).
-
-    `what` is preparing, in_force, refused, rolled_back, shadow, shadow_ended, or begun (nothing was asked). `request` is that of the
-    `Switch` which this is about. `shadow` says what the recipe beside the present one is and how often it disagreed, None without one.
-    """
-
-    what: str
-    request: str
-    recipe: str
-    models: list[list[str]]
-    reasons: list[str]
-    cameras: dict[str, list[Any]]
-    text: str = ""
-    shadow: dict[str, Any] | None = None
-
-
-class Seen(NamedTuple):
-    """An exposure arrived, whole or not: the part exists from here on."""
-
-    camera: str
-    seq: int
-    at_ns: int
-    at_counts: int | None
-    complete: bool
-    uid: str | None
-
-
-class Lost(NamedTuple):
-    """The exposure `seq` never arrived; time and position are those of the exposure that showed the gap."""
-
-    camera: str
-    seq: int
-    at_ns: int
-    at_counts: int | None
-
-
-class Dropped(NamedTuple):
-    """The exposure gave way before it was judged; `reason` is a `records.Reason`."""
-
-    camera: str
-    seq: int
-    reason: int
-
-
-class Judged(NamedTuple):
-    """What vision says of an exposure. `decision` is a `records.Decision` value.
-
-    `body` is the JSON text of an object with the fields that vision adds to the event: findings, defects, camera (one entry of
-    `cameras`), timing_ms, pose, image_ref (PROTOCOL.md §4).
-    """
-
-    camera: str
-    seq: int
-    decision: str
-    reason: int
-    reason_text: str
-    body: bytes
-
-
-class CameraState(NamedTuple):
-    """A camera went down, or came back."""
-
-    camera: str
-    up: bool
+    code: str
+    severity: str
     text: str
 
 
@@ -143,7 +82,7 @@ class Drain(NamedTuple):
     """Stop the sources, judge what waits, say `Finished`, and end."""
 
 
-ToGate: TypeAlias = Ready | Reloaded | Changed | Seen | Lost | Dropped | Judged | CameraState | Beat | Finished
+ToGate: TypeAlias = Ready | Reloaded | Changed | Seen | Lost | Dropped | Judged | CameraState | Noted | Beat | Finished
 ToVision: TypeAlias = Begin | Reload | Switch | Drain
 
 _KINDS: tuple[type[ToGate | ToVision], ...] = (
@@ -161,8 +100,8 @@ _KINDS: tuple[type[ToGate | ToVision], ...] = (
     Drain,
     Changed,
     Switch,
+    Noted,
 )
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
 _CODE = {kind: bytes([65 + i]) for i, kind in enumerate(_KINDS)}
 _KIND = {65 + i: kind for i, kind in enumerate(_KINDS)}
 
@@ -170,8 +109,8 @@ _KIND = {65 + i: kind for i, kind in enumerate(_KINDS)}
 def encode(message: ToGate | ToVision) -> bytes:
     """The bytes of one message."""
     if isinstance(message, Judged):
-        return _CODE[Judged] + _ENCODER.encode(message[:-1]).encode() + b"\0" + message.body
-    return _CODE[type(message)] + _ENCODER.encode(message).encode()
+        return b"%b%b\0%b" % (_CODE[Judged], protocol.dumps(message[:-1]), message.body)
+    return _CODE[type(message)] + protocol.dumps(message)
 
 
 def decode(data: bytes) -> ToGate | ToVision:
@@ -179,9 +118,9 @@ def decode(data: bytes) -> ToGate | ToVision:
     try:
         kind = _KIND[data[0]]
         if kind is Judged:
-            head, _, body = data[1:].partition(b"\0")
-            return Judged(*[*json.loads(head), body])
-        return kind(*json.loads(data[1:]))
+            end = data.index(b"\0")
+            return Judged(*[*protocol.decode_json(data[1:end]), data[end + 1 :]])
+        return kind(*protocol.decode_json(data[1:]))
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"not a message of the link: {data[:40]!r}") from error
 

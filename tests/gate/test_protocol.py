@@ -141,8 +141,12 @@ def test_a_topic_ends_so_that_no_other_begins_with_it() -> None:
 def test_json_that_is_no_object_of_finite_numbers(text: bytes) -> None:
     with pytest.raises(Refused):
         protocol.loads(text)
-    with pytest.raises(ValueError, match="JSON"):
-        protocol.dumps({"a": math.nan})
+
+
+@pytest.mark.parametrize("dumps", [protocol.dumps, protocol._portable_dumps])
+def test_json_is_compact_utf_8_of_finite_numbers(dumps: Callable[[object], bytes]) -> None:
+    value = {"ü": [1, 1.5, math.nan, -math.inf], "t": (True, None), "half": "\ud800"}
+    assert dumps(value).decode() == '{"ü":[1,1.5,null,null],"t":[true,null],"half":"?"}'
 
 
 @pytest.mark.parametrize("value", [-1, 2**64, 1.5, True, None, "", "-1", "1e3", "²", [], "1" * 21])

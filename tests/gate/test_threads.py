@@ -51,7 +51,7 @@ def test_what_could_not_be_kept_at_the_end_is_not_said_to_be(gate: GateProcess, 
     gate._ending.set()
     record = _record()
     gate._commit([record])
-    assert gate._to_events.get_nowait() == (record, False)
+    assert gate._to_events.get_nowait() == ([record], False)
     told = []
     while not gate._inbox.empty():
         told.append(gate._inbox.get_nowait())
