@@ -26,10 +26,11 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from pydantic import Field
 
@@ -51,15 +52,36 @@ END_S = 2.0
 
 
 class Faults(Strict):
-    """What goes wrong, as shares of the exposures; at most one thing with each. Which exposures depends on the seed only."""
+    """What goes wrong, as shares of the exposures; at most one thing with each. Which exposures depends on the seed only.
+
+    A fault strikes `run` exposures in a row. `swapped` comes after the exposure that follows it, `stale` shows the picture and the time of
+    the exposure before it under a new number, `blurred` is out of focus, `reset` finds a camera that has lost its settings and is down.
+    Every `unplugged_every_s` the cable is out for `unplugged_s` (0: never), for all cameras of a machine that have it so at once.
+    """
 
     lost_ratio: float = Field(default=0.0, ge=0, le=1)
     duplicate_ratio: float = Field(default=0.0, ge=0, le=1)
+    swapped_ratio: float = Field(default=0.0, ge=0, le=1)
+    stale_ratio: float = Field(default=0.0, ge=0, le=1)
     frozen_ratio: float = Field(default=0.0, ge=0, le=1)
     black_ratio: float = Field(default=0.0, ge=0, le=1)
+    white_ratio: float = Field(default=0.0, ge=0, le=1)
+    blurred_ratio: float = Field(default=0.0, ge=0, le=1)
     incomplete_ratio: float = Field(default=0.0, ge=0, le=1)
+    reset_ratio: float = Field(default=0.0, ge=0, le=1)
     late_ratio: float = Field(default=0.0, ge=0, le=1)
     late_ms: float = Field(default=400.0, ge=0)
+    run: int = Field(default=1, ge=1)
+    unplugged_every_s: float = Field(default=0.0, ge=0)
+    unplugged_s: float = Field(default=1.0, gt=0)
+
+    def unplugged(self, now_ns: int) -> bool:
+        """The cable is out now."""
+        return self.unplugged_every_s > 0 and now_ns / 1e9 % self.unplugged_every_s >= self.unplugged_every_s - self.unplugged_s
+
+
+RATIOS = tuple(name for name in Faults.model_fields if name.endswith("_ratio"))
+BLUR_PX = 12.0
 
 
 class Settings(Strict):
@@ -237,6 +259,7 @@ class Simulated:
         self._asked_ns: int | None = None
         self._waiting: deque[Exposure] = deque()
         self._last_slot: int | None = None
+        self._last: Exposure | None = None
         self._painted = Painted(settings, (self._seed, settings.lane))
         try:
             self._painted.wait(settings.ahead, DRAWN_S)
@@ -250,6 +273,8 @@ class Simulated:
         left_s = timeout_s
         while True:
             now_ns = self._clock()
+            if self._settings.faults.unplugged(now_ns):
+                raise DeviceError(f"camera {self._name}: unplugged")
             self._expose(now_ns)
             if self._waiting and self._waiting[0].ready_ns <= now_ns:
                 return self._deliver(into, self._waiting.popleft())
@@ -299,22 +324,23 @@ class Simulated:
         self._last_slot = shown
         if fault == "lost":
             return
+        exposed = Exposure(trigger, ready_ns, shown, fault)
+        stale = self._last if fault == "stale" else None
+        if stale is not None:
+            exposed = Exposure(replace(stale.trigger, part_seq=trigger.part_seq), ready_ns, stale.slot, fault)
+        self._last = exposed
         for _ in range(2 if fault == "duplicate" else 1):
-            self._waiting.append(Exposure(trigger, ready_ns, shown, fault))
+            self._waiting.append(exposed)
+        if len(self._waiting) > 1 and self._waiting[-2].fault == "swapped":
+            later, earlier = self._waiting.pop(), self._waiting.pop()
+            self._waiting += [later, replace(earlier, ready_ns=later.ready_ns)]
 
     def _fault(self, seq: int) -> str | None:
-        f = self._settings.faults
-        shares = {
-            "lost": f.lost_ratio,
-            "duplicate": f.duplicate_ratio,
-            "frozen": f.frozen_ratio,
-            "black": f.black_ratio,
-            "incomplete": f.incomplete_ratio,
-            "late": f.late_ratio,
-        }
+        faults = self._settings.faults
+        shares = {name.removesuffix("_ratio"): float(getattr(faults, name)) for name in RATIOS}
         if not any(shares.values()):
             return None
-        chance = float(np.random.default_rng([self._seed, self._settings.lane, seq, 1]).random())
+        chance = float(np.random.default_rng([self._seed, self._settings.lane, seq // faults.run, 1]).random())
         for fault, share in shares.items():
             if chance < share:
                 return fault
@@ -323,8 +349,13 @@ class Simulated:
 
     def _deliver(self, into: Bytes1D, exposure: Exposure) -> Stamp:
         picture = into[: self.max_bytes]
-        if exposure.fault == "black":
-            picture[:] = 0
+        if exposure.fault == "reset":
+            raise DeviceError(f"camera {self._name}: exposure_us is 10000.0, which nobody asked for")
+        if exposure.fault in ("black", "white"):
+            picture[:] = 0 if exposure.fault == "black" else 255
+        elif exposure.fault == "blurred":
+            sharp = self._painted.picture(exposure.slot).reshape(self._shape)
+            cv2.GaussianBlur(sharp, (0, 0), BLUR_PX, dst=picture.reshape(self._shape))
         else:
             picture[:] = self._painted.picture(exposure.slot)
         whole = exposure.fault != "incomplete"
@@ -349,5 +380,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Simulated:
-    """A camera whose first pictures are drawn; raises what is wrong with the drawing as `ConfigError`."""
+    """A camera whose first pictures are drawn; raises what is wrong with the drawing as `ConfigError`, `DeviceError` while unplugged."""
+    if settings.faults.unplugged(clock()):
+        raise DeviceError(f"camera {name}: unplugged")
     return Simulated(settings, name, clock, conveyor)

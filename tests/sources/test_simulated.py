@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_belt_too_fast_for_the_painter_sees_parts_again(tmp_path: Path) -> Non
     assert all(line["again"] == (line["scene"] in {o["scene"] for o in lines[:i]}) for i, line in enumerate(lines))
 
 
-@pytest.mark.parametrize("fault", ["lost", "duplicate", "frozen", "black", "incomplete", "late"])
+@pytest.mark.parametrize("fault", ["lost", "duplicate", "swapped", "stale", "frozen", "black", "white", "blurred", "incomplete", "late"])
 def test_faults_are_what_they_are_called_and_stand_in_the_truth(fault: str, tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
     given = settings(truth=str(truth), buffers=64, faults={f"{fault}_ratio": 0.4, "late_ms": 120.0})
@@ -92,11 +93,53 @@ def test_faults_are_what_they_are_called_and_stand_in_the_truth(fault: str, tmp_
         assert sorted(set(range(1, 25)) - set(seqs)) == sorted(struck)
     else:
         assert sorted(set(seqs)) == list(range(1, 25))
+    late = {seq for before, seq in pairwise(seqs) if seq < before}
+    assert late <= struck if fault == "swapped" else not late
+    assert late or fault != "swapped"
     assert {seq for seq in seqs if seqs.count(seq) == 2} == (struck if fault == "duplicate" else set())
     assert {s.seq for s, _ in found if not s.complete} == (struck if fault == "incomplete" else set())
     assert {seq for seq, p in pictures.items() if not any(p)} == (struck if fault == "black" else set())
+    assert {seq for seq, p in pictures.items() if all(byte == 255 for byte in p)} == (struck if fault == "white" else set())
+    if fault == "stale":
+        stamps = {s.seq: s for s, _ in found}
+        old = {seq for seq in stamps if seq > 1 and stamps[seq].at_counts == stamps[seq - 1].at_counts}
+        assert old == {seq for seq in struck if seq > 1}
+        assert all(pictures[seq] == pictures[seq - 1] for seq in old)
+    if fault == "blurred":
+        steps = {seq: np.abs(np.diff(np.frombuffer(p, np.uint8).astype(int))).max() for seq, p in pictures.items()}
+        assert max(steps[seq] for seq in struck) < min(steps[seq] for seq in steps.keys() - struck)
     if fault == "frozen":
         assert all(pictures[seq] == pictures[seq - 1] for seq in struck if seq > 1)
+
+
+def test_faults_come_in_runs(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    shown(settings(truth=str(truth), buffers=64, faults={"black_ratio": 0.5, "run": 5}), parts=40, rate_parts_per_s=160.0, lanes=(0,))
+    struck = [json.loads(line)["fault"] is not None for line in truth.read_text().splitlines()]
+    assert any(struck)
+    assert all(len(set(struck[first : first + 5])) == 1 for first in range(4, 35, 5)), "which begin at every fifth part"
+
+
+def test_a_camera_that_has_lost_its_settings_is_down() -> None:
+    with pytest.raises(DeviceError, match="nobody asked for"):
+        shown(settings(faults={"reset_ratio": 1.0}), parts=5)
+
+
+def test_a_cable_is_out_now_and_then() -> None:
+    belt = belts.build(belts.Settings(rate_parts_per_s=100.0, lanes=(0,)), "belt")
+    now_ns = [10**9 * 1000]
+    given = settings(faults={"unplugged_every_s": 10.0, "unplugged_s": 2.0})
+    camera = simulated.build(given, "cam", lambda: now_ns[0], belt)
+    now_ns[0] += 7_900_000_000
+    camera.read(np.zeros(camera.max_bytes, np.uint8), 0.0)
+    now_ns[0] += 200_000_000
+    with pytest.raises(DeviceError, match="unplugged"):
+        camera.read(np.zeros(camera.max_bytes, np.uint8), 0.0)
+    camera.close()
+    with pytest.raises(DeviceError, match="unplugged"):
+        simulated.build(given, "cam", lambda: now_ns[0], belt)
+    now_ns[0] += 2_000_000_000
+    simulated.build(given, "cam", lambda: now_ns[0], belt).close()
 
 
 def test_it_exposes_by_its_own_clock_where_there_is_no_part_sensor() -> None:
