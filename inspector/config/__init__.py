@@ -233,6 +233,20 @@ class Ring(Strict):
     when_full: Literal["drop_oldest", "drop_newest", "wait"] = "drop_oldest"
 
 
+class Quality(Strict):
+    """When a camera's pictures have drifted too far from those of the first `learn_parts` parts (0: none are learnt, nothing is said).
+
+    Shares: of the focus lost, of the exposure and contrast changed, of the picture that is black or white besides, and that dirt covers.
+    """
+
+    learn_parts: int = Field(default=400, ge=0, le=100_000)
+    focus_ratio: float = Field(default=0.2, gt=0, lt=1)
+    exposure_ratio: float = Field(default=0.15, gt=0, lt=1)
+    contrast_ratio: float = Field(default=0.2, gt=0, lt=1)
+    saturated_ratio: float = Field(default=0.02, gt=0, lt=1)
+    dirt_ratio: float = Field(default=0.0005, gt=0, lt=1)
+
+
 class Camera(Strict):
     """One camera: where its pictures come from, which recipe judges them, which ejector lane its parts are in.
 
@@ -247,6 +261,7 @@ class Camera(Strict):
     correction: Path | None = None
     source: Kind
     ring: Ring = Ring()
+    quality: Quality = Quality()
 
 
 class PartTemplate(Strict):
