@@ -43,6 +43,7 @@ from inspector.runtime import changeover_asked, in_force, link
 from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
+from inspector.runtime.log import Log
 
 TURN_S = 0.05
 READY_WITHIN_S = 60.0
@@ -232,6 +233,7 @@ class Daemon:
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
+        self._log = Log(time.monotonic_ns)
         self._proof: subprocess.Popen[bytes] | None = None
         self._prove_at_s = time.monotonic() + PROVE_AFTER_S
         self._proof_says: IO[bytes] | None = None
@@ -244,6 +246,7 @@ class Daemon:
         """Until the end; the exit code."""
         with ExitStack() as stack:
             stack.callback(self._last.cancel)
+            stack.callback(self._log.close)
             threading.excepthook = self._on_dead_thread
             stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
             self._gate.start(stack)
@@ -258,7 +261,7 @@ class Daemon:
             door.start()
             stack.callback(door.stop)
             if self._systemd.warning:
-                self._log(self._systemd.warning)
+                self._log.say(self._systemd.warning)
             gc.collect()
             gc.freeze()
             gc.disable()  # a full collection stops every thread; the garbage of the gate is young and is collected in the turns
@@ -278,7 +281,7 @@ class Daemon:
     def _turn(self, now_s: float) -> int | None:
         """One look at everything; an exit code when it is over."""
         if self._failed:
-            self._log(f"ends: {self._failed}")
+            self._log.say(f"ends: {self._failed}")
             self._systemd.say(f"STATUS={self._failed}")
             return BUG
         code = self._look_after_vision(now_s)
@@ -310,7 +313,7 @@ class Daemon:
         else:
             hung = stale(self._gate.vision_ages_ms(), self._limits_ms)
             if hung:
-                self._log(f"vision hangs: {', '.join(hung)}")
+                self._log.say(f"vision hangs: {', '.join(hung)}")
                 self._give_up_vision(f"vision hung: {', '.join(hung)}", now_s, show_stacks=True)
         return None
 
@@ -344,7 +347,7 @@ class Daemon:
         self._write_ready_file(message)
         self._trouble = ""
         self._systemd.say("READY=1", f"STATUS={self._status()}")
-        self._log(f"ready: {json.dumps(self.endpoints())}")
+        self._log.say(f"ready: {json.dumps(self.endpoints())}")
 
     def _lost_vision(self, text: str, now_s: float) -> None:
         """Every part is rejected from here on; start it again, later each time unless it had worked for long."""
@@ -368,7 +371,7 @@ class Daemon:
         self._lost_vision(text, now_s)
 
     def _start_later(self, text: str, now_s: float) -> None:
-        self._log(text)
+        self._log.say(text)
         self._trouble = text
         self._start_at_s = now_s + self._wait_s
         self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
@@ -414,7 +417,7 @@ class Daemon:
         try:
             self._gate.guard(config.read(self._path, text=text_of(in_force.file(self._settings.state_dir))))
         except ConfigError as error:
-            self._log(f"the guards stay as they were: {error}")
+            self._log.say(f"the guards stay as they were: {error}")
 
     # -- the journal, whole
 
@@ -434,7 +437,7 @@ class Daemon:
             said = self._proof_says.readline(400).decode(errors="replace").strip()
             if exited == REFUSED and "locked" not in said:
                 self._gate.distrust_journal(said)
-            self._log(f"journal: {said}")
+            self._log.say(f"journal: {said}")
 
     def _end_proof(self) -> None:
         if self._proof is not None:
@@ -520,11 +523,12 @@ class Daemon:
                 self._frozen_since_s = now_s
             if now_s - self._frozen_since_s > FROZEN_SAID_S and not self._frozen_said:
                 self._frozen_said = True
-                self._log(f"frozen: {', '.join(frozen)}")
+                self._log.say(f"frozen: {', '.join(frozen)}")
                 self._systemd.say(f"STATUS=frozen: {', '.join(frozen)}")
                 faulthandler.dump_traceback(all_threads=True)
             if self._systemd.watchdog_s is None and now_s - self._frozen_since_s > FROZEN_EXIT_S:
-                self._log("ends: nobody watches, and a frozen thread does not come back")
+                self._log.say("ends: nobody watches, and a frozen thread does not come back")
+                self._log.close()
                 sys.stderr.flush()
                 os._exit(BUG)
             return None
@@ -577,7 +581,8 @@ class Daemon:
 
     def _leave(self, text: str, code: int) -> NoReturn:
         """Now, whatever any thread is doing."""
-        self._log(f"{text} ({ledger_line(self._gate.counters())})")
+        self._log.say(f"{text} ({ledger_line(self._gate.counters())})")
+        self._log.close()
         if self._vision is not None:
             self._vision.process.kill()
         with suppress(OSError, ValueError):
@@ -585,10 +590,6 @@ class Daemon:
         os._exit(code)
 
     # -- telling
-
-    def _log(self, text: str) -> None:
-        with suppress(OSError):  # who reads the log may go; the line stays
-            print(text, file=sys.stderr, flush=True)
 
     def endpoints(self) -> dict[str, str]:
         """Where everything can be reached, with the ports that were really taken."""
@@ -613,7 +614,7 @@ class Daemon:
             part.write_text(json.dumps(content) + "\n")
             part.replace(path)
         except OSError as error:
-            self._log(f"ready file {path}: {error.strerror}")
+            self._log.say(f"ready file {path}: {error.strerror}")
 
     def families(self) -> Iterable[Family]:
         """What is shown at /metrics."""

@@ -116,6 +116,7 @@ def test_no_room_for_a_process_is_waited_for(made: Any, monkeypatch: pytest.Monk
     for now_s in (1.0, 1.1, 1.3, 1.4, 1.8):
         assert made.daemon._turn(now_s) is None
     assert len(attempts) == 3
+    made.daemon._log.close()
     assert "vision cannot be started" in capfd.readouterr().err
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
