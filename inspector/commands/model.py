@@ -34,7 +34,7 @@ def train(
     task: Annotated[Trainable, typer.Argument(help="What the network is to do.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder with the data set (plain folders, see README).")],
     out: Annotated[Path, typer.Option(help="The model's file, x.onnx; its card and pictures lie beside it.")],
-    arch: Annotated[str | None, typer.Option(help="unet (default) or deeplabv3plus-resnet101; cnn.")] = None,
+    arch: Annotated[str | None, typer.Option(help="unet (default), deeplabv3plus-resnet101 or glance; cnn.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.05, help="How long; the schedule is laid out to fit.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Exactly so many steps: with the same seed the same bytes.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Split, weights and order of the pictures.")] = 0,
@@ -150,11 +150,16 @@ def label(
     out: Annotated[Path, typer.Option(help="Where masks/, cut/ and sheet.png go.")],
     method: Annotated[Literal["canny", "grabcut", "mirror", "model", "combined"], typer.Option(help="How the part is found.")] = "combined",
     model: Annotated[Path | None, typer.Option(help="A segmentation model, for model and combined.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each photograph.")] = False,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Rough boxes around what is meant: STEM.txt with x1 y1 x2 y2 class, or masks STEM.png."),
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(metavar="MASKS", help="True masks STEM.png: says the IoU with them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each photograph; with --truth a last one for all.")] = False,
 ) -> None:
-    """Draw first masks of parts in photographs, cut the parts out, and show all on one sheet.
+    """Draw first masks of parts in photographs, cut the parts out with alpha, and show all on one sheet.
 
-    Example: inspector label photos --out labelled --method combined
+    With boxes, what is in them is marked, such as a defect. Example: inspector label photos --out labelled --method combined
     """
     import json
 
@@ -166,8 +171,15 @@ def label(
     if not files:
         raise ConfigError("E_DATA_EMPTY", "no pictures here", file=str(images))
     loaded = None if model is None else models.load(model, task="segmentation")
-    for made in workshop.label(files, out, method, loaded):
-        typer.echo(json.dumps(made) if as_json else f"{made['image']}: {made['share']:.1%} of the picture, {made['mask']}")
+    ious = []
+    for made in workshop.label(files, out, method, loaded, workshop.Hints(boxes, truth)):
+        ious += [made["iou"]] if "iou" in made else []
+        against = f", IoU {made['iou']:.3f}" if "iou" in made else ""
+        typer.echo(json.dumps(made) if as_json else f"{made['image']}: {made['share']:.1%} of the picture, {made['mask']}{against}")
+    if ious:
+        mean = workshop.mean_iou(ious)
+        shown = f"mean IoU {mean['miou']:.3f} ({mean['interval'][0]:.3f} to {mean['interval'][1]:.3f}) of {mean['pictures']}"
+        typer.echo(json.dumps({"method": method, **mean}) if as_json else shown)
     typer.echo(f"look at {out / 'sheet.png'}", err=True)
 
 

@@ -115,7 +115,7 @@ def pairs(folder: Path) -> Paired:
     missing = [name for name in names if f"{name}_temp" not in found]
     if missing or not names:
         raise ConfigError("E_DATA_PAIR", f"no <id>_temp for {missing[:3]}" if missing else "no <id>_test.* here", file=str(place))
-    boxes = tuple(_boxes(folder / "annotations" / f"{name}.txt") for name in names)
+    boxes = tuple(read_boxes(folder / "annotations" / f"{name}.txt") for name in names)
     highest = max((int(b[:, 4].max()) for b in boxes if len(b)), default=0)
     classes = _class_names(folder, highest)[: max(highest, 1)]
     if highest > len(classes):
@@ -270,7 +270,7 @@ def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
     return ("defect",) if highest <= 1 else tuple(f"class-{k}" for k in range(1, highest + 1))
 
 
-def _boxes(path: Path) -> NDArray[np.int64]:
+def read_boxes(path: Path) -> NDArray[np.int64]:
     """The boxes (n, 5) in the file, separated by spaces or commas; empty where there is no file. Raises E_DATA_BOX with the line."""
     if not path.is_file():
         return np.zeros((0, 5), np.int64)

@@ -5,11 +5,16 @@ grabcut    colours of the frame's rim against those inside (Rother et al., 2004)
 mirror     the mean of GrabCut's mask and of the one of the mirrored picture: where the two disagree the answer hangs on chance
 model      where a segmentation model sees any class
 combined   their mean: canny once, mirror twice and, where there is one, the model twice
+
+With rough boxes around what is meant (a defect, a part among others) each method works in the window around each box and marks nothing
+beyond it: GrabCut begins with the box, and combined is canny, mirror, the model and the contrast to what surrounds the box, weighed with
+how near a place is to the middle of the box, because people draw boxes around things.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,23 +25,43 @@ from numpy.typing import NDArray
 from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
-from inspector.workshop import evaluate, plots
+from inspector.workshop import datasets, evaluate, plots
 
 Method = Literal["canny", "grabcut", "mirror", "model", "combined"]
 Mask = NDArray[np.float32]
 """(H, W) of 0…1: how sure it is that here is the part."""
 
 WORK_PX = 400
+WINDOW_PX, AROUND_RATIO = 160, 0.6
+"""The longer side of the window around a box as it is worked on, and how far it reaches beyond the box, by the box's longer side."""
+NEARNESS = 0.4
+"""The weight of how near a place is to the middle of the box; measured on photographs of pitting, where 0.3 to 0.5 do as well."""
 RIM_RATIO = 0.04
 LEAST_RATIO = 0.005
 """A piece of less than this share of the picture is no part."""
 
 
-def label(images: Sequence[Path], out: Path, method: Method, model: models.Model | None) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a person has said of the pictures.
+
+    `boxes`: a folder with STEM.txt (`x1 y1 x2 y2 class` a line), or with masks STEM.png, around whose regions boxes are drawn, somewhat too
+    large. `truth`: a folder with the true masks STEM.png, to compare with.
+    """
+
+    boxes: Path | None = None
+    truth: Path | None = None
+
+
+def label(
+    images: Sequence[Path], out: Path, method: Method, model: models.Model | None, hints: Hints | None = None
+) -> Iterator[dict[str, Any]]:
     """For each picture masks/STEM.png (0 or 255), cut/STEM.png (the part alone, with alpha) and a place on sheet.png, written at the end.
 
-    Gives {"image", "mask", "cut", "share"}; share is the part's share of the picture. Raises E_IMG_*, E_LABEL_MODEL, E_DATA_PAIR.
+    Gives {"image", "mask", "cut", "share"}, with a truth also "iou"; share is the part's share of the picture. Raises E_IMG_*,
+    E_LABEL_MODEL, E_DATA_PAIR, E_DATA_BOX, E_DATA_MASK.
     """
+    hints = hints or Hints()
     if method == "model" and model is None:
         raise ConfigError("E_LABEL_MODEL", "the method needs a model of segmentation", key="--model")
     stems = [path.stem for path in images]
@@ -50,13 +75,108 @@ def label(images: Sequence[Path], out: Path, method: Method, model: models.Model
     shown = []
     for path in images:
         image = pictures.read(path)
-        mask = np.asarray(solid(masks_of(image, method, model)) * 255, np.uint8)
+        if hints.boxes is None:
+            found = solid(masks_of(image, method, model))
+        else:
+            found = in_boxes(image, _boxes_of(hints.boxes, path.stem, image.shape[:2]), method, model)
+        mask = np.asarray(found * 255, np.uint8)
         files = {name: out / name / f"{path.stem}.png" for name in ("masks", "cut")}
         cv2.imwrite(str(files["masks"]), mask)
         cv2.imwrite(str(files["cut"]), np.dstack([pictures.as_channels(image, 3), mask]))
         shown.append(plots.overlay(image, mask // 255, ["part"]))
-        yield {"image": str(path), "mask": str(files["masks"]), "cut": str(files["cut"]), "share": round(float((mask > 0).mean()), 4)}
+        said = {"image": str(path), "mask": str(files["masks"]), "cut": str(files["cut"]), "share": round(float(found.mean()), 4)}
+        yield said if hints.truth is None else {**said, "iou": round(_iou(found, _mask_of(hints.truth, path.stem, image.shape[:2])), 4)}
     plots.sheet(out / "sheet.png", shown, stems)
+
+
+def mean_iou(found: Sequence[float]) -> dict[str, Any]:
+    """{"pictures", "miou", "interval"} of the pictures' IoU: 95 %, by drawing the pictures again (1,000 draws, seed 0)."""
+    draws = np.random.default_rng(0).choice(np.asarray(found), (1000, len(found))).mean(axis=1)
+    return {
+        "pictures": len(found),
+        "miou": round(float(np.mean(found)), 4),
+        "interval": [round(float(q), 4) for q in np.quantile(draws, [0.025, 0.975])],
+    }
+
+
+def _iou(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    either = int((found | truth).sum())
+    return float((found & truth).sum()) / either if either else 1.0
+
+
+def _mask_of(folder: Path, stem: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    path = folder / f"{stem}.png"
+    mask = pictures.read(path, 1)
+    if mask.shape != shape:
+        raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {shape[::-1]} px", file=str(path))
+    return np.asarray(mask > 0, np.bool_)
+
+
+def _boxes_of(folder: Path, stem: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(n, 4) x0 y0 x1 y1 for a picture (H, W); see `Hints`."""
+    text = folder / f"{stem}.txt"
+    if text.is_file():
+        return datasets.read_boxes(text)[:, :4].clip(0, [*shape[::-1], *shape[::-1]])
+    _, _, stats, _ = cv2.connectedComponentsWithStats(_mask_of(folder, stem, shape).astype(np.uint8))
+    random = np.random.default_rng(0)
+    boxes = []
+    for x, y, w, h, _ in stats[1:]:
+        beyond = 1 + random.uniform(0.05, 0.25, 4) * [w, h, w, h]
+        boxes.append((x - beyond[0], y - beyond[1], x + w + beyond[2], y + h + beyond[3]))
+    return np.array(boxes, np.float64).reshape(-1, 4).round().astype(np.int64).clip(0, [*shape[::-1], *shape[::-1]])
+
+
+def in_boxes(image: Image, boxes: NDArray[np.int64], method: Method, model: models.Model | None) -> NDArray[np.bool_]:
+    """The mask (H, W) of what is meant by the boxes (n, 4) x0 y0 x1 y1."""
+    mask = np.zeros(image.shape[:2], np.bool_)
+    whole = _by_model(image, model) if model is not None and method in ("model", "combined") else None
+    for x0, y0, x1, y1 in boxes:
+        reach = int(AROUND_RATIO * max(x1 - x0, y1 - y0)) + 4
+        place = (slice(max(0, y0 - reach), y1 + reach), slice(max(0, x0 - reach), x1 + reach))
+        window = pictures.as_channels(image, 3)[place]
+        ratio = WINDOW_PX / max(window.shape[:2])
+        how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+        small = np.asarray(cv2.resize(window, None, fx=ratio, fy=ratio, interpolation=how), np.uint8)
+        corners = np.array([x0 - place[1].start, y0 - place[0].start, x1 - place[1].start, y1 - place[0].start])
+        left, top, right, bottom = (int(v) for v in (corners * ratio).round())
+        inside = np.zeros(small.shape[:2], np.float32)
+        inside[top:bottom, left:right] = 1
+        seen = None if whole is None else cv2.resize(whole[place], small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        soft = _in_window(small, (left, top, right, bottom), method, None if seen is None else np.asarray(seen, np.float32)) * inside
+        mask[place] |= cv2.resize(soft, window.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+    return mask
+
+
+def _in_window(window: Image, box: tuple[int, int, int, int], method: Method, seen: Mask | None) -> Mask:
+    """The soft mask of a window (H, W, 3) in which the box x0 y0 x1 y1 lies; `seen` is the model's."""
+    if method == "model" and seen is not None:
+        return seen
+    if method == "canny":
+        return canny(window)
+    if method == "grabcut":
+        return grabcut(window, box)
+    if method == "mirror":
+        return mirror(window, box)
+    said = [canny(window), mirror(window, box), contrast(window, box), *([seen] * 3 if seen is not None else ())]
+    (x0, y0, x1, y1), (rows, columns) = box, np.ogrid[: window.shape[0], : window.shape[1]]
+    across, down = (columns - (x0 + x1) / 2) / max(x1 - x0, 1), (rows - (y0 + y1) / 2) / max(y1 - y0, 1)
+    near = np.exp(-2.4 * (across**2 + down**2))
+    return np.asarray(cv2.GaussianBlur((1 - NEARNESS) * np.mean(said, axis=0) + NEARNESS * near, (0, 0), 2), np.float32)
+
+
+def contrast(window: Image, box: tuple[int, int, int, int]) -> Mask:
+    """What differs from the colours around the box by more than Otsu's threshold of these differences in the box."""
+    lab = cv2.cvtColor(cv2.GaussianBlur(window, (0, 0), 1.2), cv2.COLOR_BGR2LAB).astype(np.float32)
+    inside = np.zeros(window.shape[:2], np.bool_)
+    inside[box[1] : box[3], box[0] : box[2]] = True
+    around = lab[~inside] if not inside.all() else lab.reshape(-1, 3)
+    middle = np.median(around, axis=0)
+    spread = 1.48 * np.median(np.abs(around - middle), axis=0) + 3.0
+    apart = (20 * np.sqrt((((lab - middle) / spread) ** 2).sum(axis=2))).clip(0, 255).astype(np.uint8)
+    if not inside.any():
+        return np.zeros(inside.shape, np.float32)
+    threshold = cv2.threshold(apart[inside].reshape(-1, 1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0]
+    return np.asarray((apart > threshold) & inside, np.float32)
 
 
 def masks_of(image: Image, method: Method, model: models.Model | None) -> Mask:
@@ -83,23 +203,26 @@ def canny(image: Image) -> Mask:
     return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), np.float32)
 
 
-def grabcut(image: Image) -> Mask:
-    """GrabCut from the inner rectangle; the rim is background. The same picture gives the same mask."""
+def grabcut(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:
+    """GrabCut from the box x0 y0 x1 y1 (None: all but the rim); what is outside is background. The same picture gives the same mask."""
     seen = np.ascontiguousarray(pictures.as_channels(image, 3))
-    rim = [max(1, round(RIM_RATIO * side)) for side in seen.shape[:2]]
-    box = (rim[1], rim[0], seen.shape[1] - 2 * rim[1], seen.shape[0] - 2 * rim[0])
+    height, width = seen.shape[:2]
+    rim = [max(1, round(RIM_RATIO * side)) for side in (height, width)]
+    x0, y0, x1, y1 = box or (rim[1], rim[0], width - rim[1], height - rim[0])
     mask, back, front = np.zeros(seen.shape[:2], np.uint8), np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     try:
-        cv2.grabCut(seen, mask, box, back, front, 4, cv2.GC_INIT_WITH_RECT)
+        cv2.grabCut(seen, mask, (x0, y0, max(1, x1 - x0), max(1, y1 - y0)), back, front, 4, cv2.GC_INIT_WITH_RECT)
     except cv2.error:  # one colour only: nothing stands out
         return np.zeros(seen.shape[:2], np.float32)
     return np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), np.float32)
 
 
-def mirror(image: Image) -> Mask:
+def mirror(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:
     """The mean of GrabCut's mask and of the mirrored picture's."""
-    return np.asarray((grabcut(image) + grabcut(np.ascontiguousarray(image[:, ::-1]))[:, ::-1]) / 2, np.float32)
+    width = image.shape[1]
+    turned = None if box is None else (width - box[2], box[1], width - box[0], box[3])
+    return np.asarray((grabcut(image, box) + grabcut(np.ascontiguousarray(image[:, ::-1]), turned)[:, ::-1]) / 2, np.float32)
 
 
 def solid(soft: Mask) -> NDArray[np.bool_]:

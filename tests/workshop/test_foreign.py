@@ -129,6 +129,7 @@ def exported(path: Path, network: object, size: int, *, dynamic: bool = False) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_deeplab_on_resnet101_as_pytorch_writes_it(tmp_path: Path, dynamic: bool) -> None:
     torch = pytest.importorskip("torch")

@@ -94,3 +94,56 @@ def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
         done = run.invoke(application(), ["label", *arguments, "--out", str(tmp_path / "out")])
         assert isinstance(done.exception, ConfigError)
         assert done.exception.code == code
+
+
+def pits() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    """Two dark pits on noisy metal with bright stripes, and where they are."""
+    random = np.random.default_rng(3)
+    image = 150 + 30 * np.sin(np.arange(240) / 6)[None, :, None] + random.normal(0, 8, (180, 240, 3))
+    truth = np.zeros((180, 240), np.uint8)
+    for centre, axes in (((60, 50), (14, 9)), ((170, 120), (9, 12))):
+        cv2.ellipse(truth, centre, axes, 30, 0, 360, 1, -1)
+    image[truth > 0] *= 0.35
+    return image.clip(0, 255).astype(np.uint8), truth > 0
+
+
+def test_what_is_in_a_box_is_marked_and_measured(tmp_path: Path) -> None:
+    image, truth = pits()
+    for name, picture in (("photos", image), ("truth", truth.astype(np.uint8) * 255)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), picture)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a.txt").write_text("42 35 80 66 1\n156 104 184 136 1\n")
+    for boxes in ("boxes", "truth"):
+        done = CliRunner().invoke(
+            application(),
+            [
+                "label",
+                str(tmp_path / "photos"),
+                "--out",
+                str(tmp_path / "out"),
+                "--boxes",
+                str(tmp_path / boxes),
+                "--json",
+                f"--truth={tmp_path / 'truth'}",
+            ],
+        )
+        assert done.exit_code == 0, done.output
+        one, whole = (json.loads(line) for line in done.stdout.splitlines())
+        assert one["iou"] == whole["miou"] > 0.6
+        assert (whole["method"], whole["pictures"]) == ("combined", 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_marked_beyond_the_boxes(method: label.Method) -> None:
+    image, _ = pits()
+    found = label.in_boxes(image, np.array([[42, 35, 80, 66]]), method, None)
+    assert found[35:66, 42:80].any()
+    found[33:68, 40:82] = False  # a pixel of the window is more than one of the picture
+    assert not found.any()
+
+
+def test_a_box_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1 2 3\n")
+    with pytest.raises(ConfigError, match="E_DATA_BOX"):
+        label._boxes_of(tmp_path, "a", (20, 20))
