@@ -6,14 +6,15 @@ the gate (it does not read, the line is full) is safe unsaid: the gate rejects a
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+from inspector.gate import protocol
 from inspector.geometry import raster
 from inspector.interfaces import Clock, FillsAhead, Source, fills_ahead
 from inspector.judge import LONGEST_TEXT_BYTES, judge
@@ -23,7 +24,8 @@ from inspector.records import Decision, DeviceError, Evidence, Finding, Frame, I
 from inspector.runtime.changeover import Shadow
 from inspector.runtime.changeover_board import Board
 from inspector.runtime.health import PictureHealth
-from inspector.runtime.link import Dropped, Judged, Lost, Seen, ToGate
+from inspector.runtime.link import Dropped, Judged, Lost, Noted, Seen, ToGate
+from inspector.runtime.quality import Qualities
 from inspector.runtime.quarantine import MOST_CRASHES, Quarantine, digest_of
 from inspector.runtime.ring import Lent, Ring
 
@@ -33,7 +35,6 @@ Tell: TypeAlias = Callable[[ToGate], bool]
 LARGEST_GAP = 1_000
 SETTLING_FRAMES = 3
 MOST_FINDINGS, MOST_DEFECTS = 64, 32
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(slots=True)
@@ -130,6 +131,7 @@ class Inspecting:
     batch: int
     lanes: Mapping[str, int] = field(default_factory=dict)
     shadow: Callable[[], Shadow | None] = lambda: None
+    quality: Qualities | None = None
     quarantine: Quarantine | None = None
     health: dict[str, PictureHealth] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -173,6 +175,9 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         else:
             inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
         _report(state, each, inspection, _Case(recipe, part, judged, quality, start_ns, end_ns))
+        if judged and state.quality is not None:
+            for severity, text in state.quality.of(camera, recipe.plans[camera].recipe).see(each.frame.image):
+                state.tell(Noted("PICTURE_DRIFT", severity, f"camera {camera}: {text}"))
 
 
 def _judged(state: Inspecting, frames: list[Frame], recipe: Recipe) -> list[Inspection]:
@@ -223,12 +228,13 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
     }
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
     plan = case.recipe.plans[stamp.camera]
-    said = {"quality": case.quality, "utc_ns": utc_ns, "timing_ms": timing, "image_ref": reference, "named": (plan.recipe, plan.number)}
+    named = plan.recipe, plan.number
+    told_as = partial(body_of, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
     try:
-        body = body_of(inspection, **said)
+        body = told_as(inspection)
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
-        body = body_of(inspection, **said)
+        body = told_as(inspection)
     told = state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body))
     state.board.judged(inspection)
     if keeps and (reference or case.part is not None):
@@ -288,7 +294,7 @@ def body_of(
         "recipe_name": named[0],
         "recipe_number": named[1],
     }
-    return _ENCODER.encode(body).encode()
+    return protocol.dumps(body)
 
 
 def _number(value: float | None) -> float | None:

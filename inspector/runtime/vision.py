@@ -40,6 +40,7 @@ from inspector.runtime import in_force, link
 from inspector.runtime.capture import Isolated
 from inspector.runtime.changeover import Changeover, models_of
 from inspector.runtime.changeover_board import Board
+from inspector.runtime.quality import Qualities, families
 from inspector.runtime.quarantine import Quarantine
 from inspector.runtime.ring import Ring
 from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
@@ -214,6 +215,7 @@ class Vision:
         self._inspecting = Inspecting(
             board, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch, lanes,
             lambda: self._changeover.shadow,
+            Qualities({camera.id: camera.quality for camera in self._settings.cameras}, self._settings.state_dir / "quality"),
         )  # fmt: skip
         try:
             threads, batch = self._settings.vision.inspect_threads, self._settings.vision.batch
@@ -233,7 +235,7 @@ class Vision:
         ]
         self._captures = [self._worker(f"capture-{camera.settings.id}", camera.step) for camera in self._cameras]
         self._inspects = [self._worker(f"inspect-{n}", self._inspect) for n in range(self._settings.vision.inspect_threads)]
-        self._archiving = self._worker("archive", self._archive.step, nice=10)
+        self._archiving = self._worker("archive", self._keep, nice=10)
         self._changing = self._worker("changeover", self._changeover.step)
         self._begun = self._stop_inspecting = False
         self._finished: link.Finished | None = None
@@ -249,6 +251,14 @@ class Vision:
         last = self._stop_inspecting
         if not inspect(self._inspecting, timeout_s=0.05) and last:
             raise Ended
+
+    def _keep(self) -> None:
+        self._archive.step()
+        if self._inspecting.quality is not None:
+            try:
+                self._inspecting.quality.keep()
+            except OSError as error:
+                print(f"what was learnt of the pictures is not kept: {error}", file=sys.stderr, flush=True)
 
     def _on_error(self, name: str, error: BaseException) -> None:
         traceback.print_exception(error, file=sys.stderr)
@@ -416,6 +426,8 @@ class Vision:
         yield Family("ring_wait_seconds", "histogram", "How long pictures waited.", [({}, state.waited)])
         spent = [({"stage": stage}, histogram) for stage, histogram in sorted(state.spent.items())]
         yield Family("stage_seconds", "histogram", "Time of each stage of judging.", spent)
+        for name, text, samples in families(state.quality) if state.quality is not None else ():
+            yield Family(name, "gauge", text, samples)
         ages = [({"worker": name}, age / 1e3) for name, age in self.ages_ms().items()]
         yield Family("worker_age_seconds", "gauge", "Since the last step of each thread.", ages)
         archive = self._archive.counts
