@@ -1,12 +1,13 @@
-r"""Pictures from files, in the order of their names: a stored day, a data set, a test.
+r"""Pictures from files, in the order of their names: a stored day, a video, a data set, a test.
 
-Each file is one exposure. A file that is not a whole picture is an exposure that came incomplete, never the end of the line; its header is
-read before anything is decoded, so that a small file cannot fill the memory.
+Each file is one exposure, and each frame of a video. A file that is not a whole picture is an exposure that came incomplete, never the end
+of the line; its header is read before anything is decoded, so that a small file cannot fill the memory. The archive of a station
+(`state/pictures`, or one day of it) and videos know when their pictures were taken: with `speed` they come as they came then.
 
     source:
       kind: replay
-      files: [pictures/good, "pictures/bad/*.png"]   # folders and patterns
-      rate_hz: 10          # pictures a second; leave it away for as fast as they are taken
+      files: [pictures/good, "pictures/bad/*.png"]   # folders, patterns, videos; the archive's folder is that of all its days
+      rate_hz: 10          # pictures a second, or `speed: 1.0` for their own times; leave both away for as fast as they are taken
       loop: true           # begin again after the last one
       colour: false
       uid: '(\d+)_test'    # the part's own name: the first group in the file's stem; leave it away for the stem
@@ -17,13 +18,13 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inspector.config import Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures
@@ -32,6 +33,7 @@ from inspector.records import ConfigError, Image, Stamp
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
+VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm"})
 MOST_PIXELS = 64_000_000
 LONGEST_SIDE = 32_766  # one more than OpenCV's remap takes
@@ -39,14 +41,31 @@ LARGEST_FILE_BYTES = 512 << 20
 _HEAD_BYTES = 1 << 20  # a JPEG's size may come after long EXIF and ICC segments
 
 
+_STORED = re.compile(r"\d{8}-([0-9a-f]{16})-[a-z]-([a-z0-9_-]{1,32})-\d{1,20}")
+"""What the archive calls a picture: the day, UTC nanoseconds, why it was kept, the camera, its exposure."""
+_DAY = re.compile(r"\d{8}")
+
+
 class Settings(Strict):
-    """Where the files are, and how fast they come."""
+    """Where the files are, and how fast they come; of an archive's pictures only those of `camera`, where that is set.
+
+    `speed` 1.0 is as they were taken, 2.0 twice as fast; a pause of more than `longest_pause_s` then (a night) is that long.
+    """
 
     files: list[Path] = Field(min_length=1)
+    camera: str | None = None
     rate_hz: float | None = Field(default=None, gt=0, le=10_000)
+    speed: float | None = Field(default=None, gt=0, le=1_000)
+    longest_pause_s: float = Field(default=10.0, gt=0)
     loop: bool = False
     colour: bool = False
     uid: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Settings:
+        if self.rate_hz is not None and self.speed is not None:
+            raise ValueError("give either rate_hz or speed")
+        return self
 
 
 class Header(NamedTuple):
@@ -98,22 +117,33 @@ def load(path: Path, *, colour: bool) -> Image:
     return np.asarray(image, np.uint8)
 
 
-def listed(files: Sequence[Path], key: str = "files") -> list[Path]:
+def listed(files: Sequence[Path], key: str = "files", suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The picture files in these folders and matching these patterns, in order of name. `ConfigError` E_IMG_NONE when there is none."""
     found: list[Path] = []
     for path in files:
         if path.is_dir():
-            paths = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES)
+            paths = sorted(child for child in path.iterdir() if child.suffix.lower() in suffixes)
+            if not paths:  # an archive
+                days = (day for day in path.iterdir() if _DAY.fullmatch(day.name))
+                paths = sorted(child for day in days for child in day.iterdir() if child.suffix.lower() in suffixes)
         elif path.is_file():
             paths = [path]
         else:
             anchor = Path(path.anchor)
             matching = anchor.glob(str(path.relative_to(anchor)))
-            paths = sorted(child for child in matching if child.is_file() and child.suffix.lower() in SUFFIXES)
+            paths = sorted(child for child in matching if child.is_file() and child.suffix.lower() in suffixes)
         if not paths:
-            raise ConfigError("E_IMG_NONE", f"{str(path)!r} names no picture ({', '.join(sorted(SUFFIXES))})", key=key)
+            raise ConfigError("E_IMG_NONE", f"{str(path)!r} names no picture ({', '.join(sorted(suffixes))})", key=key)
         found += paths
     return found
+
+
+class Shot(NamedTuple):
+    """One exposure: its picture (None where that is not whole), its stem, and when it was taken by the clock of its own file or archive."""
+
+    image: Image | None
+    stem: str
+    taken_ns: int | None
 
 
 class Replay:
@@ -121,7 +151,11 @@ class Replay:
 
     def __init__(self, settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> None:
         self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
-        self._paths = listed(settings.files)
+        self._paths = [path for path in listed(settings.files, suffixes=SUFFIXES | VIDEOS) if _is_of(path, settings.camera)]
+        if not self._paths:
+            raise ConfigError("E_IMG_NONE", f"no picture of camera {settings.camera}", key="camera")
+        if settings.speed is not None and (timeless := [path for path in self._paths if _taken_ns(path) is None]):
+            raise ConfigError("E_IMG_TIME", "nothing says when this was taken; give rate_hz instead", file=str(timeless[0]), key="speed")
         try:
             self._uid = None if settings.uid is None else re.compile(settings.uid)
         except re.error as error:
@@ -129,48 +163,78 @@ class Replay:
         channels = 3 if settings.colour else 1
         self.max_bytes = max((header.width * header.height for header in self._headers()), default=1) * channels
         self._seq = 0
+        self._shots = self._shown()
+        self._next: Shot | None = None
         self._next_ns: int | None = None
+        self._taken_ns: int | None = None
 
     def _headers(self) -> Iterator[Header]:
         """The headers of what can be shown; what cannot will be an incomplete exposure when its turn comes."""
         for path in self._paths:
             try:
-                with path.open("rb") as file:
-                    yield header_of(file.read(_HEAD_BYTES), str(path))
+                if path.suffix.lower() in VIDEOS:
+                    yield _video_header(path)
+                else:
+                    with path.open("rb") as file:
+                        yield header_of(file.read(_HEAD_BYTES), str(path))
             except (OSError, ConfigError):
                 continue
 
-    def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
-        """The next file's picture, when its time has come."""
-        if self._seq >= len(self._paths) and not self._settings.loop:
-            raise EndOfPictures
-        now_ns = self._clock()
-        if self._next_ns is None:
-            self._next_ns = now_ns
-        if self._next_ns > now_ns:
-            time.sleep(min(timeout_s, (self._next_ns - now_ns) / 1e9))
-            if self._next_ns > self._clock():
-                return None
-        path = self._paths[self._seq % len(self._paths)]
-        self._seq += 1
-        at_ns = self._clock() if self._settings.rate_hz is None else self._next_ns
-        if self._settings.rate_hz is not None:
-            self._next_ns += round(1e9 / self._settings.rate_hz)
-        at_counts = self._conveyor.counts(at_ns)
-        try:
-            image = load(path, colour=self._settings.colour)
-            if image.size > self.max_bytes:
-                raise ConfigError("E_IMG_SIZE", "the picture has grown since the start", file=str(path))
-        except ConfigError:
-            into[0] = 0
-            return Stamp(self._name, self._seq, at_ns, at_counts, (1, 1), False, self._uid_of(path))
-        into[: image.size] = image.reshape(-1)
-        return Stamp(self._name, self._seq, at_ns, at_counts, image.shape, True, self._uid_of(path))
+    def _shown(self) -> Iterator[Shot]:
+        """All exposures, again and again if that is asked."""
+        while True:
+            for path in self._paths:
+                if path.suffix.lower() in VIDEOS:
+                    yield from _frames(path, colour=self._settings.colour)
+                    continue
+                try:
+                    image = load(path, colour=self._settings.colour)
+                except ConfigError:
+                    image = None
+                yield Shot(image, path.stem, _taken_ns(path))
+            if not self._settings.loop:
+                return
 
-    def _uid_of(self, path: Path) -> str | None:
+    def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
+        """The next picture, when its time has come."""
+        if self._next is None:
+            self._next = next(self._shots, None)
+            if self._next is None:
+                raise EndOfPictures
+            self._next_ns = self._due_ns(self._next)
+        now_ns, due_ns = self._clock(), self._next_ns
+        if due_ns is not None and due_ns > now_ns:
+            time.sleep(min(timeout_s, (due_ns - now_ns) / 1e9))
+            if due_ns > self._clock():
+                return None
+        shot, self._next = self._next, None
+        self._seq += 1
+        at_ns = self._clock() if due_ns is None else due_ns
+        image = shot.image if shot.image is not None and shot.image.size <= self.max_bytes else None
+        picture = np.zeros((1, 1), np.uint8) if image is None else image
+        into[: picture.size] = picture.reshape(-1)
+        uid, counts = self._uid_of(shot.stem), self._conveyor.counts(at_ns)
+        return Stamp(self._name, self._seq, at_ns, counts, picture.shape, image is not None, uid)
+
+    def _due_ns(self, shot: Shot) -> int | None:
+        """When its time comes, by our clock; None: now."""
+        rate_hz, speed = self._settings.rate_hz, self._settings.speed
+        if rate_hz is None and speed is None:
+            return None
+        if self._next_ns is None:
+            due_ns = self._clock()
+        elif rate_hz is not None:
+            due_ns = self._next_ns + round(1e9 / rate_hz)
+        else:
+            pause_ns = max(0, (shot.taken_ns or 0) - (self._taken_ns or 0))
+            due_ns = self._next_ns + round(min(pause_ns, self._settings.longest_pause_s * 1e9) / (speed or 1.0))
+        self._taken_ns = shot.taken_ns
+        return due_ns
+
+    def _uid_of(self, stem: str) -> str | None:
         if self._uid is None:
-            return path.stem[:64]
-        match = self._uid.search(path.stem)
+            return stem[:64]
+        match = self._uid.search(stem)
         return None if match is None else (match[1] if self._uid.groups else match[0])[:64]
 
     def close(self) -> None:
@@ -180,6 +244,51 @@ class Replay:
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Replay:
     """A camera that shows files as if they were taken now, where the belt is now."""
     return Replay(settings, name, clock, conveyor)
+
+
+def _is_of(path: Path, camera: str | None) -> bool:
+    stored = _STORED.fullmatch(path.stem)
+    return camera is None or stored is None or stored[2] == camera
+
+
+def _taken_ns(path: Path) -> int | None:
+    """When a stored picture was taken (UTC), and 0 for a video, whose frames count from there."""
+    stored = _STORED.fullmatch(path.stem)
+    return int(stored[1], 16) if stored else 0 if path.suffix.lower() in VIDEOS else None
+
+
+def _video_header(path: Path) -> Header:
+    """Raises `ConfigError` E_IMG_OPEN for what is no video, E_IMG_PIXELS for one that is too large."""
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    width, height = int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    video.release()
+    if width < 1 or height < 1:
+        raise ConfigError("E_IMG_OPEN", "no video that can be decoded", file=str(path))
+    if width * height > MOST_PIXELS:
+        raise ConfigError("E_IMG_PIXELS", f"{width} × {height} pixels; at most {MOST_PIXELS // 1_000_000} million", file=str(path))
+    return Header(width, height)
+
+
+def _frames(path: Path, *, colour: bool) -> Iterator[Shot]:
+    """The frames of a video, each with its time since the first; a video that cannot be decoded is one exposure that is not whole."""
+    try:
+        _video_header(path)
+    except ConfigError:
+        yield Shot(None, path.stem, 0)
+        return
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        number = 0
+        while True:
+            seen, frame = video.read()
+            if not seen:
+                return
+            taken_ns = round(max(0.0, video.get(cv2.CAP_PROP_POS_MSEC)) * 1e6)
+            number += 1
+            grey = frame if colour or frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+            yield Shot(np.asarray(grey, np.uint8), f"{path.stem}-{number:06d}", taken_ns)
+    finally:
+        video.release()
 
 
 def _size(data: bytes, name: str) -> tuple[int, int]:

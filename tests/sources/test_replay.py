@@ -155,3 +155,45 @@ def test_any_bytes_are_a_size_or_a_refusal(start: bytes, rest: bytes) -> None:
     except ConfigError as error:
         codes.append(error.code)
     assert codes[0].startswith("E_IMG_") if codes else header.width * header.height <= replay.MOST_PIXELS
+
+
+def stored(folder: Path, second: float, level: int, camera: str = "top", day: str = "20260105") -> Path:
+    """A picture as the archive keeps it."""
+    (folder / day).mkdir(exist_ok=True)
+    return picture(folder / day, f"{day}-{round(second * 1e9) + 10**18:016x}-p-{camera}-{level}.png", level)
+
+
+def test_a_stored_day_comes_as_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second, level in ((0.0, 1), (0.25, 2), (1.0, 3), (4000.0, 4)):
+        stored(tmp_path, second, level)
+    stored(tmp_path, 5000.0, 5, day="20260106")
+    stored(tmp_path, 0.5, 9, camera="side")
+    for files in ([tmp_path], [tmp_path / "20260105", tmp_path / "20260106"]):
+        seen = shown(Clock(monkeypatch), files=files, camera="top", speed=0.5, longest_pause_s=20.0)
+        assert [level for _, level in seen] == [1, 2, 3, 4, 5]
+        times = [stamp.at_ns - seen[0][0].at_ns for stamp, _ in seen]
+        assert times == [0, 500_000_000, 2_000_000_000, 42_000_000_000, 82_000_000_000]
+    assert [level for _, level in shown(Clock(monkeypatch), files=[tmp_path / "20260105"])] == [1, 2, 9, 3, 4]
+    with pytest.raises(ConfigError, match="no picture of camera front"):
+        build(Settings(files=[tmp_path], camera="front"), "c", lambda: 0, Timed(1.0))
+
+
+def test_a_video_is_its_frames_in_their_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "x.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    for level in range(0, 200, 20):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    (tmp_path / "y.mp4").write_bytes(b"no video")
+    seen = shown(Clock(monkeypatch), limit=22, files=[tmp_path], speed=2.0, loop=True)
+    assert [stamp.complete for stamp, _ in seen[:11]] == [True] * 10 + [False]
+    assert [level for _, level in seen[:10]] == pytest.approx(range(0, 200, 20), abs=3)
+    assert [stamp.uid for stamp, _ in seen[:2]] == ["x-000001", "x-000002"]
+    steps = np.diff([stamp.at_ns for stamp, _ in seen[:10]])
+    assert steps == pytest.approx([20_000_000] * 9, rel=0.01)
+    assert [level for _, level in seen[11:21]] == [level for _, level in seen[:10]]
+
+
+def test_what_has_no_time_of_its_own_has_no_speed(tmp_path: Path) -> None:
+    path = picture(tmp_path, "a.png")
+    with pytest.raises(ConfigError, match=r"E_IMG_TIME.*give rate_hz instead"):
+        build(Settings(files=[path], speed=1.0), "c", lambda: 0, Timed(1.0))
