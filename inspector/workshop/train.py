@@ -25,7 +25,7 @@ from inspector.records import ConfigError, Image
 from inspector.workshop import augment, datasets, evaluate, export, networks, plots
 from inspector.workshop.fit import History, Schedule, Task, fit
 
-HELD_OUT = 0.2
+HELD_OUT, HELD_OUT_CLASSIFIED = 0.2, 0.1
 TILE_PX, TILE_MARGIN_PX = 160, 8
 EXPORT_TILE_PX = 176
 """The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
@@ -164,7 +164,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
             f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}",
             file=str(order.test),
         )
-    kept, held = halves(data, HELD_OUT, order.schedule.seed)
+    kept, held = halves(data, HELD_OUT_CLASSIFIED, order.schedule.seed)
     if not len(held):
         raise ConfigError("E_DATA_EMPTY", "one picture a class; at least one class needs two, one is held out", file=str(order.data))
     trained = classifier(data, kept, held, order, arch, say)
@@ -205,7 +205,7 @@ def classifier(
     crops_only = data.classes[0] == "good" and side == data.images[0].shape[0]
     images = np.stack([fit_to(image, size) for image in data.images])
     torch.manual_seed(order.schedule.seed)
-    network = networks.CNN(data.channels, len(data.classes), order.width or (16 if side <= 64 else 32), 1)
+    network = networks.CNN(data.channels, len(data.classes), order.width or 16, 1)
     of = data.labels[kept]
     weight = 1.0 / np.sqrt(np.bincount(of, minlength=len(data.classes)).clip(1))[of]
     share = (weight / weight.sum()).astype(np.float64)
