@@ -139,6 +139,10 @@ ROWS: dict[str, Callable[[], str | bytes]] = {
     "I16 no port": lambda: in_gate("{bind: 'tcp://127.0.0.1'}"),
     "I16 same port twice": lambda: GOOD + "events: {bind: 'tcp://127.0.0.1:7000'}\nmetrics: {gate_bind: '127.0.0.1:7000'}\n",
     "I16 a default's port": lambda: in_gate("{bind: 'tcp://127.0.0.1:5561'}"),
+    "travel in two ways": lambda: in_gate("{travel_counts: 600, travel_mm: 60, counts_per_mm: 10}"),
+    "travel without a resolution": lambda: in_gate("{travel_mm: 60}"),
+    "a guard that nothing reaches": lambda: GOOD + "guards: {reject_ratio: 1.0, rejects_in_row: -1}\n",
+    "I47 no credentials": lambda: GOOD + "security: {server_key: '${CREDENTIALS_DIRECTORY}/server.key', clients: clients}\n",
     "I17 all interfaces": lambda: in_gate("{bind: 'tcp://0.0.0.0:5562'}"),
     "I17 star": lambda: GOOD + "events: {bind: 'tcp://*:5561'}\n",
     "I17 page": lambda: GOOD + "desk: {bind: '192.168.1.5:8080'}\n",
@@ -345,6 +349,19 @@ def test_a_camera_that_does_not_number_its_exposures_cannot_count_parts(
         with pytest.raises(
             ConfigErrors, match=r"E_CFG_COUNT .*line.yaml:6: cameras\[0\].source.kind: opencv .* gate.count: conveyor or plc"
         ):
+            config.read(path, kinds=True)
+    else:
+        config.read(path, kinds=True)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("timed", True), ("encoder", True), ("simulated", False)])
+def test_a_belt_without_part_sensor_cannot_count_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, refused: bool) -> None:
+    monkeypatch.undo()
+    path = tmp_path / "line.yaml"
+    text = changed("source: {kind: replay}", "source: {kind: opencv, device: 0}")
+    path.write_text(f"{text}conveyor: {{kind: {kind}}}\ngate: {{count: conveyor}}\n")
+    if refused:
+        with pytest.raises(ConfigErrors, match=rf"E_CFG_COUNT .*line.yaml:12: gate.count: {kind} has no part sensor; allowed: gate.count"):
             config.read(path, kinds=True)
     else:
         config.read(path, kinds=True)
