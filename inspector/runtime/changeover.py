@@ -163,8 +163,8 @@ class Changeover:
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(message.request, error)
             return
+        self.counts["in_force"] += prepared.digest != self._board.recipe.digest
         self._in_force(prepared, self._settings, self._text, chosen)
-        self.counts["in_force"] += 1
         self._tell(self.told("in_force", message.request))
 
     def _begin_shadow(self, message: link.Switch) -> None:
@@ -204,7 +204,7 @@ class Changeover:
     def _ready(self, settings: Config, text: str, chosen: Mapping[str, str], request: str = "") -> Recipe:
         """The recipe, prepared and proved; at once where all of it lies on the shelf. Raises what is wrong with it."""
         self._shelf.most = settings.changeover.keep_ready * len(settings.cameras)
-        if recipe.identity(settings, chosen, self._shelf) in self._proved:
+        if recipe.identity(settings, chosen, self._shelf) in (*self._proved, self._board.recipe.digest):
             return recipe.prepare(settings, chosen=chosen, shelf=self._shelf)
         self._tell(self.told("preparing", request))
         digest, candidate = self._candidate_for(settings, text, chosen)
@@ -219,7 +219,7 @@ class Changeover:
         """The digest and the process of a candidate that has proved itself."""
         self._candidate = candidate = Candidate()
         try:
-            answer = candidate.prepare(Prepare(self._path, text, chosen), settings.changeover.prepare_s)
+            answer = candidate.prepare(Prepare(self._path, text, chosen), settings.changeover.prepare_s, self._look_at_watch)
             if isinstance(answer, Refused):
                 raise ConfigError("E_RECIPE_REFUSED", answer.text)
             self._shelf.geometry |= answer.geometry
@@ -281,7 +281,7 @@ class Changeover:
         if not shadow.waiting.empty():
             frame, inspection, judged_by, at_utc_ns = shadow.waiting.get()
             try:
-                theirs = shadow.candidate.judge(frame, SHADOW_WITHIN_S)
+                theirs = shadow.candidate.judge(frame, SHADOW_WITHIN_S, self._look_at_watch)
             except Lost as error:
                 self._end_shadow()
                 self._tell(self.told("shadow_ended", text=str(error)))

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +29,7 @@ from inspector.outputs.archive import Judgement
 from inspector.records import ConfigError, ConfigErrors, Decision, DeviceError, Frame, Recipe, Stamp
 
 NICER = 10
+TURN_S = 0.05
 MOST_SAID = 8
 
 
@@ -74,25 +75,28 @@ class Candidate:
             theirs.close()
         self._link = Connection(ours.detach())
 
-    def prepare(self, question: Prepare, within_s: float) -> Prepared | Refused:
-        """What becomes of it. Raises `Lost`."""
-        answer = self._ask(question, within_s)
+    def prepare(self, question: Prepare, within_s: float, meanwhile: Callable[[], None]) -> Prepared | Refused:
+        """What becomes of it; `meanwhile` is called again and again. Raises `Lost`."""
+        answer = self._ask(question, within_s, meanwhile)
         if not isinstance(answer, (Prepared, Refused)):
             raise Lost(f"it said {type(answer).__name__}")
         return answer
 
-    def judge(self, frame: Frame, within_s: float) -> Judgement:
-        """What it says of a picture. Raises `Lost`."""
-        answer = self._ask(frame, within_s)
+    def judge(self, frame: Frame, within_s: float, meanwhile: Callable[[], None]) -> Judgement:
+        """What it says of a picture; `meanwhile` is called again and again. Raises `Lost`."""
+        answer = self._ask(frame, within_s, meanwhile)
         if not isinstance(answer, Judgement):
             raise Lost(f"it said {type(answer).__name__}")
         return answer
 
-    def _ask(self, question: Any, within_s: float) -> Any:
+    def _ask(self, question: Any, within_s: float, meanwhile: Callable[[], None]) -> Any:
+        by_s = time.monotonic() + within_s
         try:
             self._link.send(question)
-            if not self._link.poll(within_s):
-                raise Lost(f"no answer within {within_s:g} s")
+            while not self._link.poll(min(TURN_S, max(0.0, by_s - time.monotonic()))):
+                if time.monotonic() >= by_s:
+                    raise Lost(f"no answer within {within_s:g} s")
+                meanwhile()
             return self._link.recv()
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             with suppress(subprocess.TimeoutExpired):
