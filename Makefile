@@ -41,10 +41,11 @@ test: $(VENV)/.dev $(NODE)/node_modules
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
-# What real processes do under real faults (INSPECTOR_FAULT_RUNS: kills of the gate), and the gate's core in simulated time.
-test-faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow or not slow" tests/faults
+# What real processes do under real faults: one row after the other, and a table of them in out/faults (INSPECTOR_FAULT_RUNS: runs of each).
+test-faults: $(VENV)/.dev $(NODE)/node_modules
+	$(BIN)/python -m tests.faults --out out/faults
 
+# The gate's core in simulated time.
 sim: $(VENV)/.dev
 	$(BIN)/python -m tests.sim --first $(FIRST) --seeds $(SEEDS)
 

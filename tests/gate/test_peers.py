@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,34 +12,19 @@ from typing import Any
 
 import pytest
 
+from tests.faults import clients
 from tests.gate.line import Running, running, until
-
-CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
-MODULES = Path(os.environ.get("INSPECTOR_NODE_MODULES", CLIENTS / "node" / "node_modules"))
 
 
 @pytest.fixture(scope="session")
 def c_gateway(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    built = tmp_path_factory.mktemp("c") / "gateway"
-    compiler = shutil.which("cc")
-    if compiler is None or not Path("/usr/include/zmq.h").exists():
-        pytest.skip("no C compiler, or no libzmq3-dev")
-    source = CLIENTS / "c" / "gateway.c"
-    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(built), str(source), "-lzmq"], check=True)
-    return [str(built)]
+    return clients.c_gateway(tmp_path_factory.mktemp("c")) or pytest.skip(clients.NO_C)
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
-    found = shutil.which("node")
-    if found is None or not (MODULES / "zeromq").exists():
-        pytest.skip("no Node, or no zeromq (npm install in deploy/clients/node, or INSPECTOR_NODE_MODULES)")
     folder = tmp_path_factory.mktemp("node")
-    for path in (CLIENTS / "node").glob("*.*js*"):
-        shutil.copy(path, folder)
-    if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(MODULES)
-    return lambda name: [found, str(folder / name)]
+    return lambda program: clients.node(folder, program) or pytest.skip(clients.NO_NODE)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -277,6 +278,57 @@ def _wrong_byte(real: Any) -> Any:
     return event
 
 
+def _no_lease_for_fire(real: Any) -> Any:
+    def begin(self: Ledger, line: Any) -> None:
+        real(self, replace(line, fire_lease_ms=0))
+
+    return begin
+
+
+def _counts_ignored(real: Any) -> Any:
+    return lambda self, now_ns, position=None: real(self, now_ns, None)
+
+
+def _belt_trusted(real: Any) -> Any:
+    return lambda self, now_ns, text: None
+
+
+def _speed_ignored(real: Any) -> Any:
+    def position(self: Arbiter, now_ns: int, item: core.Position) -> None:
+        real(self, now_ns, item)
+        self._release(now_ns, "speed")
+
+    return position
+
+
+def _count_ignored(real: Any) -> Any:
+    def heartbeat(self: Arbiter, now_ns: int, item: Any, gateway: Session, body: Any) -> None:
+        gateway.counted_from.clear()
+        real(self, now_ns, item, gateway, body)
+
+    return heartbeat
+
+
+def _heartbeats_ignore_counts() -> Any:
+    return patch.dict(Arbiter._commands, {"HB": _count_ignored(Arbiter._commands["HB"])})
+
+
+def _challenge_passes(real: Any) -> Any:
+    def close(self: Ledger, part: Any) -> Any:
+        part.challenge = False
+        return real(self, part)
+
+    return close
+
+
+def _back_from_the_last(real: Any) -> Any:
+    def position(self: Arbiter, now_ns: int, item: core.Position) -> None:
+        self._furthest = self._belt[1] if self._belt else item.counts
+        real(self, now_ns, item)
+
+    return position
+
+
 MUTANTS: dict[str, Patch] = {
     "pass unless failed": _fuse(lambda votes: Decision.FAIL not in _decisions(votes)),
     "pass if any camera passes": _fuse(lambda votes: Decision.PASS in _decisions(votes)),
@@ -312,6 +364,14 @@ MUTANTS: dict[str, Patch] = {
     "epoch used again": _method(Arbiter, "__init__", _same_epoch),
     "slots kept over epochs": _method(Gateway, "_told", _slots_kept),
     "slots innocent from the start": _guilty_no_more,
+    "fire with the deadline of permit": _method(Ledger, "__init__", _no_lease_for_fire),
+    "deadline in counts ignored": _method(Ledger, "close_due", _counts_ignored),
+    "a belt that went back or jumped is trusted": _method(Arbiter, "_distrust", _belt_trusted),
+    "a belt that goes back slowly is trusted": _method(Arbiter, "_on_position", _back_from_the_last),
+    "permit on a belt that is too fast": _method(Arbiter, "_on_position", _speed_ignored),
+    "the PLC's count ignored": _heartbeats_ignore_counts,
+    "a challenge part may pass": _method(Ledger, "_close_by_votes", _challenge_passes),
+    "permit after a challenge that was not found": _no_hold("challenge"),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""
 

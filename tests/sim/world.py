@@ -6,8 +6,8 @@ one outcome per part, conservation, no PASS without a PASS of every camera for t
 conditions, bounded queues, gapless chains, no number used twice, credit kept; and at the ejector: no bad part passes. In the end the
 faults stop, and the line must run again within 30 simulated seconds.
 
-Of profile `fire` the world knows what its PLC must do: it ejects on a REJECT, and when the permit goes it stops the line and takes off what is
-on it. Nothing but that saves it from a part of which no verdict came.
+Of profile `fire` the world knows what its PLC must do: it ejects on a REJECT, and when the permit goes it stops the line and takes off
+what is on it. Nothing but that saves it from a part of which no verdict came.
 """
 
 from __future__ import annotations
@@ -515,7 +515,7 @@ class World:
         self.vision_up = True
         self.camera_seq = dict.fromkeys(self.cameras, 0)
         self.last_picture.clear()
-        self._tell(core.Attached(str(self.generation), [["net", "cd" * 32]], ["locate"]))
+        self._tell(core.Attached("ab" * 32, [["net", "cd" * 32]], [str(self.generation)]))
         self._tell(core.Begin())
         for camera, up in self.camera_up.items():
             if not up:
@@ -779,7 +779,7 @@ class World:
         """What the world knows of the gate's world, by itself."""
         if isinstance(item, core.Attached):
             self.gate_vision = True
-            self.heard = int(item.recipe)  # the generation of vision that the gate hears, which may be behind
+            self.heard = int(item.reasons[0])  # the generation of vision that the gate hears, which may be behind
             self.gate_cameras_down.clear()
             self.frames_seen.clear()
         elif isinstance(item, core.Detached):
