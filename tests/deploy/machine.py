@@ -53,7 +53,7 @@ class Machine:
             time.sleep(0.1)
         raise RuntimeError(f"the machine did not come up: {log.read_text()[-2000:]}")
 
-    def run(self, script: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
         """Run a shell command in the machine, as root."""
         inside = ["nsenter", "-t", self._pid, "-m", "-u", "-i", "-n", "-p", "-C", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         command = [*inside, "LC_ALL=C.UTF-8", "HOME=/root", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", f"cd /root; {script}"]
@@ -61,13 +61,13 @@ class Machine:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False, start_new_session=True
         )
 
-    def __call__(self, script: str, timeout_s: float = 120.0) -> str:
+    def __call__(self, script: str, timeout_s: float = 240.0) -> str:
         """What the command printed, its last newline taken away; it must end with 0."""
         done = self.run(script, timeout_s)
         assert done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout.rstrip("\n")
 
-    def until(self, what: Callable[[], bool], within_s: float = 60.0) -> None:
+    def until(self, what: Callable[[], bool], within_s: float = 120.0) -> None:
         """Wait until that is so."""
         by_s = time.monotonic() + within_s
         while not what():
