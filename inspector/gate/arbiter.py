@@ -387,6 +387,7 @@ class Arbiter:
     ) -> None:
         self.settings, self.epoch = settings, epoch
         self.ledger = Ledger(settings.line)
+        self._deadline_ms = settings.line.deadline_ms
         self.state = State.BOOT
         self.sessions: dict[bytes, Session] = {}
         self.heads = {"q": 0, "r": 0, "a": 0}
@@ -628,8 +629,8 @@ class Arbiter:
     def _on_judged(self, now_ns: int, item: Judged) -> None:
         camera, seq, decision, reason, text, body = item
         try:
-            vote = Vote(Decision(decision), reason, text, protocol.loads(body))
-        except (Refused, ValueError) as error:  # NaN, infinity, no JSON, no decision: it must not pass
+            vote = Vote(_DECISIONS[decision], reason, text, protocol.loads(body))
+        except (Refused, KeyError, TypeError) as error:  # NaN, infinity, no JSON, no decision: it must not pass
             vote = Vote(Decision.UNJUDGED, Reason.NON_FINITE, f"{camera}: what vision says cannot be read: {error}", {})
         if camera in self.settings.line.cameras:
             blind = vote.reason in (Reason.IMAGE_QUALITY, Reason.FRAME_INCOMPLETE)
@@ -637,7 +638,7 @@ class Arbiter:
             limit = self._watch.guards.blind_in_row
             if limit and self._blind[camera] >= limit:
                 self._hold(now_ns, f"blind:{camera}", f"{self._blind[camera]} pictures in a row could not be judged: {text}", "BLIND")
-            elif not blind:
+            elif not blind and self._holds:
                 self._release(now_ns, f"blind:{camera}")
         self._notes(now_ns, self.ledger.judged(now_ns, camera, seq, vote))
 
@@ -802,11 +803,11 @@ class Arbiter:
         cameras: list[Any] = []
         timing: Mapping[str, Any] = {}
         pose = image_ref = None
-        recipe = next((vote.recipe for vote in part.votes.values() if vote is not None and vote.recipe), self._recipe)
-        models = self._models_of.get(recipe, ())
-        named = next((vote.named for vote in part.votes.values() if vote is not None and vote.named), None)
+        recipe, named = "", None
         for camera, vote in part.votes.items():
             said = vote.body if vote is not None else {}
+            if vote is not None:
+                recipe, named = recipe or vote.recipe, named or vote.named
             findings += said.get("findings") or ()
             defects += said.get("defects") or ()
             entry = said.get("camera")
@@ -818,6 +819,8 @@ class Arbiter:
             timing = said.get("timing_ms") or timing
             pose = said.get("pose") or pose
             image_ref = said.get("image_ref") or image_ref
+        recipe = recipe or self._recipe
+        models = self._models_of.get(recipe, ())
         result, evaluation = _OPC[verdict]
         if reason in (Reason.DRAINING, Reason.PURGE):
             result = 3
@@ -839,7 +842,7 @@ class Arbiter:
             "eject": {
                 "encoder_target": target,
                 "window_counts": line.window_counts,
-                "deadline_ms_from_trigger": line.deadline_ms,
+                "deadline_ms_from_trigger": self._deadline_ms,
                 "ttl_us": ttl_us,
             },
             "verdict": verdict.name,
@@ -1332,6 +1335,7 @@ class Arbiter:
             int(kind), int(flags), self.epoch, seq, part_seq, at_utc_ns, min(ttl_us, 0xFFFFFFFF), protocol.STREAM_IDS[stream],
             int(verdict), lane, reason,
         )  # fmt: skip
+        previous = self._chain[stream]
         whole = {
             "schema": "insp.verdict",
             "ver": protocol.VERSION,
@@ -1343,14 +1347,16 @@ class Arbiter:
             "line": settings.line_name,
             "station": settings.station,
             **body,
-            "prev_hash": self._chain[stream].hex(),
+            "prev_hash": previous.hex(),
         }
-        payload, digest = protocol.seal(header, _fit(whole)[:-1], self._chain[stream])
+        payload, digest = protocol.seal(header, _fit(whole)[:-1], previous)
         self._chain[stream] = digest
         record = Record(stream, header, protocol.pack(header, payload), payload, digest, r_seq, deadline_ns)
         self._out.append(record)
         return record
 
+
+_DECISIONS: Final = {decision.value: decision for decision in Decision}
 
 _OPC: Final = {
     Verdict.PASS: (1, 1),
@@ -1366,10 +1372,7 @@ _ROOM: Final = protocol.LARGEST_PAYLOAD_BYTES - 80
 
 def _fit(whole: dict[str, Any]) -> bytes:
     """The JSON text, made to fit: what passed goes before what failed, and what is not required before what is."""
-    try:
-        text = protocol.dumps(whole)
-    except ValueError:  # a number that no JSON can hold, from a place that is not the judgement
-        text = protocol.dumps({**whole, "findings": [], "defects": [], "pose": None, "timing_ms": {}, "cameras": [], "truncated": True})
+    text = protocol.dumps(whole)
     if len(text) <= _ROOM:
         return text
     failed = [f for f in whole.get("findings", ()) if isinstance(f, dict) and not f.get("ok")]
@@ -1389,5 +1392,7 @@ def _texts(counters: Counters) -> dict[str, str]:
 
 
 def _cut(text: str, most_bytes: int) -> str:
+    if 4 * len(text) <= most_bytes:
+        return text
     data = text.encode("utf-8", "replace")
     return data[:most_bytes].decode("utf-8", "ignore")

@@ -264,7 +264,7 @@ class GateProcess:
         self._tell(core.Stop())
         while self._gate_worker.alive and self._status.state != core.State.STOPPED.value and time.monotonic() < end_s - 0.2 * within_s:
             time.sleep(0.002)
-        while not self._to_journal.empty() or self._committing_since_ns is not None or not self._to_events.empty():
+        while self.backlog():
             if time.monotonic() > end_s - 0.1 * within_s or not self._journal_worker.alive:
                 break
             time.sleep(0.005)
@@ -307,6 +307,10 @@ class GateProcess:
             "pending": now.pending,
             "unexplained": now.unexplained,
         }
+
+    def backlog(self) -> bool:
+        """Events still wait to be kept or published."""
+        return not self._to_journal.empty() or self._committing_since_ns is not None or not self._to_events.empty()
 
     def status(self) -> core.Status:
         """State, permit and what withholds it."""
@@ -565,6 +569,7 @@ class GateProcess:
         except Empty:
             self._retain()
             return
+        self._committing_since_ns = self._clock()
         time.sleep(GATHER_S)  # what else comes in this while needs no commit of its own
         with suppress(Empty):
             while len(items) < COMMIT_AT_ONCE:

@@ -3,14 +3,18 @@
 Two processes as in the daemon, with the daemon's own parts: `vision` runs capture, ring, judging (one check that says a constant), and
 the link; `gate` runs arbiter, journal and events. The frames are 1280 × 1024 and nobody writes them. What is spent without frames (beats,
 polling) is measured too and taken off, because it does not grow with them. `session` is what a gateway adds that is sent every verdict
-and acknowledges it. The limit is what the bare primitives cost with messages of the same sizes: a queue between two threads, a socket
-pair between two processes, one row in SQLite, one message by ZeroMQ.
+and acknowledges it. At full speed frames come as fast as both processes take them: what is left is the work of a frame, without the waking
+of threads that have nothing to do, which at a line's rates costs more than the work. The limit is what the bare primitives cost with
+messages of the same sizes: a queue between two threads, a socket pair between two processes, a row in SQLite (committed in the same
+groups), one message by ZeroMQ. `look` is what the framework does with the picture itself (is it black, is it the one before).
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import queue
+import select
 import socket
 import sqlite3
 import subprocess
@@ -28,39 +32,58 @@ from inspector.records import DeviceError
 NAME = "framework"
 
 SHAPE = (1024, 1280)
-RATES_HZ = (100, 500)
+RATE_HZ = 500
 SECONDS = 3.0
+FRAMES = 6000
+GROUP = 64
 SLOTS = 16
 EVENT_BYTES, JUDGED_BYTES, SEEN_BYTES = 1600, 620, 70
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """CPU microseconds of a frame in each process at two rates, and of the bare primitives in the same run."""
+    """CPU microseconds of a frame in each process, at full speed and at a rate, and of the bare primitives in the same run."""
     idle, idle_session = _line(0), _line(0, gateway=True)
     rows: dict[str, dict[str, float]] = {
-        "idle": {f"{process}_share": idle[f"{process}_s"] / SECONDS for process in ("vision", "gate")},
+        "idle": {f"{process}_share": idle[f"{process}_s"] / idle["wall_s"] for process in ("vision", "gate")},
+        "look": {"cpu_us": _look_us()},
     }
-    for rate_hz in RATES_HZ:
-        busy, session = _line(rate_hz), _line(rate_hz, gateway=True)
-        vision_us, gate_us = ((busy[f"{process}_s"] - idle[f"{process}_s"]) / busy["frames"] * 1e6 for process in ("vision", "gate"))
-        session_us = (session["gate_s"] - idle_session["gate_s"]) / session["frames"] * 1e6 - gate_us
-        limit_us = _primitives(rate_hz)
-        rows[f"frame at {rate_hz}/s"] = {
+    for name, rate_hz, frames in (("frame at full speed", 0, FRAMES), (f"frame at {RATE_HZ}/s", RATE_HZ, round(RATE_HZ * SECONDS))):
+        busy = _line(rate_hz, frames)
+        vision_us, gate_us = (
+            (busy[f"{process}_s"] - idle[f"{process}_s"] / idle["wall_s"] * busy["wall_s"]) / busy["frames"] * 1e6
+            for process in ("vision", "gate")
+        )
+        limit_us = _primitives(rate_hz, frames)
+        rows[name] = {
             "cpu_us": vision_us + gate_us,
             "vision_us": vision_us,
             "gate_us": gate_us,
             "limit_us": limit_us,
             "ratio": (vision_us + gate_us) / limit_us,
         }
-        rows[f"session at {rate_hz}/s"] = {"cpu_us": session_us}
+    session = _line(RATE_HZ, round(RATE_HZ * SECONDS), gateway=True)
+    rows[f"session at {RATE_HZ}/s"] = {"cpu_us": (session["gate_s"] - idle_session["gate_s"]) / session["frames"] * 1e6 - gate_us}
     return rows
+
+
+def _look_us() -> float:
+    import numpy as np
+
+    from inspector.records import Stamp
+    from inspector.runtime.health import PictureHealth
+
+    health, image = PictureHealth(), np.random.default_rng(1).integers(0, 255, SHAPE, np.uint8)
+    began_s = time.process_time()
+    for seq in range(1, 1001):
+        health.look(Stamp("c", seq, 0, None, SHAPE, True, str(seq)), image)
+    return (time.process_time() - began_s) * 1e3
 
 
 # --- the line ----------------------------------------------------------------------------------------------------------
 
 
-def _line(rate_hz: int, *, gateway: bool = False) -> dict[str, float]:
-    """CPU seconds of both processes over `SECONDS` of a line with this rate."""
+def _line(rate_hz: int, frames: int = 0, *, gateway: bool = False) -> dict[str, float]:
+    """CPU seconds of both processes for so many frames at this rate, or as fast as they are taken (0); without frames, for `SECONDS`."""
     from inspector.config import Config
     from inspector.runtime import link
     from inspector.runtime.gate import GateProcess
@@ -72,7 +95,7 @@ def _line(rate_hz: int, *, gateway: bool = False) -> dict[str, float]:
             plc = _child("gateway", gate.endpoints()["gate"])
             stack.callback(plc.kill)
         ours, theirs = link.pair()
-        vision = _child("vision", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
+        vision = _child("vision", str(theirs.fileno()), str(rate_hz), str(frames), pass_fds=(theirs.fileno(),))
         stack.callback(vision.kill)
         theirs.close()
         gate.attach(ours, link.Ready("bench", [], ["locate", "c"], vision.pid))
@@ -80,15 +103,21 @@ def _line(rate_hz: int, *, gateway: bool = False) -> dict[str, float]:
             time.sleep(0.01)
         began_ns = time.monotonic_ns()
         gate.begin(began_ns)
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # as the daemon does
+        stack.callback(gc.enable)
         started_s = time.process_time()
         ours.send(link.Begin(began_ns))
         said = json.loads(vision.communicate()[0])
-        gate_s = time.process_time() - started_s
+        while gate.backlog():
+            time.sleep(0.001)
+        gate_s, wall_s = time.process_time() - started_s, (time.monotonic_ns() - began_ns) / 1e9
         counters = gate.counters()
         gate.drain(2.0)
-        if counters["pass"] < 0.7 * rate_hz * SECONDS:
+        if counters["pass"] < 0.7 * frames:
             raise DeviceError(f"the line did not keep up with {rate_hz} frames a second: {counters}; is this machine busy?")
-        return {"vision_s": said["cpu_s"], "gate_s": gate_s, "frames": float(max(1, counters["triggers"]))}
+        return {"vision_s": said["cpu_s"], "gate_s": gate_s, "wall_s": wall_s, "frames": float(max(1, counters["triggers"]))}
 
 
 _CONFIG: dict[str, Any] = {
@@ -96,7 +125,7 @@ _CONFIG: dict[str, Any] = {
     "site": "bench",
     "line": "bench",
     "station": "bench",
-    "gate": {"bind": "tcp://127.0.0.1:0"},
+    "gate": {"bind": "tcp://127.0.0.1:0", "travel_min_ms": 60_000},
     "events": {"bind": "tcp://127.0.0.1:0", "replay_bind": "tcp://127.0.0.1:0"},
     "journal": {"ballast_mib": 0},
     "cameras": [{"id": "c", "recipe": "r", "source": {"kind": "replay"}}],
@@ -118,22 +147,27 @@ def _gateway(endpoint: str) -> None:
 
 
 class _Blank:
-    """A camera whose pictures need no work, at a fixed rate."""
+    """A camera whose pictures need no work: so many, at a fixed rate or as fast as they are taken."""
 
     max_bytes = SHAPE[0] * SHAPE[1]
 
-    def __init__(self, rate_hz: int) -> None:
-        self._period_ns, self._seq = 1_000_000_000 // rate_hz if rate_hz else 0, 0
+    def __init__(self, rate_hz: int, frames: int) -> None:
+        self._period_ns, self.left, self._seq = 1_000_000_000 // rate_hz if rate_hz else 0, frames, 0
         self._next_ns = time.monotonic_ns()
 
     def read(self, into: Any, timeout_s: float) -> Any:
         from inspector.records import Stamp
 
-        wait_s = (self._next_ns - time.monotonic_ns()) / 1e9 if self._period_ns else timeout_s
-        if wait_s > 0:
-            time.sleep(min(timeout_s, wait_s))
-        if not self._period_ns or time.monotonic_ns() < self._next_ns:
+        if not self.left:
+            time.sleep(timeout_s)
             return None
+        if self._period_ns:
+            wait_s = (self._next_ns - time.monotonic_ns()) / 1e9
+            if wait_s > 0:
+                time.sleep(min(timeout_s, wait_s))
+            if time.monotonic_ns() < self._next_ns:
+                return None
+        self.left -= 1
         self._next_ns += self._period_ns
         self._seq += 1
         return Stamp("c", self._seq, time.monotonic_ns(), self._seq, SHAPE, True, str(self._seq))
@@ -142,7 +176,7 @@ class _Blank:
         """Nothing to let go."""
 
 
-def _vision(descriptor: int, rate_hz: int) -> None:
+def _vision(descriptor: int, rate_hz: int, frames: int) -> None:
     from inspector.records import Finding, Plan, Recipe, Stamp
     from inspector.runtime import link
     from inspector.runtime.changeover_board import Board
@@ -156,11 +190,17 @@ def _vision(descriptor: int, rate_hz: int) -> None:
     answer = (Finding("c", "part", 1.0, 0.0, 2.0, "mm", (1.0, 2.0)),)
     plan = Plan("c", None, None, None, (("c", lambda views: [answer] * len(views)),), False)
     bell = threading.Condition()
-    source = _Blank(rate_hz)
-    ring = Ring(SLOTS, source.max_bytes, "drop_oldest", bell)
-    capturing = Capturing("c", source, ring, end.send, time.monotonic_ns)
+    source = _Blank(rate_hz, frames)
+    ring = Ring(SLOTS, source.max_bytes, "drop_oldest" if rate_hz else "wait", bell)
+
+    def tell(message: link.ToGate) -> bool:
+        while not end.send(message):
+            select.select([], [end], [], 1.0)
+        return True
+
+    capturing = Capturing("c", source, ring, tell, time.monotonic_ns)
     inspecting = Inspecting(
-        Board(Recipe("bench", {"c": plan}, (), ("locate", "c"))), {"c": ring}, bell, end.send, None, time.monotonic_ns, time.time_ns, 4
+        Board(Recipe("bench", {"c": plan}, (), ("locate", "c"))), {"c": ring}, bell, tell, None, time.monotonic_ns, time.time_ns, 4
     )
 
     for _ in range(2 * SLOTS):  # new memory is black, and black pictures are not judged
@@ -184,9 +224,9 @@ def _vision(descriptor: int, rate_hz: int) -> None:
     for worker in workers:
         worker.start()
     until_s = time.monotonic() + SECONDS
-    while time.monotonic() < until_s:
-        time.sleep(0.1)
-        end.send(link.Beat({worker.name: 0.0 for worker in workers}))
+    while source.left or ring.counts().ready or ring.counts().lent if frames else time.monotonic() < until_s:
+        time.sleep(0.1 if rate_hz or not frames else 0.005)
+        tell(link.Beat({worker.name: 0.0 for worker in workers}))
     for worker in workers:
         worker.stop(1.0)
     print(json.dumps({"cpu_s": time.process_time() - began_s}))
@@ -199,14 +239,15 @@ def _die(name: str, error: BaseException) -> None:
 # --- the limit ---------------------------------------------------------------------------------------------------------
 
 
-def _primitives(rate_hz: int) -> float:
+def _primitives(rate_hz: int, frames: int) -> float:
     """CPU microseconds of a frame when nothing is done but handing bytes on, keeping and publishing them."""
     import zmq
 
-    frames = round(rate_hz * SECONDS)
+    from inspector.runtime.gate import GATHER_S
 
+    group = max(1, round(rate_hz * GATHER_S)) if rate_hz else GROUP
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    child = _child("primitives", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
+    child = _child("primitives", str(theirs.fileno()), str(rate_hz), str(frames), pass_fds=(theirs.fileno(),))
     theirs.close()
     with tempfile.TemporaryDirectory() as folder:
         database = sqlite3.connect(Path(folder) / "x.sqlite", isolation_level=None)
@@ -222,17 +263,20 @@ def _primitives(rate_hz: int) -> float:
         for seq in range(frames):
             ours.recv(4096)
             ours.recv(4096)
+            if seq % group == 0:
+                database.execute("BEGIN")
             database.execute("INSERT INTO event VALUES (?, ?)", (seq, event))
+            if seq % group == group - 1:
+                database.execute("COMMIT")
             publisher.send_multipart([b"insp1/bench/bench/bench/q/", bytes(64), event])
         spent_s = time.process_time() - started_s
         context.destroy(linger=0)
-        database.close()
+        database.close()  # what is left of the last group is not kept, which costs nothing either
     said = json.loads(child.communicate()[0])
     return (spent_s + float(said["cpu_s"])) / frames * 1e6
 
 
-def _primitives_child(descriptor: int, rate_hz: int) -> None:
-    frames = round(rate_hz * SECONDS)
+def _primitives_child(descriptor: int, rate_hz: int, frames: int) -> None:
     end = socket.socket(fileno=descriptor)
     between: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     seen, judged = bytes(SEEN_BYTES), bytes(JUDGED_BYTES)
@@ -247,8 +291,9 @@ def _primitives_child(descriptor: int, rate_hz: int) -> None:
     began_s, next_s = time.process_time(), time.monotonic()
     thread.start()
     for _ in range(frames):
-        next_s += 1 / rate_hz
-        time.sleep(max(0.0, next_s - time.monotonic()))
+        if rate_hz:
+            next_s += 1 / rate_hz
+            time.sleep(max(0.0, next_s - time.monotonic()))
         end.send(seen)
         between.put(seen)
     thread.join()
@@ -257,8 +302,8 @@ def _primitives_child(descriptor: int, rate_hz: int) -> None:
 
 if __name__ == "__main__":
     _PARTS: dict[str, Callable[..., None]] = {
-        "vision": lambda descriptor, rate_hz: _vision(int(descriptor), int(rate_hz)),
+        "vision": lambda *numbers: _vision(*map(int, numbers)),
         "gateway": _gateway,
-        "primitives": lambda descriptor, rate_hz: _primitives_child(int(descriptor), int(rate_hz)),
+        "primitives": lambda *numbers: _primitives_child(*map(int, numbers)),
     }
     _PARTS[sys.argv[1]](*sys.argv[2:])
