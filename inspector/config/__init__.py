@@ -467,14 +467,20 @@ def known_kinds(folder: str) -> tuple[str, ...]:
 def plugin(folder: str, kind: str) -> ModuleType:
     """The module of a kind, with `Settings` and `build` inside. Raises `ConfigError` E_CFG_KIND."""
     _known_kind(folder, kind)
-    theirs = next(iter(entry_points(group=f"inspector.{folder}", name=kind)), None)
     try:
-        module = importlib.import_module(theirs.value if theirs else f"inspector.{folder}.{kind}")
+        module = importlib.import_module(_place_of(folder, kind))
     except ModuleNotFoundError as error:
         raise ConfigError("E_CFG_KIND", f"{kind} needs the module {error.name}, which is not installed here") from error
     if not (hasattr(module, "Settings") and hasattr(module, "build")):
         raise ConfigError("E_CFG_KIND", f"{module.__name__} is no kind: it has no Settings and build")
     return module
+
+
+@cache
+def _place_of(folder: str, kind: str) -> str:
+    """The module's name; looking it up reads what every installed package says of itself."""
+    theirs = next(iter(entry_points(group=f"inspector.{folder}", name=kind)), None)
+    return theirs.value if theirs else f"inspector.{folder}.{kind}"
 
 
 def timing_faults(

@@ -189,7 +189,7 @@ def test_a_record_gives_every_number_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(600)
 def test_a_line_at_work_leaves_a_day_that_says_the_same_again(tmp_path: Path) -> None:
     """The demo's line for some seconds: what its archive and its journal hold is judged again to the same, for every part."""
     free = {f"INSPECTOR__{key}": "tcp://127.0.0.1:0" for key in ("GATE__BIND", "EVENTS__BIND", "EVENTS__REPLAY_BIND")}
@@ -198,13 +198,13 @@ def test_a_line_at_work_leaves_a_day_that_says_the_same_again(tmp_path: Path) ->
     environment = {**os.environ, **free, **more}
     demo = str(REPOSITORY / "configs" / "demo.yaml")
     command = [sys.executable, "-m", "inspector", "run", demo, "--for", "4", "--allow-root", "--quiet"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1].endswith("unexplained=0")
     kept = len(archive.pictures_in(tmp_path / "pictures"))
     assert kept > 3
     command = [sys.executable, "-m", "inspector", "reinspect", demo, str(tmp_path), "--json"]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert said.returncode == 0, said.stderr
     (told,) = [json.loads(text) for text in said.stdout.splitlines()]
     summary = told["summary"]
