@@ -92,3 +92,23 @@ def test_a_drain_waits_for_vision(tmp_path: Path) -> None:
         draining.join(15.0)
         assert not draining.is_alive()
         assert line.gate.status().state == core.State.STOPPED.value
+
+
+@pytest.mark.real
+def test_a_drain_comes_back_although_the_disk_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, moves = Journal.commit, threading.Event()
+
+    def stuck(journal: Journal, items: list[Item]) -> None:
+        moves.wait()
+        commit(journal, items)
+
+    with running(tmp_path) as line:
+        monkeypatch.setattr(Journal, "commit", stuck)
+        line.expose(1)
+        until(lambda: line.gate.counters()["triggers"] == 1)
+        draining = threading.Thread(target=line.gate.drain, args=(2.0,))
+        draining.start()
+        draining.join(20.0)
+        assert not draining.is_alive()
+        assert line.gate.status().state == core.State.STOPPED.value
+        moves.set()
