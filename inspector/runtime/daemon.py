@@ -582,7 +582,7 @@ class Daemon:
     def _leave(self, text: str, code: int) -> NoReturn:
         """Now, whatever any thread is doing."""
         self._log.say(f"{text} ({ledger_line(self._gate.counters())})")
-        self._log.close()
+        self._log.close(0.2)
         if self._vision is not None:
             self._vision.process.kill()
         with suppress(OSError, ValueError):
