@@ -313,9 +313,9 @@ class AravisCamera:
         handle = self._pop(timeout_s)
         if handle is None:
             return None
+        self._taken.add(handle)
         slot, raw = self._memory[handle]
         stamp = self._stamped(handle)
-        self._taken.add(handle)
         if stamp.complete:
             self._close_up(handle, raw)
         return slot, stamp
@@ -492,10 +492,10 @@ def _id_of(settings: Settings, name: str) -> str:
         return str(settings.device or settings.address)
     arv = library()
     arv.update_device_list()
-    serials = {(arv.get_device_serial_nbr(i) or b"").decode(): i for i in range(arv.get_n_devices())}
-    if settings.serial not in serials:
-        raise DeviceError(f"camera {name}: no camera with serial {settings.serial} answers; {', '.join(serials) or 'none'} does")
-    return str(arv.get_device_id(serials[settings.serial]).decode())
+    known = {(arv.get_device_serial_nbr(i) or b"").decode(): arv.get_device_id(i).decode() for i in range(arv.get_n_devices())}
+    if settings.serial not in known:
+        raise DeviceError(f"camera {name}: no camera with serial {settings.serial} answers; {', '.join(known) or 'none'} does")
+    return str(known[settings.serial])
 
 
 def _allowed(feature: Feature) -> str:
