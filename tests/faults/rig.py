@@ -34,7 +34,7 @@ SLACK_MS = 250.0
 """What a machine that has no time may add to the lease: the gateway's own turn, and its being written down."""
 
 RATE_PER_LANE = 15.0
-WELL_S = 30.0
+WELL_S = 90.0
 NAMES = ("python", "c", "node")
 
 

@@ -385,8 +385,13 @@ def mutated(name: str) -> Iterator[None]:
         yield
 
 
-def caught(name: str, seeds: range = range(SEEDS)) -> tuple[int, str] | None:
+RARE = {"a belt that goes back slowly is trusted": 380, "a belt that went back or jumped is trusted": 150}
+"""Where the seeds begin for a mistake that needs a rare story."""
+
+
+def caught(name: str, seeds: range | None = None) -> tuple[int, str] | None:
     """(the first seed that catches the mutant, what it says); None when none does. A crash counts too."""
+    seeds = seeds or range(RARE.get(name, 0), RARE.get(name, 0) + SEEDS)
     with mutated(name):
         for seed in seeds:
             try:

@@ -34,7 +34,8 @@ COUNTS_PER_S = 1_000
 TRAVEL_MS, ACTUATOR_MS, SCAN_MS, LEASE_MS, HB_MS = 600, 40, 10, 300, 100
 ACT_BY_NS = (TRAVEL_MS - ACTUATOR_MS - SCAN_MS - 40) * MS
 WINDOW_COUNTS = 50
-POSITION_MS = 20
+TURN_MS = 50.0
+POSITION_MS = 20.0
 JUMP_COUNTS = 100_000
 CHALLENGE_EVERY_S = 3.0
 LIVE_AGAIN_NS = 30 * S
@@ -625,7 +626,7 @@ class World:
 
     def _wake(self) -> None:
         """The daemon's loop: whatever waits, and a tick at the latest when it is due."""
-        next_ms = 20.0
+        next_ms = TURN_MS
         if self.alive and self.now_ns >= self.stalled_until_ns:
             if self.knobs.encoder and self.now_ns - self.position_ns >= POSITION_MS * MS:
                 self.position_ns = self.now_ns
@@ -635,7 +636,7 @@ class World:
                 self._feed(item)
             self._feed(core.Tick())
             due_ns = self.arbiter.due_ns() - self.now_ns
-            next_ms = min(20.0, max(1.0, due_ns / MS))
+            next_ms = min(POSITION_MS if self.knobs.encoder else TURN_MS, max(1.0, due_ns / MS))
             if not self.unsynced or self.random.random() < 0.5:
                 self._commit()
         self.after(next_ms, self._wake)
@@ -693,7 +694,7 @@ class World:
         self._look_at_permit()
         if not self.faulty and self.counts_off.get(self.plc.identity, (None, False))[1]:
             self._forget_link()  # whose count is right nobody knows: somebody looks, and the gateway begins anew
-        self.after(10, self._plc_turn)
+        self.after(10 if self.fire else 20, self._plc_turn)
 
     def _to_gate(self, messages: list[Frames]) -> None:
         for frames in messages:
