@@ -4,6 +4,8 @@ The picture is cut into tiles where zones are, each tile goes through the networ
 defect, named by the class that most of it says. Where another class has a fair share of it, that share is a defect of its own too: two
 that touch are judged by the limits of both. A defect counts when its highest score reaches its class's threshold and its area `least_mm2`.
 A second network, the classifier, may look at each defect once more: it names the class, or says that it is none, where it sees all of it.
+Another one, the first `look` (`inspector train segmentation --arch glance`), costs a tenth: where it sees nothing in a tile, the first one
+is not asked.
 
 Findings: for each class one with the whole area of its defects (0.0 on a clean part), and the largest of them as evidence; then one for
 each further defect, all against the class's limit.
@@ -11,6 +13,7 @@ each further defect, all against the class's limit.
     surface:
       kind: surface
       model: models/surface.onnx
+      look: models/look.onnx
       classifier: models/defects.onnx
       limits_mm2: {scratch: 0.3, dent: 0.5, stain: 1.0}
 """
@@ -52,6 +55,7 @@ class Settings(Strict):
     """
 
     model: Path
+    look: Path | None = None
     classifier: Path | None = None
     limits_mm2: dict[str, float] = Field(default_factory=dict)
     limit_mm2: float = Field(default=0.0, ge=0)
@@ -85,6 +89,7 @@ class Surface:
     name: str
     settings: Settings
     model: networks.Model
+    look: networks.Model | None
     classifier: networks.Model | None
     judged: NDArray[np.bool_] | None
     grid: tiles.Grid | None
@@ -93,7 +98,7 @@ class Surface:
     @property
     def models(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256) of each network, for the recipe."""
-        return tuple(m.name_and_hash for m in (self.model, self.classifier) if m is not None)
+        return tuple(m.name_and_hash for m in (self.model, self.look, self.classifier) if m is not None)
 
     def __call__(self, views: Sequence[View]) -> list[tuple[Finding, ...]]:
         """The findings of each view, in order."""
@@ -103,7 +108,7 @@ class Surface:
         image = np.ascontiguousarray(as_channels(view.image, self.model.card.input.channels))
         judged = np.ones(image.shape[:2], np.bool_) if self.judged is None else self.judged
         grid = grid_of(judged, self.model.card) if self.grid is None else self.grid
-        class_map, score_map = run(image, self.model, grid)
+        class_map, score_map = run(image, self.model, grid, self.look)
         class_map[~judged] = 0
         found = []
         for whole in defects(class_map, score_map, self.model.card.classes):
@@ -186,12 +191,17 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     """Load the networks and lay the tiles out. Raises `ConfigError`: E_MODEL_*, E_CFG_CLASS for a limit on no class, E_CFG_SCALE."""
     load = plan.load_model or networks.load
     network = load(settings.model, threads=settings.threads, task="segmentation")
+    look = None if settings.look is None else load(settings.look, threads=settings.threads, task="segmentation")
+    if look is not None and look.card.input != network.card.input:
+        raise ConfigError("E_MODEL_INPUT", f"the first look takes {look.card.input}, the model {network.card.input}", key=f"{name}.look")
     classifier = None if settings.classifier is None else load(settings.classifier, threads=settings.threads, task="classification")
     judged = judged_of(plan.template, settings.edge_mm, name)
     scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
     if not scale:
         raise ConfigError("E_CFG_SCALE", "without template or calibration mm_per_px must be given", key=name)
-    check = Surface(name, settings, network, classifier, judged, None if judged is None else grid_of(judged, network.card), float(scale))
+    check = Surface(
+        name, settings, network, look, classifier, judged, None if judged is None else grid_of(judged, network.card), float(scale)
+    )
     unknown = sorted(set(settings.limits_mm2) - set(check._classes()))  # noqa: SLF001
     if unknown:
         raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; the model knows {check._classes()}", key=f"{name}.limits_mm2")  # noqa: SLF001
@@ -217,13 +227,25 @@ def grid_of(judged: NDArray[np.bool_], card: networks.Card) -> tiles.Grid:
     return tiles.plan(judged, (card.input.height, card.input.width), card.margin_px)
 
 
-def run(image: Image, network: networks.Model, grid: tiles.Grid) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]). Tile by tile: on a CPU a batch gains nothing and leaves the cache."""
+def run(
+    image: Image, network: networks.Model, grid: tiles.Grid, look: networks.Model | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]). Tile by tile: on a CPU a batch gains nothing and leaves the cache.
+
+    Tiles in which the first `look` sees nothing stay 0.
+    """
     cut = tiles.cut(image, grid)
-    answers = [network.run(cut[i : i + 1]) for i in range(len(cut))]
-    h, w = grid.size
-    stacked = [np.concatenate([a[k] for a in answers]) if answers else np.zeros((0, h, w), np.uint8) for k in (0, 1)]
-    return tiles.stitch(stacked[0], grid), tiles.stitch(stacked[1], grid)
+    maps = np.zeros((2, len(cut), *grid.size), np.uint8)
+    for i in range(len(cut)):
+        if look is None or sees(look, cut[i : i + 1]):
+            maps[:, i] = [answer[0] for answer in network.run(cut[i : i + 1])]
+    return tiles.stitch(maps[0], grid), tiles.stitch(maps[1], grid)
+
+
+def sees(look: networks.Model, tile: Image) -> bool:
+    """Whether the first look sees anything in a tile uint8 (1, h, w, C), its margin included."""
+    _, score_map = look.run(tile)
+    return bool(score_map.max() >= 255.0 * min(look.card.threshold(name) for name in look.card.classes))
 
 
 def defects(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], classes: Sequence[str]) -> list[Defect]:

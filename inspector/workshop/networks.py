@@ -63,6 +63,28 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(self.head(quarter), 2)
 
 
+class Glance(nn.Module):
+    """Scores (N, 1 + classes, H/8, W/8) for pictures (N, channels, H, W): a first look, about 100 multiply-adds per pixel.
+
+    It has no way back to fine places: what it is for is to say which tiles need a second look.
+    """
+
+    DOWN = 8
+    MULTIPLE = 16
+
+    def __init__(self, channels: int, classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.features = nn.Sequential(block(channels, width, 8, 4), block(width, width, 3, 2), block(width, width))
+        self.head = nn.Conv2d(width, 1 + classes, 1)
+        with torch.no_grad():
+            self.head.bias[:] = torch.tensor([3.0] + [0.0] * classes)  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        scores: Tensor = self.head(self.features(x))
+        return scores
+
+
 class Residual(nn.Module):
     """Two convolutions beside an identity; the second one's batch normalisation begins at zero."""
 

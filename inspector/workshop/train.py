@@ -31,7 +31,7 @@ EXPORT_TILE_PX = 176
 """The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
-SEGMENTERS = ("unet", "deeplabv3plus-resnet101")
+SEGMENTERS = ("unet", "deeplabv3plus-resnet101", "glance")
 CLASSIFIERS = ("cnn",)
 
 
@@ -64,15 +64,16 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     data = datasets.segmentation(order.data)
     test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
     kept, held = _split(len(data.names), order.schedule.seed)
-    deep = arch != "unet"
+    deep = arch == "deeplabv3plus-resnet101"
     size = order.size_px or (256 if deep else TILE_PX)
     if size % 16:
         raise ConfigError("E_TRAIN_SIZE", f"{size}; a multiple of 16", key="--size")
     torch.manual_seed(order.schedule.seed)
+    made = {"unet": networks.UNet, "glance": networks.Glance}
     network: nn.Module = (
         networks.DeepLabV3Plus(data.channels, len(data.classes))
         if deep
-        else networks.UNet(data.channels, len(data.classes), order.width or 16)
+        else made[arch](data.channels, len(data.classes), order.width or 16)
     )
     if deep and order.weights is not None:
         _load_body(network, order.weights)
@@ -139,8 +140,8 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     card["margin_px"] = margin
     bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation")
     model = export.save(order.out, bytes_of, proofs, card)
-    thresholds = evaluate.calibrate(model, datasets.part(data, held))
-    card["thresholds"] = thresholds
+    calibrate = evaluate.look_thresholds if arch == "glance" else evaluate.calibrate
+    card["thresholds"] = calibrate(model, datasets.part(data, held))
     model = export.save(order.out, bytes_of, proofs, card)
     card["metrics"] = {"held_out": evaluate.segmentation(model, datasets.part(data, held), intervals=False)}
     if test is not None:

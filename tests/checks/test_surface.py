@@ -164,3 +164,22 @@ def test_colour_pictures_are_seen_in_grey(tmp_path: Path) -> None:
     image[40:44, 60:70] = 250
     settings = surface.Settings(model=nets.segmenter(tmp_path), limit_mm2=1.0)
     assert surface.build(settings, "surface", plan(part))([view(image, part)])[0][0].value == 10.0
+
+
+def test_a_first_look_spares_the_tiles_in_which_it_sees_nothing(tmp_path: Path) -> None:
+    part = template()
+    image = grey()
+    image[40:44, 60:70] = 250
+    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=4), look=nets.segmenter(tmp_path / "look"), limit_mm2=9.0)
+    check = surface.build(settings, "surface", plan(part))
+    dense = surface.build(settings.model_copy(update={"look": None}), "surface", plan(part))
+    assert check([view(image, part), view(grey(), part)]) == dense([view(image, part), view(grey(), part)])
+    assert len(check.models) == 2
+    blind = surface.Settings(model=settings.model, look=nets.segmenter(tmp_path / "blind", thresholds={"scratch": 1.0, "stain": 1.0}))
+    assert surface.build(blind, "surface", plan(part))([view(image, part)])[0][0].value == 0.0
+
+
+def test_a_first_look_of_another_size_is_refused(tmp_path: Path) -> None:
+    settings = surface.Settings(model=nets.segmenter(tmp_path), look=nets.segmenter(tmp_path / "look", size=48))
+    with pytest.raises(ConfigError, match="E_MODEL_INPUT"):
+        surface.build(settings, "surface", plan(template()))

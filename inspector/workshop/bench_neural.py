@@ -1,0 +1,111 @@
+"""What networks cost: `Model.run` beside the bare engine on the same file, the classifier's crop, and a megapixel of part surface.
+
+The surface is inspected twice, every tile by the shipped network and only those in which the first look sees something; what the first
+look loses of the defects that the network finds alone is counted on the same parts, drawn from seeds that no training has seen. One
+thread, CPU time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from inspector.checks import surface
+from inspector.geometry import dxf, template
+from inspector.neural import model as models
+from inspector.neural import tiles as tiling
+from inspector.records import Image
+from inspector.scene import Look, draw, fitting_mm_per_px, on_raster
+from inspector.workshop.demo import folder_of_ours
+
+NAME = "neural"
+
+SIZE_PX = (1280, 1024)
+PARTS = 48
+SEED = 990_001
+ROUNDS = 200
+DEMANDED_MS_PER_MPX = 25.0
+NEAR_PX = 9
+
+
+def measure() -> dict[str, dict[str, Any]]:
+    """Milliseconds of CPU of a tile and a crop beside the bare engine, and of a megapixel of surface, dense and after a first look."""
+    cv2.setNumThreads(1)
+    folder = folder_of_ours("models")
+    network, look, classifier = (models.load(folder / f"{name}.onnx", threads=1) for name in ("surface", "look", "defects"))
+    rows = {f"{model.path.stem}, {_how(model)}": _beside_the_engine(model) for model in (network, look, classifier)}
+    return rows | _surface(network, look)
+
+
+def _how(model: models.Model) -> str:
+    return f"{model.engine.provider} {model.engine.precision}"
+
+
+def _beside_the_engine(model: models.Model) -> dict[str, Any]:
+    """Both in turn on the same picture; medians."""
+    picture = models.proof_of(model, model.card.proof[0])
+    bare: Callable[[], Any] = lambda: model.session.run(None, {"pictures": picture})  # noqa: E731 - one expression beside the other
+    ours_ms: list[float] = []
+    bare_ms: list[float] = []
+    for number in range(ROUNDS):
+        for act, mine in ((lambda: model.run(picture), ours_ms), (bare, bare_ms))[:: 1 if number % 2 else -1]:
+            began_ns = time.thread_time_ns()
+            act()
+            mine.append((time.thread_time_ns() - began_ns) / 1e6)
+    ours, limit = float(np.median(ours_ms)), float(np.median(bare_ms))
+    return {"cpu_ms": ours, "limit_ms": limit, "ratio": ours / limit}
+
+
+def _surface(network: models.Model, look: models.Model) -> dict[str, dict[str, Any]]:
+    """Rows "surface, every tile" and "surface, after a first look": ms per megapixel of zones, and the share of true defects found."""
+    looks = Look(defect_ratio=0.7, kinds=("scratch", "dent", "stain"))
+    drawings = sorted(folder_of_ours("dxf_templates").glob("*.dxf"))
+    parts = [template.build(dxf.read(path)) for path in drawings]
+    spent_ms, judged_px, tiles, seen_tiles = np.zeros(2), 0, 0, 0
+    defects, found = 0, np.zeros(2, np.int64)
+    for number in range(PARTS):
+        part = parts[number % len(parts)]
+        scale = fitting_mm_per_px(part.contours, SIZE_PX, looks)
+        image, truth = on_raster(draw(part, seed=(SEED, number), size_px=SIZE_PX, mm_per_px=scale, look=looks), part)
+        judged = surface.zone_of(part, None)
+        grid = surface.grid_of(judged, network.card)
+        judged_px += int(judged.sum())
+        regions = _regions(truth, judged)
+        defects += len(regions)
+        for k, first in enumerate((None, look)):
+            began_ns = time.thread_time_ns()
+            class_map, score_map = surface.run(image, network, grid, first)
+            spent_ms[k] += (time.thread_time_ns() - began_ns) / 1e6
+            class_map[~judged] = 0
+            sure = np.zeros(judged.shape, np.uint8)
+            for defect in surface.defects(class_map, score_map, network.card.classes):
+                if defect.score >= network.card.threshold(defect.class_name):
+                    x, y, w, h = defect.box_px
+                    sure[y : y + h, x : x + w] |= (class_map[y : y + h, x : x + w] > 0).astype(np.uint8)
+            near = cv2.dilate(sure, np.ones((NEAR_PX, NEAR_PX), np.uint8))
+            found[k] += sum(bool(near[region].any()) for region in regions)
+        cut = tiling.cut(image, grid)
+        tiles += len(cut)
+        seen_tiles += sum(surface.sees(look, cut[i : i + 1]) for i in range(len(cut)))
+    per_mpx = spent_ms / (judged_px / 1e6)
+    shares = (1.0, seen_tiles / tiles)
+    return {
+        name: {
+            "cpu_ms_per_mpx": float(per_mpx[k]),
+            "demanded_ms_per_mpx": DEMANDED_MS_PER_MPX,
+            "tiles_ratio": shares[k],
+            "defects": defects,
+            "found_ratio": int(found[k]) / max(defects, 1),
+        }
+        for k, name in enumerate(("surface, every tile", "surface, after a first look"))
+    }
+
+
+def _regions(truth: Image, judged: Any) -> list[Any]:
+    """Where each true defect is (H, W), of those that lie in the zones."""
+    count, labels = cv2.connectedComponents((truth > 0).astype(np.uint8))
+    return [labels == label for label in range(1, count) if (judged & (labels == label)).sum() >= 4]
