@@ -58,7 +58,7 @@ def look(rows: Image, sample: Image) -> Look:
     up_to = histogram.cumsum()
     number = float(up_to[-1])
     contrast = float(up_to.searchsorted(0.99 * number) - up_to.searchsorted(0.01 * number))
-    steepest = cv2.reduce(cv2.absdiff(rows[:, 2:], rows[:, :-2]), 1, cv2.REDUCE_MAX).ravel()
+    steepest = cv2.absdiff(rows[:, 2:], rows[:, :-2]).max(axis=1)  # NumPy's: cv2.reduce takes sixty times as long along rows
     focus = float(np.partition(steepest, -STEEPEST_ROW)[-STEEPEST_ROW]) / contrast if contrast else 0.0
     saturated = (float(up_to[BLACK]) + number - float(up_to[WHITE - 1])) / number
     return Look(float(histogram @ LEVELS) / number, contrast, focus, saturated)
