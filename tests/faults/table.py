@@ -962,7 +962,7 @@ FAULTS = (
         _mute, quick=True,
     ),
     Fault("F23", "ACK of a future number and of another epoch", "E_ACK, session closed, alarm", _wrong_ack),
-    Fault("F25", "a second gateway for a lane", "E_BUSY, the first unaffected", _busy, quick=True),
+    Fault("F25", "a second gateway for a lane", "E_BUSY, the first unaffected", _busy),
     Fault("F26", "200 ms of jitter, one direction still", "no false PASS, runs again by itself", _bad_network, proxied=True),
     Fault("F27", "half-open connections", "both sides see it within the lease", _half_open, proxied=True, quick=True),
     Fault("F28", "TCP RST every 50 ms", "descriptors stable, runs again", _resets, proxied=True),
@@ -1004,7 +1004,7 @@ FAULTS = (
         "as F01",
         _failpoints, runs=2, environment={"INSPECTOR_TEST_FAILPOINTS": "1"},
     ),
-    Fault("F59", "a second daemon for one state folder", "E_LOCK naming the process, the first unaffected", _two_daemons, quick=True),
+    Fault("F59", "a second daemon for one state folder", "E_LOCK naming the process, the first unaffected", _two_daemons),
 )  # fmt: skip
 """F10 to F13, F15, F35, F43, F53 to F55 and F60 need hardware, another machine or another version; F14, F20, F21 and F24 are the
 simulator's."""

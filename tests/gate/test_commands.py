@@ -74,7 +74,7 @@ def test_the_replay_keeps_them(server: replay.Server) -> None:  # noqa: F811
         ("REPLAY", {"id": 3, "stream": "q", "epoch": EPOCH, "from": "9", "to": "1"}),
     ):
         _keeps("client", name, asked)
-        for answer, body in ask(server, SECOND * (2 + asked.get("id", 0)) * 10, name, **asked):  # type: ignore[attr-defined, operator]
+        for answer, body in ask(server, SECOND * (2 + asked.get("id", 0)) * 10, name, **asked):  # type: ignore[operator]
             if answer != "EVENT":
                 _keeps("replay", answer, body)
 
