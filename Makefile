@@ -62,7 +62,7 @@ bench: $(VENV)/.run
 LOCK = $(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --allow-unsafe --no-header
 lock: $(VENV)/.dev
 	$(LOCK) --all-build-deps --extra desk --extra fast --extra bridges -o $(LOCKS)/run.txt pyproject.toml
-	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra fast --extra bridges --extra gentl --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
+	$(LOCK) -c $(LOCKS)/run.txt --extra desk --extra fast --extra bridges --extra gentl --extra cluster --extra train --extra dev -o $(LOCKS)/dev.txt pyproject.toml
 	sed -i "/^torch==/,/# via/d" $(LOCKS)/dev.txt
 
 package: $(VENV)/.dev

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,26 @@ def test_no_dask_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"E_EXTRA_MISSING.*inspector\[cluster\]"), synth.executor(1, "tcp://127.0.0.1:1"):
         pass
+
+
+@pytest.mark.real
+def test_a_cluster_draws_the_same_bytes(tmp_path: Path) -> None:
+    """A scheduler and two workers of Dask, each a process of its own on this machine, against one drawing here."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'inspector[cluster]'")
+    size = ["--count", "20", "--size", "320x256", "--seed", "5", "--defect-ratio", "0.5"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, worker_dashboard_address=None
+        ) as cluster:
+            for name, more in (("here", ["--workers", "1"]), ("there", ["--scheduler", cluster.scheduler_address])):
+                done = CliRunner().invoke(
+                    application(), ["synth", str(DRAWINGS / "gasket.dxf"), "--out", str(tmp_path / name), *size, *more]
+                )
+                assert done.exit_code == 0, done.output
+    files = sorted(path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*") if path.is_file())
+    assert len(files) > 60
+    assert all((tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes() for file in files)
 
 
 @pytest.mark.real
