@@ -188,8 +188,9 @@ class Server:
         """What DONE says of an epoch: whether it ended well, and which one came after it."""
         epochs = self.store.epochs()
         place = next((i for i, e in enumerate(epochs) if e.epoch == epoch), None)
-        if place is None:  # none of it is kept: what comes next is the oldest that is
-            return {"closed": False, "next": protocol.epoch_text(epochs[0].epoch) if epochs else None}
+        if place is None:  # none of it is kept: what comes next is the oldest that is younger, which the names of epochs tell (UUIDv7)
+            later = next((e for e in epochs if e.epoch > epoch), None)
+            return {"closed": False, "next": protocol.epoch_text(later.epoch) if later else None}
         after = epochs[place + 1 : place + 2]
         return {"closed": epochs[place].closed, "next": protocol.epoch_text(after[0].epoch) if after else None}
 
