@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -137,9 +137,9 @@ class Inspecting:
     lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     untold: int = 0
-    latency: dict[str, Histogram] = field(default_factory=dict)
+    latency: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     waited: Histogram = field(default_factory=Histogram)
-    spent: dict[str, Histogram] = field(default_factory=dict)
+    spent: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
 
 
 def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
@@ -220,11 +220,11 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
     stamp, now_ns, keeps = inspection.stamp, state.clock(), state.archive
     reference = keeps.wanted(lent.frame, inspection.decision, case.part) if keeps else None
     timing = {
-        "acq": (lent.committed_ns - stamp.at_ns) / 1e6,
-        "queue": (case.start_ns - lent.committed_ns) / 1e6,
-        "infer": (case.end_ns - case.start_ns) / 1e6,
-        "decide": (now_ns - case.end_ns) / 1e6,
-        "total": (now_ns - stamp.at_ns) / 1e6,
+        "acq": _ms(lent.committed_ns - stamp.at_ns),
+        "queue": _ms(case.start_ns - lent.committed_ns),
+        "infer": _ms(case.end_ns - case.start_ns),
+        "decide": _ms(now_ns - case.end_ns),
+        "total": _ms(now_ns - stamp.at_ns),
     }
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
     plan = case.recipe.plans[stamp.camera]
@@ -235,7 +235,8 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
         body = told_as(inspection)
-    told = state.tell(Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body))
+    decision = inspection.decision.value
+    told = state.tell(Judged(stamp.camera, stamp.seq, decision, inspection.reason, inspection.reason_text, body))
     state.board.judged(inspection)
     if keeps and (reference or case.part is not None):
         lane = state.lanes.get(stamp.camera, 0)
@@ -248,9 +249,9 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
         shadow.offer(lent.frame, inspection, case.recipe, utc_ns)
     with state.lock:
         state.untold += not told
-        state.counts[stamp.camera, inspection.decision.value] += 1
-        histograms = [state.spent.setdefault(stage, Histogram()) for stage in inspection.spent_ns]
-        latency = state.latency.setdefault(stamp.camera, Histogram())
+        state.counts[stamp.camera, decision] += 1
+        histograms = [state.spent[stage] for stage in inspection.spent_ns]
+        latency = state.latency[stamp.camera]
     latency.observe((now_ns - stamp.at_ns) / 1e9)
     state.waited.observe((case.start_ns - lent.committed_ns) / 1e9)
     for histogram, spent_ns in zip(histograms, inspection.spent_ns.values(), strict=True):
@@ -284,8 +285,8 @@ def body_of(
             "quality": round(quality, 4),
         },
         "timing_ms": {
-            **{stage: round(value, 3) for stage, value in timing_ms.items()},
-            "stages": {stage: round(spent_ns / 1e6, 3) for stage, spent_ns in inspection.spent_ns.items()},
+            **timing_ms,
+            "stages": {stage: _ms(spent_ns) for stage, spent_ns in inspection.spent_ns.items()},
         },
         "pose": None if pose is None else _pose(pose),
         "image_ref": image_ref,
@@ -295,6 +296,11 @@ def body_of(
         "recipe_number": named[1],
     }
     return protocol.dumps(body)
+
+
+def _ms(spent_ns: int) -> float:
+    """Milliseconds, to the microsecond."""
+    return spent_ns // 1000 / 1000
 
 
 def _number(value: float | None) -> float | None:
