@@ -1119,7 +1119,8 @@ class Arbiter:
         gateway.heard_ns = now_ns
         number, name, its_id, lanes = body.get("number"), body.get("name"), body.get("id"), body.get("lanes", list(gateway.hello.lanes))
         wanted = name if number is None else number
-        if not (type(wanted) is int and 1 <= wanted <= 65_535) and not (isinstance(wanted, str) and 1 <= len(wanted) <= 32):
+        good = type(number) is int and 1 <= number <= 65_535 if number is not None else isinstance(name, str) and 1 <= len(name) <= 32
+        if not good or not isinstance(wanted, (int, str)):
             raise Refused("field", "number: 1 … 65535, or name: 1 to 32 characters is allowed")
         if not isinstance(lanes, list) or not lanes or not all(type(lane) is int and lane in gateway.hello.lanes for lane in lanes):
             raise Refused("range", f"lanes {str(lanes)[:40]} are not of this session")
