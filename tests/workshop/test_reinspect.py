@@ -189,6 +189,7 @@ def test_a_record_gives_every_number_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_line_at_work_leaves_a_day_that_says_the_same_again(tmp_path: Path) -> None:
     """The demo's line for some seconds: what its archive and its journal hold is judged again to the same, for every part."""
