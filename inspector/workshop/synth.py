@@ -71,7 +71,7 @@ def executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
     except ImportError:
         raise ConfigError("E_EXTRA_MISSING", "Dask is not installed; pip install 'inspector[cluster]'", key="--scheduler") from None
     try:
-        client = Client(scheduler, timeout="10s", set_as_default=False)
+        client: Any = Client(scheduler, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError("E_SCHEDULER", f"no Dask scheduler answers at {scheduler!r}: {error}", key="--scheduler") from error
     with client:
