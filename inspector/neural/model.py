@@ -6,7 +6,7 @@ are inside the graph. H, W and C are fixed; N is free (or 1). By `task` of the c
     segmentation     class_map uint8 (N, H, W), 0 background and 1…K the classes; score_map uint8 (N, H, W), 255·(1 − p(background))
     classification   scores float32 (N, K), a soft-max over the K classes
     compare          scores float32 (N, K) over the K classes, the first of which is "good"; boxes float32 (N, 4), x0 y0 x1 y1 in px
-                     of the input; C is 2: the picture, the reference
+                     of the input; C is 2: the picture, the reference; or 4: and what the check's `regions` says of them
     anomaly          score_map float32 (N, h, w), distance to the good parts on a coarse grid (larger is stranger)
 
 Card. Beside `x.onnx` stands `x.yaml`; `Card` says what is in it. `load` refuses a model that is not the card's (sha256), that reaches
@@ -285,8 +285,8 @@ def proof_of(model: Model, proof: Proof) -> Image:
     card, path = model.card, model.path.parent / proof.picture
     image = pictures.read(path)
     wanted = (card.input.height, card.input.width)
-    if card.task == "compare" and image.ndim == 2:  # picture above reference
-        image = np.dstack([image[: wanted[0]], image[wanted[0] :]])
+    if card.task == "compare" and image.shape == (card.input.channels * wanted[0], wanted[1]):  # one channel above the other
+        image = np.moveaxis(image.reshape(card.input.channels, *wanted), 0, 2)
     image = image if card.task == "compare" else pictures.as_channels(image, card.input.channels)
     if image.shape[:2] != wanted:
         raise ConfigError(

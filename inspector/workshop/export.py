@@ -68,7 +68,7 @@ class Compare(nn.Module):
         self.network, self.side_px = network, side_px
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, 2) to float32 (N, K), float32 (N, 4) in px."""
+        """uint8 (N, H, W, C) to float32 (N, K), float32 (N, 4) in px."""
         scores, boxes = self.network(normalise(seen.permute(0, 3, 1, 2)))
         return torch.softmax(scores, dim=1), boxes * float(self.side_px)
 
@@ -107,7 +107,7 @@ def to_onnx(contract: nn.Module, size: models.Input, task: models.Task) -> bytes
 def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any]) -> models.Model:
     """Write model, card and proof pictures (uint8 (h, w[, C])), and load the model as the line will. `card` lacks sha256 and proof only.
 
-    Two-channel proofs (compare) are stored as one picture above the other. Old proof pictures of the same model are removed first.
+    Proofs of compare are stored as their channels, one above the other. Old proof pictures of the same model are removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in path.parent.glob(f"{path.stem}.proof-*.png"):
@@ -124,7 +124,7 @@ def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any])
         batch = np.ascontiguousarray(image).reshape(1, size.height, size.width, size.channels)
         outputs = tuple(session.run([n for n, _, _ in models.OUTPUTS[task]], {"pictures": batch}))
         found.append(models.Proof(picture=name, answer=[round(x, 5) for x in models.answer(draft, outputs)]))
-        shown = np.vstack([batch[0, :, :, 0], batch[0, :, :, 1]]) if size.channels == 2 else batch[0]
+        shown = np.vstack(np.moveaxis(batch[0], 2, 0)) if task == "compare" else batch[0]
         cv2.imwrite(str(path.parent / name), shown)
     path.write_bytes(data)
     models.write_card(path.with_suffix(".yaml"), draft.model_copy(update={"proof": found}))

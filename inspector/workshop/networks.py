@@ -193,16 +193,17 @@ class DeepLabV3Plus(nn.Module):
 
 
 class Comparer(nn.Module):
-    """Class scores (N, classes) and a box (N, 4), x0 y0 x1 y1 as ratios of the side, for a window (N, 2, S, S): picture and reference.
+    """Class scores (N, classes) and a box (N, 4), x0 y0 x1 y1 as ratios of the side, for a window (N, C, S, S): picture, reference and
+    what else is known of each pixel.
 
     S is a multiple of 16. The difference is a third channel from the start; the last map keeps its places, because the box needs them.
     """
 
-    def __init__(self, classes: int, side: int, width: int = 16) -> None:
+    def __init__(self, classes: int, side: int, width: int = 16, channels: int = 2) -> None:
         super().__init__()
         wide = width * 8
         self.features = nn.Sequential(
-            block(3, width, 5, 2),
+            block(channels + 1, width, 5, 2),
             block(width, width * 2, 3, 2),
             block(width * 2, width * 2),
             block(width * 2, width * 4, 3, 2),
@@ -219,5 +220,5 @@ class Comparer(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        seen = self.join(self.features(torch.cat([x, x[:, :1] - x[:, 1:]], dim=1)))
+        seen = self.join(self.features(torch.cat([x, x[:, :1] - x[:, 1:2]], dim=1)))
         return self.classes(seen), self.box(seen)

@@ -83,8 +83,9 @@ def _inputs(model: models.Model, data: Any) -> Iterator[Image]:
             continue
         if model.card.task == "compare":
             reference = compare.aligned(image, data.references[number])
-            both = np.dstack([image, reference])
-            at = compare.peaks(compare.differing(image, reference))[:2]
+            opened = compare.differing(image, reference)
+            both = np.dstack(compare.planes(image, reference, opened, model.card.input.channels))
+            at = compare.peaks(opened)[:2]
             yield from (np.ascontiguousarray(tiles.crop(both, place, size))[None] for place in at)
             continue
         image = pictures.as_channels(image, model.card.input.channels)

@@ -51,9 +51,12 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     places = {int(i): places_of(aligned, int(i)) for i in (*kept, *held)}
     mine, looked = (np.concatenate([places[int(i)] for i in part]) for part in (kept, held))
     say(f"{len(mine)} places in {len(kept)} pairs, {(mine[:, 3] > 0).mean():.0%} defects")
-    both = [np.dstack([image, reference]) for image, reference in zip(data.images, references, strict=True)]
+    both = [
+        np.dstack(check.planes(image, reference, check.differing(image, reference), check.CHANNELS))
+        for image, reference in zip(data.images, references, strict=True)
+    ]
     torch.manual_seed(order.schedule.seed)
-    network = networks.Comparer(1 + len(data.classes), side, order.width or 16)
+    network = networks.Comparer(1 + len(data.classes), side, order.width or 16, check.CHANNELS)
     look_windows = np.stack([tiles.crop(both[p[0]], (int(p[1]), int(p[2])), (side, side)) for p in looked])
     weight = 1.0 / np.sqrt(np.bincount(mine[:, 3], minlength=1 + len(data.classes)).clip(1))[mine[:, 3]]
     share = weight / weight.sum()
@@ -97,7 +100,7 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     task = Task(network, batch, loss, score, rate=2e-3, decay=1e-2, default_steps=3000)
     history = train.run(task, order, arch, say)
     classes = ["good", *data.classes]
-    card = train.card_of(order, "compare", classes, models.Input(height=side, width=side, channels=2), arch, history)
+    card = train.card_of(order, "compare", classes, models.Input(height=side, width=side, channels=check.CHANNELS), arch, history)
     size = models.Input.model_validate(card["input"])
     bytes_of = export.to_onnx(export.Compare(network, side), size, "compare")
     proofs = [look_windows[int(np.nonzero(looked[:, 3] == k)[0][0])] for k in np.unique(looked[:, 3])]
@@ -147,7 +150,7 @@ def _place(index: int, row: int, column: int, boxes: NDArray[np.int64]) -> tuple
 
 
 def _symmetry(which: int, window: Image, box: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:
-    """One of the eight symmetries of a square window (S, S, 2) and of a box in ratios of its side (pixel borders at 0 and 1)."""
+    """One of the eight symmetries of a square window (S, S, C) and of a box in ratios of its side (pixel borders at 0 and 1)."""
     x0, y0, x1, y1 = box
     if which & 1:
         window, (x0, x1) = window[:, ::-1], (1 - x1, 1 - x0)

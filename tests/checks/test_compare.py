@@ -148,6 +148,29 @@ def test_what_lies_well_or_has_no_edges_is_left_as_it_is() -> None:
     assert np.array_equal(compare.aligned(np.roll(reference, 3, axis=0), reference, 0), reference)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "grey", "dark", "light"),
+    [
+        ((18, 42), (50, 60), 0, -1, 1),  # a cut: two light pieces, and the dark on both sides is one
+        ((38, 62), (50, 60), 255, 1, -1),  # a bridge: one light piece, and the dark between in two
+        ((90, 96), (100, 110), 255, 0, 1),  # an island
+        ((26, 32), (100, 110), 0, 1, 0),  # a hole
+        ((20, 27), (50, 60), 0, 0, 0),  # a bite
+        ((40, 46), (50, 60), 255, 0, 0),  # a spur
+    ],
+)
+def test_regions_say_what_a_defect_does_to_what_is_connected(
+    rows: tuple[int, int], columns: tuple[int, int], grey: int, dark: int, light: int
+) -> None:
+    image = board()
+    image[slice(*rows), slice(*columns)] = grey
+    opened = compare.differing(image, board())
+    row, column = compare.peaks(opened)[0]
+    assert [(int(plane[row, column]) - 128) // compare.REGION_STEP for plane in compare.regions(image, board(), opened)] == [dark, light]
+    far = compare.regions(image, board(), np.zeros_like(opened))
+    assert all((plane == 128).all() for plane in far)
+
+
 def test_peaks_lie_where_most_differs() -> None:
     opened = np.zeros((100, 100), np.uint8)
     opened[20:30, 20:30] = 1
