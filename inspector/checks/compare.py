@@ -291,7 +291,8 @@ def judged(
 ) -> list[Difference]:
     """What the network says of each candidate: class, score, box; overlapping answers of one class are one, the surest.
 
-    `least_score` replaces the card's thresholds (to measure a model at every threshold); `places` are the candidates, None: the `peaks`.
+    `least_score` replaces the card's thresholds, and gives every class of a place, not the `surest` (to measure a model); `places` are the
+    candidates, None: the `peaks`.
     """
     card = model.card
     size, limits = (card.input.height, card.input.width), np.array(image.shape[::-1] * 2, np.float64)
@@ -307,7 +308,8 @@ def judged(
         for name, score in zip(card.classes[1:], scores[0, 1:], strict=True):
             if score >= (card.threshold(name) if least_score is None else least_score):
                 found.append(Difference(name, float(score), area, (x0, y0, x1 - x0, y1 - y0)))
-    return suppressed(found)
+    found = suppressed(found)
+    return surest(found) if least_score is None else found
 
 
 def suppressed(found: Sequence[Difference], most_iou: float = 0.3) -> list[Difference]:
@@ -315,6 +317,15 @@ def suppressed(found: Sequence[Difference], most_iou: float = 0.3) -> list[Diffe
     kept: list[Difference] = []
     for d in sorted(found, key=lambda d: (-d.score, d.box_px)):
         if all(d.class_name != other.class_name or iou(d.box_px, other.box_px) <= most_iou for other in kept):
+            kept.append(d)
+    return kept
+
+
+def surest(found: Sequence[Difference], most_iou: float = 0.7) -> list[Difference]:
+    """Without those that say another class than a surer one of the very same place: that overlaps by more than `most_iou`."""
+    kept: list[Difference] = []
+    for d in sorted(found, key=lambda d: (-d.score, d.box_px)):
+        if all(d.class_name == other.class_name or iou(d.box_px, other.box_px) <= most_iou for other in kept):
             kept.append(d)
     return kept
 

@@ -196,3 +196,15 @@ def test_no_two_of_a_class_overlap_after_suppression(raw: list[tuple[str, float,
     assert set(kept) <= set(found)
     for i, a in enumerate(kept):
         assert all(a.class_name != b.class_name or compare.iou(a.box_px, b.box_px) <= 0.3 for b in kept[i + 1 :])
+
+
+def test_one_class_is_said_of_one_place() -> None:
+    cut, bite, other = (
+        compare.Difference(name, score, 1, box)
+        for name, score, box in (
+            ("cut", 0.5, (0.0, 0.0, 10.0, 10.0)),
+            ("bite", 0.4, (0.0, 0.0, 10.0, 10.0)),
+            ("bite", 0.3, (6.0, 0.0, 10.0, 10.0)),
+        )
+    )
+    assert compare.surest([bite, other, cut]) == [cut, other]
