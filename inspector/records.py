@@ -83,6 +83,19 @@ class Contour:
 
 
 @dataclass(frozen=True, slots=True)
+class Distance:
+    """A distance that is asked for `between` two ends, each the name of a hole, whose middle counts, or a place (x, y) mm on an edge.
+
+    It may be `minus_mm` (≤ 0) shorter and `plus_mm` longer than in the drawing.
+    """
+
+    name: str
+    between: tuple[str | tuple[float, float], str | tuple[float, float]]
+    minus_mm: float
+    plus_mm: float
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """What one drawing says of one part, on a raster of `mm_per_px` for who needs pictures.
 
@@ -100,6 +113,7 @@ class Template:
     zone: NDArray[np.uint8]
     zones: tuple[str, ...] = ("", "surface")
     datum: tuple[str, ...] = ()
+    distances: tuple[Distance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

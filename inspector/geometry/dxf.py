@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,7 +36,7 @@ from ezdxf.math import OCS, BSpline, Vec3
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
 from inspector.geometry.contours import Piece, encloses_nothing, nest, signature
-from inspector.geometry.curves import Circle, arc, bulged, sag_mm, same_circle, sampled
+from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
 from inspector.records import ConfigError, ConfigErrors, Contour
@@ -416,6 +417,14 @@ def _xy(vertices: Iterable[Any], mm: float) -> Points:
     return np.array([(v[0], v[1]) for v in vertices], dtype=np.float64).reshape(-1, 2) * mm
 
 
+def _curve(vertices: Iterable[Any], mm: float) -> Points:
+    """As `_xy`, for what ezdxf flattens: it halves without end where numbers are absurd."""
+    points = _xy(islice(vertices, MOST_POINTS + 1), mm)
+    if len(points) > MOST_POINTS:
+        raise ValueError(f"more than {MOST_POINTS} points on one curve")
+    return points
+
+
 def _broken(values: Iterable[float]) -> bool:
     """Whether any of these numbers is none for a drawing (ezdxf takes NaN and 1e300, and may never end with them)."""
     return not all(math.isfinite(v) and abs(v) <= MAX_COORDINATE for v in values)
@@ -460,12 +469,12 @@ def _ellipse(entity: Any, mm: float) -> Iterator[_Flat]:
     if _broken((*Vec3(entity.dxf.center), *major, entity.dxf.ratio, entity.dxf.start_param, entity.dxf.end_param)):
         yield _BROKEN
         return
-    yield _xy(entity.flattening(sag_mm(major.magnitude * mm) / INSCRIBED / mm), mm), False, None
+    yield _curve(entity.flattening(sag_mm(major.magnitude * mm) / INSCRIBED / mm), mm), False, None
 
 
 def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
-    control = _xy(entity.control_points if len(entity.control_points) else entity.fit_points, 1.0)
-    if _broken(control.ravel().tolist()) or _broken(entity.knots):
+    control = entity.control_points if len(entity.control_points) else entity.fit_points
+    if _broken(number for point in control for number in point) or _broken(entity.knots):
         yield _BROKEN
         return
     if any(not w > 0.0 for w in entity.weights):
@@ -478,7 +487,7 @@ def _of_bspline(spline: BSpline, mm: float) -> Points:
     sag = sag_mm(max(spline.control_points[0].distance(p) for p in spline.control_points) * mm) / INSCRIBED / mm
     knots, degree = np.array(spline.knots()), spline.degree
     if np.ptp(knots[: degree + 1]) == 0 and np.ptp(knots[-degree - 1 :]) == 0:
-        return _xy(spline.flattening(sag), mm)
+        return _curve(spline.flattening(sag), mm)
     return sampled(lambda at: _xy(spline.points(at.tolist()), 1.0), np.unique(knots[degree : len(knots) - degree]), sag) * mm
 
 
@@ -532,7 +541,7 @@ def _hatch_edge(edge: Any, mm: float) -> Points:
         sweep = math.radians((edge.end_angle - edge.start_angle) % 360.0) or 2.0 * math.pi
         points = arc(edge.center.x * mm, edge.center.y * mm, edge.radius * mm, start, sweep)
     elif isinstance(edge, EllipseEdge):
-        points = _xy(edge.construction_tool().flattening(sag_mm(Vec3(edge.major_axis).magnitude * mm) / INSCRIBED / mm), mm)
+        points = _curve(edge.construction_tool().flattening(sag_mm(Vec3(edge.major_axis).magnitude * mm) / INSCRIBED / mm), mm)
     else:
         raise TypeError(f"an edge of kind {type(edge).__name__}")
     return points if edge.ccw else points[::-1]

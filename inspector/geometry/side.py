@@ -10,6 +10,9 @@ layers:                         # by layer of the drawing: what its lines are, a
   ENGRAVING_2: {outline: false}
   CUT_FINE: {outline: true, inward_mm: -0.03, outward_mm: 0.03}
 datum: [outer]                  # the contours that fix the pose; all of them without this
+distances:                      # for the check `distances`: between the middles of holes, or from or to a place on an edge
+  - {name: pitch, between: [hole-1, hole-2], minus_mm: -0.05, plus_mm: 0.05}
+  - {name: across, between: [[0, 35], [100, 35]], minus_mm: -0.1, plus_mm: 0.1}
 zones:                          # in order, a later one lies over an earlier one
   - {name: surface, margin_mm: 0.5}                              # the material, this far from every edge
   - {name: seal, contour: hole-6, within_mm: 4.0}                # the material around a contour
@@ -45,6 +48,15 @@ class Layer(Strict):
     outward_mm: float | None = Field(default=None, ge=0)
 
 
+class Span(Strict):
+    """A distance between two ends, each the name of a hole or a place on an edge, and how far it may be off."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
+    between: Annotated[list[str | Point], Field(min_length=2, max_length=2)]
+    minus_mm: float = Field(le=0)
+    plus_mm: float = Field(ge=0)
+
+
 class Zone(Strict):
     """A part of the surface: all of it but a margin, a band around a contour, or a polygon."""
 
@@ -70,6 +82,7 @@ class Side(Strict):
     contours: dict[str, Tolerance] = Field(default_factory=dict)
     layers: dict[str, Layer] = Field(default_factory=dict)
     datum: list[str] = Field(default_factory=list)
+    distances: list[Span] = Field(default_factory=list)
     zones: list[Zone] = Field(default_factory=list)
 
 

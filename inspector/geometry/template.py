@@ -16,7 +16,7 @@ from inspector.geometry.coverage import inside
 from inspector.geometry.dxf import Drawing
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
-from inspector.records import ConfigError, ConfigErrors, Contour, Template
+from inspector.records import ConfigError, ConfigErrors, Contour, Distance, Template
 
 LONG_SIDE_PX = 640
 MARGIN_PX = 16
@@ -62,6 +62,7 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
         zone=zone,
         zones=zones,
         datum=tuple(drawing.side.datum),
+        distances=_distances(drawing.side, {c.name for c in contours}),
     )
 
 
@@ -142,6 +143,7 @@ def _names_known(drawing: Drawing) -> None:
     """Refuses a side file that speaks of contours which the drawing does not have."""
     names = {c.name for c in drawing.contours}
     asked = [("contours", n) for n in drawing.side.contours] + [("datum", n) for n in drawing.side.datum]
+    asked += [("distances", n) for d in drawing.side.distances for n in d.between if isinstance(n, str)]
     asked += [("zones", z.contour) for z in drawing.side.zones if z.contour is not None]
     unknown = [
         ConfigError("E_SIDE_NAME", f"no contour {name!r}; the drawing has {', '.join(sorted(names))}", file=str(drawing.file), key=key)
@@ -150,6 +152,16 @@ def _names_known(drawing: Drawing) -> None:
     ]
     if unknown:
         raise ConfigErrors(unknown)
+
+
+def _distances(side: Side, names: set[str]) -> tuple[Distance, ...]:
+    """Those that the side file asks for, without those between holes of the drawing's other parts."""
+    found = []
+    for one in side.distances:
+        first, second = (end if isinstance(end, str) else (end[0], end[1]) for end in one.between)
+        if all(end in names for end in (first, second) if isinstance(end, str)):
+            found.append(Distance(one.name, (first, second), one.minus_mm, one.plus_mm))
+    return tuple(found)
 
 
 def _zones(

@@ -44,11 +44,11 @@ def prepare(
     part: int = 0,
     tolerance_mm: float | None = None,
 ) -> Plan:
-    """What is looked for and measured: outline and round holes, or what the recipe says; arguments go before the recipe's settings.
+    """What is looked for and measured: outline, holes and distances, or what the recipe says; arguments go before the recipe's settings.
 
     Raises `ConfigError`s of drawing, recipe and checks.
     """
-    settings = RecipeSettings(checks={"outline": Kind(kind="outline"), "holes": Kind(kind="holes")})
+    settings = RecipeSettings(checks={name: Kind(kind=name) for name in ("outline", "holes", "distances")})
     if recipe is not None:
         settings = read_settings(recipe, RecipeSettings)
     said = settings.template or PartTemplate(drawing=drawing)
@@ -59,10 +59,14 @@ def prepare(
     plan = Plan("", made, locator, None, (), False, said.least_score_ratio)
     checks, needs_raster = [], False
     for name, kind in settings.checks.items():
-        if recipe is None and name == "holes" and not any(c.circle is not None and c.kind == "hole" for c in made.contours):
-            continue
         module = plugin("checks", kind.kind)
-        checks.append((name, module.build(settings_of("checks", kind, module.Settings), name, plan)))
+        try:
+            check = module.build(settings_of("checks", kind, module.Settings), name, plan)
+        except ConfigError as error:
+            if recipe is None and error.code in ("E_CFG_HOLES", "E_CFG_DISTANCES"):
+                continue  # nobody asked for what this drawing does not have
+            raise
+        checks.append((name, check))
         needs_raster |= bool(getattr(module, "NEEDS_RASTER", False))
     return Plan("", made, locator, None, tuple(checks), needs_raster, said.least_score_ratio)
 

@@ -106,3 +106,30 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         next(matching.judge(matching.prepare(DRAWING), tmp_path / "none.png"))
     with pytest.raises(ConfigError, match="E_SCALE"):
         matching.scale_of(None, (3.0, 2.0))
+
+
+def test_slots_and_distances_are_measured(contours: tuple[Contour, ...], true: Pose, tmp_path: Path) -> None:
+    """The slot is 0.1 mm wider, its ends 0.1 mm farther; the hole beside the seat lies 0.12 mm too far left."""
+    drawing = tmp_path / "plate.dxf"
+    drawing.write_bytes(DRAWING.read_bytes())
+    drawing.with_suffix(".yaml").write_text(
+        "distances:\n"
+        "  - {name: pitch, between: [hole-7, hole-5], minus_mm: -0.05, plus_mm: 0.05}\n"
+        "  - {name: across, between: [[30, 0], [30, 70]], minus_mm: -0.05, plus_mm: 0.05}\n"
+    )
+    slot, moved = next(c for c in contours if c.name == "hole-8"), next(c for c in contours if c.name == "hole-7")
+    t = np.linspace(-math.pi / 2, math.pi / 2, 300)
+    end = np.column_stack([9.0 + 3.05 * np.cos(t), 3.05 * np.sin(t)])
+    changed = {slot.name: np.concatenate([end, -end]) + np.array((54.0, 12.0)), moved.name: moved.points_mm - (0.12, 0.0)}
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), render([changed.get(c.name, c.points_mm) for c in contours], true, SIZE, BACK_LIT, 3))
+    (found,) = said(drawing, picture, "--mm-per-px", str(1 / SCALE))
+    findings = {f["feature"]: f for f in found["findings"] if f["check"] != "outline"}  # type: ignore[attr-defined]
+    assert findings["hole-8.width"]["value"] == pytest.approx(6.1, abs=0.01)
+    assert findings["hole-8.length"]["value"] == pytest.approx(24.1, abs=0.015)
+    assert findings["hole-8.position"]["value"] < 0.01
+    assert findings["across"]["value"] == pytest.approx(70.0, abs=0.01)
+    assert findings["across"]["ok"]
+    (x0, y0, _), (x1, y1, _) = (next(c.circle for c in contours if c.name == n) or (0, 0, 0) for n in ("hole-7", "hole-5"))
+    assert findings["pitch"]["value"] == pytest.approx(math.hypot(x0 - 0.12 - x1, y0 - y1), abs=0.01)
+    assert not findings["pitch"]["ok"]
