@@ -141,6 +141,15 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
     Raises `ConfigError` E_DXF_… (see the module) and E_SIDE_….
     """
     notes = _Notes(path)
+    try:
+        return _read(path, units, notes)
+    except ConfigError:
+        raise
+    except Exception as error:  # what ezdxf's entities raise when a damaged file lacks what they must have is not said anywhere
+        raise notes.error("E_DXF_FORMAT", f"not a readable DXF: {error or type(error).__name__}") from error
+
+
+def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     if units is not None and units not in UNITS_MM:
         raise notes.error("E_DXF_UNITS", f"units {units!r} are not known; one of {', '.join(UNITS_MM)}")
     data, header = _look(path, notes)
@@ -287,7 +296,7 @@ def _count(document: Document, notes: _Notes) -> None:
         total, depth = 0, 0
         for entity in entities:
             total += 1
-            if isinstance(entity, Insert) and (block := document.blocks.get(entity.dxf.name)) is not None:
+            if isinstance(entity, Insert) and (block := document.blocks.get(entity.dxf.get("name", ""))) is not None:
                 inner, below = measure(entity.dxf.name, block, (*path, name))
                 total += inner * max(abs(entity.mcount), 1)
                 depth = max(depth, below + 1)
@@ -363,8 +372,8 @@ def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, no
         if not entity.dxf.xscale or not entity.dxf.yscale:
             notes.ignored["INSERT", own, "its scale is 0"] += 1
             continue
-        if entity.block() is None:
-            notes.ignored["INSERT", own, f"block {entity.dxf.name} is missing"] += 1
+        if entity.doc is None or entity.dxf.get("name", "") not in entity.doc.blocks:
+            notes.ignored["INSERT", own, f"block {entity.dxf.get('name', '(no name)')} is missing"] += 1
             continue
         if not entity.dxf.zscale:
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted

@@ -504,6 +504,21 @@ def test_coordinates_that_are_no_place(tmp_path: Path, value: str, kind: str) ->
     assert kind in str(error) or kind == "INSERT"
 
 
+def test_a_curve_that_ezdxf_would_halve_for_ever(tmp_path: Path) -> None:
+    """Its height is absurd, which nobody sees from above."""
+    points = ((0, 0, 0), (1, 5, "-1e300"), (8, 5, 0), (9, 0, 0))
+    spline = tags((0, "SPLINE"), (100, "AcDbEntity"), (8, "0"), (100, "AcDbSpline"), (70, 8), (71, 3), (72, 8), (73, 4))
+    spline += tags(*[(40, k) for k in (0, 0, 0, 0, 1, 1, 1, 1)])
+    spline += tags(*[pair for x, y, z in points for pair in ((10, x), (20, y), (30, z))])
+    assert refused(file_of(tmp_path, spline)).code == "E_DXF_COORD"
+
+
+def test_a_block_without_a_name_is_missing(tmp_path: Path) -> None:
+    nameless = tags((0, "INSERT"), (8, "0"), (10, 0), (20, 0))
+    drawing = dxf.read(file_of(tmp_path, nameless + tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, 9))))
+    assert [(i.entity, i.reason) for i in drawing.ignored] == [("INSERT", "block (no name) is missing")]
+
+
 def block(name: str, content: str) -> str:
     return tags((0, "BLOCK"), (8, "0"), (2, name), (70, 0), (10, 0), (20, 0)) + content + tags((0, "ENDBLK"), (8, "0"))
 
