@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from inspector.gate import protocol, session
+from inspector.gate import protocol, session, told
 from inspector.gate.guards import LATCHED, Guards, Watch
 from inspector.gate.ledger import Closed, Counters, Crowded, Late, Ledger, Line, Mismatch, Note, Vote
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
@@ -28,8 +28,6 @@ LARGEST_FAULTS_PER_MINUTE: Final = 20
 MINUTE_NS: Final = 60_000_000_000
 SPEED_NS: Final = 200_000_000
 SECOND_NS: Final = 1_000_000_000
-LARGEST_FINDINGS: Final = 64
-LARGEST_DEFECTS: Final = 32
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
 _REMEMBERED: Final = 4096
@@ -387,7 +385,6 @@ class Arbiter:
     ) -> None:
         self.settings, self.epoch = settings, epoch
         self.ledger = Ledger(settings.line)
-        self._deadline_ms = settings.line.deadline_ms
         self.state = State.BOOT
         self.sessions: dict[bytes, Session] = {}
         self.heads = {"q": 0, "r": 0, "a": 0}
@@ -395,6 +392,10 @@ class Arbiter:
         self.alarms: dict[str, int] = {}
         self.late = self.resent = self.unconfirmed = 0
         self._epoch_text = protocol.epoch_text(epoch)
+        self._form = told.Form(
+            site=settings.site, line_name=settings.line_name, station=settings.station, line=settings.line, epoch=self._epoch_text,
+            app_version=settings.app_version,
+        )  # fmt: skip
         self._chain = {"q": chain.get("q", protocol.NO_HASH), "a": chain.get("a", protocol.NO_HASH)}
         self._epochs = tuple(epochs)
         self._holds: dict[str, str] = {"state": "BOOT"}
@@ -576,7 +577,7 @@ class Arbiter:
             "id": its_id if asked_by == str(gateway.number) else None,
             "recipes": {str(lane): self._recipes[str(lane)] for lane in gateway.hello.lanes if str(lane) in self._recipes},
             "config_sha256": item.recipe,
-            "text": _cut(item.text, 200),
+            "text": told.cut(item.text, 200),
         }
 
     def _on_detached(self, now_ns: int, item: Detached) -> None:
@@ -606,7 +607,7 @@ class Arbiter:
         self._become(now_ns, State.STOPPED)
         self._heartbeats(now_ns, at_once=True)
         for stream in ("q", "a"):
-            self._event(now_ns, stream, Kind.EPOCH_CLOSE, {"schema": "insp.epoch_close", "counters": _texts(self.ledger.counters)})
+            self._event(now_ns, stream, Kind.EPOCH_CLOSE, {"schema": "insp.epoch_close", "counters": told.texts(self.ledger.counters)})
         for identity in self.sessions:
             self._out.append(Send(identity, protocol.command("BYE", {"text": "the daemon stops"})))
         self.sessions.clear()
@@ -671,13 +672,14 @@ class Arbiter:
             self._purge(now_ns, lane, text)
         for identity, gateway in list(self.sessions.items()):
             if not set(lanes).isdisjoint(gateway.hello.lanes):
-                self._out.append(Send(identity, protocol.command("BYE", {"text": _cut(text, 200)})))
+                self._out.append(Send(identity, protocol.command("BYE", {"text": told.cut(text, 200)})))
                 self._close(now_ns, identity)
 
     # -- belt
 
     def _on_triggered(self, now_ns: int, item: Triggered) -> None:
-        self._notes(now_ns, self.ledger.trigger(now_ns, item.lane, item.part_seq, item.at_ns, self._near(item.at_counts)))
+        counts = self._near(item.at_counts)
+        self._notes(now_ns, self.ledger.trigger(now_ns, item.lane, item.part_seq, item.at_ns, counts, self._position))
 
     def _near(self, counts: int | None) -> int | None:
         """A count of vision or the PLC in the numbers of our own position, whoever has seen how many wraps of the counter."""
@@ -777,7 +779,10 @@ class Arbiter:
         if not passed:
             self.heads["r"] += 1
             reject_seq = self.heads["r"]
-        body = self._body(now_ns, closed, verdict, reason, text, ttl_us, reject_seq)
+        body = told.Outcome(
+            part, verdict, reason, text, ttl_us, reject_seq, self.ledger.counters, self._utc_offset_ns, self._clock_state, self._recipe,
+            self._models_of,
+        )  # fmt: skip
         record = self._event(
             now_ns, "q", Kind.VERDICT, body, flags=Flag.CHALLENGE if part.challenge else 0, part_seq=part.part_seq, ttl_us=ttl_us,
             verdict=verdict, lane=part.lane, reason=reason, r_seq=reject_seq, deadline_ns=part.deadline_ns,
@@ -793,80 +798,6 @@ class Arbiter:
                 if gateway.hello.executes:
                     self._waits.add(seq)
 
-    def _body(
-        self, now_ns: int, closed: Closed, verdict: Verdict, reason: int, text: str, ttl_us: int, reject_seq: int | None
-    ) -> dict[str, Any]:
-        part = closed.part
-        line = self.settings.line
-        findings: list[Any] = []
-        defects: list[Any] = []
-        cameras: list[Any] = []
-        timing: Mapping[str, Any] = {}
-        pose = image_ref = None
-        recipe, named = "", None
-        for camera, vote in part.votes.items():
-            said = vote.body if vote is not None else {}
-            if vote is not None:
-                recipe, named = recipe or vote.recipe, named or vote.named
-            findings += said.get("findings") or ()
-            defects += said.get("defects") or ()
-            entry = said.get("camera")
-            if isinstance(entry, dict):
-                exposed = entry.get("t_exposure_utc_ns")
-                cameras.append({**entry, "t_exposure_utc_ns": str(exposed)} if isinstance(exposed, int) else entry)
-            elif camera in part.bound:
-                cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
-            timing = said.get("timing_ms") or timing
-            pose = said.get("pose") or pose
-            image_ref = said.get("image_ref") or image_ref
-        recipe = recipe or self._recipe
-        models = self._models_of.get(recipe, ())
-        result, evaluation = _OPC[verdict]
-        if reason in (Reason.DRAINING, Reason.PURGE):
-            result = 3
-        partial = None in part.votes.values()
-        target = None
-        if part.at_counts is not None and line.travel_counts is not None:
-            target = part.at_counts + line.travel_counts
-        return {
-            "part_uid": part.uid,
-            "lane": part.lane,
-            "part_seq": str(part.part_seq),
-            "r_seq": None if reject_seq is None else str(reject_seq),
-            "trigger": {
-                "source": line.count,
-                "encoder_count": part.at_counts,
-                "t_trigger_utc_ns": str(part.at_ns + self._utc_offset_ns),
-                "clock_state": self._clock_state,
-            },
-            "eject": {
-                "encoder_target": target,
-                "window_counts": line.window_counts,
-                "deadline_ms_from_trigger": self._deadline_ms,
-                "ttl_us": ttl_us,
-            },
-            "verdict": verdict.name,
-            "reason": reason,
-            "reason_text": _cut(text, 200),
-            "state": {"result_state": result, "evaluation": evaluation, "is_simulated": part.challenge, "is_partial": partial},
-            "findings": findings[:LARGEST_FINDINGS],
-            "defects": [] if verdict is Verdict.PASS else defects[:LARGEST_DEFECTS],
-            "cameras": cameras,
-            "model": {"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None,
-            "models": models,
-            "config_sha256": recipe,
-            "recipe": named,
-            "calibration_id": None,
-            "app_version": self.settings.app_version,
-            "timing_ms": {**timing, "trigger_to_verdict": round((now_ns - part.at_ns) / 1e6, 3)},
-            "pose": pose,
-            "counters": _texts(self.ledger.counters),
-            "durable_at_send": False,
-            "late": False,
-            "supersedes": None,
-            "image_ref": image_ref,
-        }  # fmt: skip
-
     def _purge(self, now_ns: int, lane: int, text: str) -> None:
         """Take back the PASS of every part of a lane that may still be on the belt; only ever towards reject."""
         on_belt = [done for done in self._done.values() if done.lane == lane and done.exec_by_ns - EXEC_LIMIT_NS > now_ns]
@@ -878,7 +809,7 @@ class Arbiter:
             "from_part": str(min(numbers)),
             "to_part": str(max(numbers)),
             "reason": int(Reason.PURGE),
-            "text": _cut(text, 200),
+            "text": told.cut(text, 200),
         }
         for identity, gateway in self.sessions.items():
             if lane in gateway.hello.lanes:
@@ -1058,8 +989,11 @@ class Arbiter:
         if body.get("epoch") != self._epoch_text:
             raise Refused("ack", f"ACK of epoch {str(body.get('epoch'))[:40]}")
         upto = protocol.u64(body, "upto")
+        seq = None if body.get("seq") is None else protocol.u64(body, "seq")
+        if seq is None and gateway.hello.profile == "fire":
+            raise Refused("field", "seq: the verdict that has arrived; with profile fire every one counts")
         before = gateway.acked
-        self._out += [Send(item.identity, frames) for frames in gateway.acknowledge(now_ns, upto)]
+        self._out += [Send(item.identity, frames) for frames in gateway.acknowledge(now_ns, upto, seq)]
         gateway.heard_ns = now_ns
         if gateway.acked > before:
             for lane in [lane for lane in gateway.hello.lanes if self._faulty.get(lane) == _UNCONFIRMED]:
@@ -1113,7 +1047,9 @@ class Arbiter:
         if last and part_seq <= last:
             self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", f"TRIG {part_seq} after {last}", lane=lane)
             raise Refused("order", f"TRIG {part_seq} after {last}")
-        self._notes(now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, challenge=body.get("challenge") is True))
+        self._notes(
+            now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, self._position, challenge=body.get("challenge") is True)
+        )
 
     def _cmd_recipe(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
@@ -1317,7 +1253,7 @@ class Arbiter:
             "schema": "insp.alarm",
             "code": code,
             "severity": severity,
-            "text": _cut(text, 400),
+            "text": told.cut(text, 400),
             "lane": lane,
             "part_seq": None if part_seq is None else str(part_seq),
             "suppressed": self._suppressed.pop(code, 0),
@@ -1326,31 +1262,21 @@ class Arbiter:
         self._event(now_ns, "a", Kind.ALARM, body, flags=flags, part_seq=part_seq or 0, lane=lane or 0)
 
     def _event(
-        self, now_ns: int, stream: str, kind: Kind, body: dict[str, Any], *, flags: int = 0, part_seq: int = 0, ttl_us: int = 0,
-        verdict: int = 0, lane: int = 0, reason: int = 0, r_seq: int | None = None, deadline_ns: int = 0,
+        self, now_ns: int, stream: str, kind: Kind, body: Mapping[str, Any] | told.Outcome, *, flags: int = 0, part_seq: int = 0,
+        ttl_us: int = 0, verdict: int = 0, lane: int = 0, reason: int = 0, r_seq: int | None = None, deadline_ns: int = 0,
     ) -> Record:  # fmt: skip
         seq = self.heads[stream] = self.heads[stream] + 1
-        settings = self.settings
         at_utc_ns = now_ns + self._utc_offset_ns
         header = Header(
             int(kind), int(flags), self.epoch, seq, part_seq, at_utc_ns, min(ttl_us, 0xFFFFFFFF), protocol.STREAM_IDS[stream],
             int(verdict), lane, reason,
         )  # fmt: skip
         previous = self._chain[stream]
-        whole = {
-            "schema": "insp.verdict",
-            "ver": protocol.VERSION,
-            "epoch": self._epoch_text,
-            "stream": stream,
-            "seq": str(seq),
-            "t_event_utc_ns": str(at_utc_ns),
-            "site": settings.site,
-            "line": settings.line_name,
-            "station": settings.station,
-            **body,
-            "prev_hash": previous.hex(),
-        }
-        payload, digest = protocol.seal(header, _fit(whole)[:-1], previous)
+        if isinstance(body, told.Outcome):
+            text = self._form.verdict(now_ns, seq, body, previous)
+        else:
+            text = self._form.event(stream, seq, at_utc_ns, body, previous)
+        payload, digest = protocol.seal(header, text, previous)
         self._chain[stream] = digest
         record = Record(stream, header, protocol.pack(header, payload), payload, digest, r_seq, deadline_ns)
         self._out.append(record)
@@ -1358,42 +1284,3 @@ class Arbiter:
 
 
 _DECISIONS: Final = {decision.value: decision for decision in Decision}
-
-_OPC: Final = {
-    Verdict.PASS: (1, 1),
-    Verdict.REJECT_DEFECT: (1, 2),
-    Verdict.REJECT_COMMANDED: (1, 2),
-    Verdict.REJECT_UNDECIDABLE: (1, 3),
-    Verdict.REJECT_NOT_INSPECTED: (4, 0),
-}
-"""(ResultState, Evaluation) of OPC 40100-1."""
-
-_ROOM: Final = protocol.LARGEST_PAYLOAD_BYTES - 80
-
-
-def _fit(whole: dict[str, Any]) -> bytes:
-    """The JSON text, made to fit: what passed goes before what failed, and what is not required before what is."""
-    text = protocol.dumps(whole)
-    if len(text) <= _ROOM:
-        return text
-    failed = [f for f in whole.get("findings", ()) if isinstance(f, dict) and not f.get("ok")]
-    for findings, defects in ((failed, whole.get("defects", [])), (failed[:8], whole.get("defects", [])[:8]), ([], [])):
-        text = protocol.dumps({**whole, "findings": findings, "defects": defects, "truncated": True})
-        if len(text) <= _ROOM:
-            return text
-    slim = {**whole, "findings": [], "defects": [], "pose": None, "timing_ms": {}, "cameras": [], "models": [], "part_uid": None}
-    return protocol.dumps({**slim, "image_ref": None, "truncated": True})
-
-
-def _texts(counters: Counters) -> dict[str, str]:
-    triggers, passed, reject, not_inspected, pending = counters
-    return {
-        "triggers": str(triggers), "pass": str(passed), "reject": str(reject), "not_inspected": str(not_inspected), "pending": str(pending)
-    }  # fmt: skip
-
-
-def _cut(text: str, most_bytes: int) -> str:
-    if 4 * len(text) <= most_bytes:
-        return text
-    data = text.encode("utf-8", "replace")
-    return data[:most_bytes].decode("utf-8", "ignore")

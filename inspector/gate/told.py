@@ -1,0 +1,175 @@
+"""The JSON text of what the gate tells. A verdict's, made for every part, fills a form that is prepared once for a start of the line.
+
+Every text is open: it lacks the `hash` and the brace with which `protocol.seal` closes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from inspector.gate import protocol
+from inspector.gate.ledger import Counters, Line, Part
+from inspector.records import Reason, Verdict
+
+LARGEST_FINDINGS: Final = 64
+LARGEST_DEFECTS: Final = 32
+LARGEST_REASON_BYTES: Final = 200
+ROOM_BYTES: Final = protocol.LARGEST_PAYLOAD_BYTES - 80
+
+_OPC: Final = {
+    Verdict.PASS: (1, 1),
+    Verdict.REJECT_DEFECT: (1, 2),
+    Verdict.REJECT_COMMANDED: (1, 2),
+    Verdict.REJECT_UNDECIDABLE: (1, 3),
+    Verdict.REJECT_NOT_INSPECTED: (4, 0),
+}
+"""(ResultState, Evaluation) of OPC 40100-1."""
+_ABORTED: Final = 3
+_NAMES: Final = {verdict: verdict.name.encode() for verdict in Verdict}
+_BOOL: Final = (b"false", b"true")
+
+
+class Outcome(NamedTuple):
+    """What a verdict says of its part; `r_seq` is its number in stream r, `clock_state` ok, holdover or unsynced.
+
+    `recipe` and `models` are those in force, for a part that no camera has judged; `models_of` knows the models of earlier recipes.
+    """
+
+    part: Part
+    verdict: Verdict
+    reason: int
+    text: str
+    ttl_us: int
+    r_seq: int | None
+    counters: Counters
+    utc_offset_ns: int
+    clock_state: str
+    recipe: str
+    models_of: Mapping[str, Sequence[Mapping[str, str]]]
+
+
+def cut(text: str, most_bytes: int) -> str:
+    """At most so many bytes of UTF-8."""
+    if 4 * len(text) <= most_bytes:
+        return text
+    return text.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
+
+
+def texts(counters: Counters) -> dict[str, str]:
+    """The counters as an event has them."""
+    triggers, passed, reject, not_inspected, pending = counters
+    return {
+        "triggers": str(triggers), "pass": str(passed), "reject": str(reject), "not_inspected": str(not_inspected), "pending": str(pending)
+    }  # fmt: skip
+
+
+def _constant(value: object) -> bytes:
+    return protocol.dumps(value).replace(b"%", b"%%")
+
+
+def _whole(number: int | None) -> bytes:
+    return b"null" if number is None else b"%d" % number
+
+
+class Form:
+    """The texts of one start (`epoch`, UUID text) of one line."""
+
+    def __init__(self, *, site: str, line_name: str, station: str, line: Line, epoch: str, app_version: str) -> None:
+        self._line = line
+        self._place = {"site": site, "line": line_name, "station": station}
+        self._epoch = epoch
+        self._verdict = (
+            b'{"schema":"insp.verdict","ver":%b,"epoch":%b,"stream":"q","seq":"%%d","t_event_utc_ns":"%%d","site":%b,"line":%b,"station":%b,'
+            b'"part_uid":%%b,"lane":%%d,"part_seq":"%%d","r_seq":%%b,'
+            b'"trigger":{"source":%b,"encoder_count":%%b,"t_trigger_utc_ns":"%%d","clock_state":%%b},'
+            b'"eject":{"encoder_target":%%b,"window_counts":%b,"deadline_ms_from_trigger":%b,"ttl_us":%%d},'
+            b'"verdict":"%%b","reason":%%d,"reason_text":%%b,'
+            b'"state":{"result_state":%%d,"evaluation":%%d,"is_simulated":%%b,"is_partial":%%b},'
+            b'"findings":%%b,"defects":%%b,"cameras":%%b,"model":%%b,"models":%%b,"config_sha256":%%b,"recipe":%%b,"calibration_id":null,'
+            b'"app_version":%b,"timing_ms":%%b,"pose":%%b,'
+            b'"counters":{"triggers":"%%d","pass":"%%d","reject":"%%d","not_inspected":"%%d","pending":"%%d"},'
+            b'"durable_at_send":false,"late":false,"supersedes":null,"image_ref":%%b,"prev_hash":"%%b"%%b'
+        ) % tuple(
+            _constant(value)
+            for value in (
+                protocol.VERSION, epoch, site, line_name, station, line.count, line.window_counts, line.deadline_ms, app_version
+            )
+        )  # fmt: skip
+
+    def event(self, stream: str, seq: int, at_utc_ns: int, body: Mapping[str, Any], previous: bytes) -> bytes:
+        """The open text of an alarm, a state or the end of an epoch."""
+        whole = {
+            "schema": "",
+            "ver": protocol.VERSION,
+            "epoch": self._epoch,
+            "stream": stream,
+            "seq": str(seq),
+            "t_event_utc_ns": str(at_utc_ns),
+            **self._place,
+            **body,
+            "prev_hash": previous.hex(),
+        }
+        return protocol.dumps(whole)[:-1]
+
+    def verdict(self, now_ns: int, seq: int, outcome: Outcome, previous: bytes) -> bytes:
+        """The open text of a verdict, made to fit: what passed goes before what failed, and what is not required before what is."""
+        part, verdict, reason, text, ttl_us, r_seq, counters, utc_offset_ns, clock_state, recipe_now, models_of = outcome
+        findings: list[Any] = []
+        defects: list[Any] = []
+        cameras: list[Any] = []
+        timing: Mapping[str, Any] = {}
+        pose = image_ref = named = None
+        recipe = ""
+        for camera, vote in part.votes.items():
+            if vote is None:
+                if camera in part.bound:
+                    cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
+                continue
+            said = vote.body
+            recipe, named = recipe or vote.recipe, named or vote.named
+            findings += said.get("findings") or ()
+            defects += said.get("defects") or ()
+            entry = said.get("camera")
+            if isinstance(entry, dict):
+                exposed = entry.get("t_exposure_utc_ns")
+                cameras.append({**entry, "t_exposure_utc_ns": str(exposed)} if isinstance(exposed, int) else entry)
+            elif camera in part.bound:
+                cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
+            timing = said.get("timing_ms") or timing
+            pose = said.get("pose") or pose
+            image_ref = said.get("image_ref") or image_ref
+        recipe = recipe or recipe_now
+        models = models_of.get(recipe, ())
+        if verdict is Verdict.PASS:
+            defects = []
+        result, evaluation = _OPC[verdict]
+        if reason in (Reason.DRAINING, Reason.PURGE):
+            result = _ABORTED
+        counts, travel = part.at_counts, self._line.travel_counts
+        timing = {**timing, "trigger_to_verdict": (now_ns - part.at_ns) // 1000 / 1000}
+        dumps = protocol.dumps
+
+        def write(findings: list[Any], defects: list[Any], *, more: bool = True, truncated: bytes = b"") -> bytes:
+            return self._verdict % (
+                seq, now_ns + utc_offset_ns, dumps(part.uid) if more else b"null", part.lane, part.part_seq,
+                b"null" if r_seq is None else b'"%d"' % r_seq, _whole(counts), part.at_ns + utc_offset_ns, dumps(clock_state),
+                _whole(None if counts is None or travel is None else counts + travel), ttl_us,
+                _NAMES[verdict], reason, dumps(cut(text, LARGEST_REASON_BYTES)),
+                result, evaluation, _BOOL[part.challenge], _BOOL[None in part.votes.values()],
+                dumps(findings[:LARGEST_FINDINGS]), dumps(defects[:LARGEST_DEFECTS]), dumps(cameras if more else []),
+                dumps({"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None),
+                dumps(models if more else ()), dumps(recipe), dumps(named),
+                dumps(timing if more else {}), dumps(pose if more else None),
+                *counters, dumps(image_ref if more else None), previous.hex().encode(), truncated,
+            )  # fmt: skip
+
+        whole = write(findings, defects)
+        if len(whole) <= ROOM_BYTES:
+            return whole
+        failed = [finding for finding in findings[:LARGEST_FINDINGS] if isinstance(finding, dict) and not finding.get("ok")]
+        for fewer, places in ((failed, defects), (failed[:8], defects[:8]), ([], [])):
+            whole = write(fewer, places, truncated=b',"truncated":true')
+            if len(whole) <= ROOM_BYTES:
+                return whole
+        return write([], [], more=False, truncated=b',"truncated":true')
