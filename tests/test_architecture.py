@@ -33,6 +33,7 @@ BROAD_EXCEPTS = {
     "neural/model.py": "ONNX Runtime exports no root of its exceptions",
     "__main__.py": "the last one who can speak to the user",
     "judge.py": "one frame's trouble is that frame's alone",
+    "runtime/daemon.py": "who asked for a reload gets what came of it, whatever it is",
     "runtime/stages.py": "whatever a check has said that cannot be told, it is that frame's alone",
     "runtime/changeover.py": "whatever is wrong with a new recipe, the old one stays",
     "runtime/changeover_candidate.py": "whatever is wrong with a new recipe, it is said to who asked",
@@ -43,7 +44,7 @@ BROAD_EXCEPTS = {
 }
 """Files that may catch everything and go on, and why."""
 
-PURE = ("judge.py", "gate/ledger.py", "gate/protocol.py", "records.py", "interfaces.py")
+PURE = ("judge.py", "gate/ledger.py", "gate/told.py", "gate/protocol.py", "records.py", "interfaces.py")
 IMPURE_MODULES = {"time", "threading", "socket", "subprocess", "sqlite3", "zmq", "os", "random", "logging", "pathlib", "datetime"}
 
 QUANTITY = re.compile(r"(^|_)(timeout|delay|duration|interval|period|deadline|angle|distance|elapsed|latency|diameter)$")
