@@ -18,6 +18,7 @@ from inspector.records import Verdict
 HELLO_AGAIN_NS: Final = 200_000_000
 _REMEMBERED: Final = 8192
 _PURGES: Final = 64
+_HEARD: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class Gateway:
     _next_hb_ns: int = 0
     _next_hello_ns: int = 0
     _seq: int = 0
+    _before: int = 0
+    """The last verdict of the epoch before this session."""
+    _arrived: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    """The verdicts of this session: one that was lost comes again after those that followed it."""
 
     # -- what the PLC asks
 
@@ -218,11 +223,15 @@ class Gateway:
             raise Refused("epoch", "a verdict of another session")
         if header.kind != Kind.VERDICT:
             raise Refused("kind", f"kind {header.kind} as VERDICT")
-        if header.seq <= self._seq:
-            return [self._ack()]  # sent again: it has been dealt with
-        self._seq = header.seq
-        self.last["q"] = self.epoch_text, header.seq
-        self.happenings.append(Remember(self.epoch_text, header.seq))
+        if header.seq <= self._before or header.seq in self._arrived:
+            return [self._ack(header.seq)]  # sent again: it has been dealt with
+        self._arrived[header.seq] = None
+        if len(self._arrived) > _HEARD:
+            self._arrived.popitem(last=False)
+        if header.seq > self._seq:
+            self._seq = header.seq
+            self.last["q"] = self.epoch_text, header.seq
+            self.happenings.append(Remember(self.epoch_text, header.seq))
         slot = self.expect(header.lane, header.part_seq)
         actionable = not header.flags & (Flag.HISTORICAL | Flag.LATE) and header.ttl_us > 0
         leased = now_ns - self._heard_ns <= self.terms.lease_ms * 1_000_000
@@ -230,10 +239,10 @@ class Gateway:
             slot.decided, slot.seq, slot.verdict, slot.reason = True, header.seq, header.verdict, header.reason
             slot.passes = header.verdict == Verdict.PASS and actionable and leased
             self.happenings.append(Decided(slot, header, payload))
-        return [self._ack()]
+        return [self._ack(header.seq)]
 
-    def _ack(self) -> Frames:
-        return protocol.command("ACK", {"epoch": self.epoch_text, "upto": str(self._seq)})
+    def _ack(self, seq: int) -> Frames:
+        return protocol.command("ACK", {"epoch": self.epoch_text, "upto": str(self._seq), "seq": str(seq)})
 
     def _heartbeat(self, now_ns: int, header: Header, payload: bytes) -> None:
         if not self.session or header.epoch != self.epoch:
@@ -258,7 +267,8 @@ class Gateway:
                 self._seq = 0
             self.epoch = epoch
             self.session = protocol.u64(body, "session")
-            self._seq = max(self._seq, protocol.u64(body.get("heads") or {}, "q", 0))
+            self._seq = self._before = max(self._seq, protocol.u64(body.get("heads") or {}, "q", 0))
+            self._arrived.clear()
             self._heard_ns = now_ns
             self._next_hb_ns = now_ns
             self.state = str(body.get("state", ""))

@@ -263,10 +263,9 @@ class Ledger:
             part = self._lanes[lane].open.get(part_seq)
             if part is not None:
                 notes.append(self._close_by_votes(part))
-        act_counts = self.line.act_counts
         for number, lane_ in self._lanes.items():
-            if act_counts is not None and position_counts is not None:
-                there = [p for p in lane_.open.values() if p.at_counts is not None and position_counts - p.at_counts >= act_counts]
+            if position_counts is not None and self.line.travel_counts is not None:
+                there = [part for part in lane_.open.values() if self._is_past(part, position_counts)]
                 notes += [self._close_by_votes(part) for part in there]
             if lane_.waiting:
                 for key in [key for key, entry in lane_.waiting.items() if entry.until_ns <= now_ns]:
@@ -278,8 +277,14 @@ class Ledger:
 
     # -- parts
 
-    def trigger(self, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None, *, challenge: bool = False) -> list[Note]:
-        """A trigger of a part sensor or a PLC. Numbers that were left out become parts of their own, rejected at once."""
+    def trigger(
+        self, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None, position_counts: int | None = None, *,
+        challenge: bool = False,
+    ) -> list[Note]:  # fmt: skip
+        """A trigger of a part sensor or a PLC; the belt is at `position_counts` now.
+
+        Numbers that were left out become parts of their own, rejected at once.
+        """
         room = self._lanes.get(lane)
         if room is None:
             return [Mismatch(lane, f"trigger {part_seq} for lane {lane}, which no camera looks at")]
@@ -313,6 +318,8 @@ class Ledger:
         overdue = self._close_if_overdue(now_ns, part)
         if overdue:
             return notes + overdue
+        if self._is_past(part, position_counts):
+            return [*notes, self._close_by_votes(part)]
         for other in (*room.recent, *room.open.values()):
             for camera, place in other.shown_at.items():
                 if other is not part and self._off(part, *place) < self._off(other, *place):
@@ -525,6 +532,13 @@ class Ledger:
         if None in part.votes.values():
             return []
         return [self._close_by_votes(part)]
+
+    def _is_past(self, part: Part, position_counts: int | None) -> bool:
+        """The part is beyond the place where its verdict must be out."""
+        act_counts = self.line.act_counts
+        if act_counts is None or position_counts is None or part.at_counts is None:
+            return False
+        return position_counts - part.at_counts >= act_counts
 
     def _close_if_overdue(self, now_ns: int, part: Part) -> list[Note]:
         """A part that waited in a buffer until its time was over never waits in the ledger."""

@@ -172,14 +172,27 @@ class Session:
                 if order.lane == lane and first <= order.part_seq <= last:
                     order.purged = True
 
-    def acknowledge(self, now_ns: int, upto: int) -> list[Frames]:
-        """Everything to `upto` has arrived; raises `Refused` (field) for a number that was never sent."""
-        if upto > self.last_sent:
-            raise Refused("ack", f"ACK {upto}, but {self.last_sent} is the last that was sent")
-        self.acked = max(self.acked, upto)
-        while self.sent and self.sent[0].seq <= upto:
-            self.sent.popleft()
+    def acknowledge(self, now_ns: int, upto: int, seq: int | None = None) -> list[Frames]:
+        """The verdict `seq` has arrived, or without it everything to `upto`; raises `Refused` (ack) for a number that was never sent."""
+        if max(upto, seq or 0) > self.last_sent:
+            raise Refused("ack", f"ACK {max(upto, seq or 0)}, but {self.last_sent} is the last that was sent")
+        if seq is None:
+            while self.sent and self.sent[0].seq <= upto:
+                self.sent.popleft()
+        else:
+            self._arrived(seq)
+        self.acked = max(self.acked, min(upto, self.sent[0].seq - 1) if self.sent else upto)
         return self._flow(now_ns)
+
+    def _arrived(self, seq: int) -> None:
+        """This one needs to be sent no more; one before it may have been lost on the way, and the gateway cannot know."""
+        if self.sent and self.sent[0].seq == seq:
+            self.sent.popleft()
+            return
+        for order in self.sent:
+            if order.seq == seq:
+                self.sent.remove(order)
+                return
 
     def tick(self, now_ns: int) -> tuple[list[Frames], list[Order]]:
         """(frames to send again, verdicts whose deadline has just passed without ACK)."""

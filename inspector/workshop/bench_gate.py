@@ -87,7 +87,7 @@ def _core() -> dict[str, float]:
         made.step(clock(), item)
     body, spent = json.dumps(_BODY).encode(), {"seen_us": [0.0], "judged_us": [0.0], "ack_us": [0.0]}
     for seq in range(1, STEPS + 1):
-        ack = protocol.command("ACK", {"epoch": protocol.epoch_text(made.epoch), "upto": str(seq)})
+        ack = protocol.command("ACK", {"epoch": protocol.epoch_text(made.epoch), "upto": str(seq), "seq": str(seq)})
         steps: tuple[core.Input, ...] = (
             core.Seen("top", seq, clock(), None, True, None),
             core.Judged("top", seq, "pass", 0, "", body),

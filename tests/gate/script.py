@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from inspector.gate import arbiter as core
-from inspector.gate import protocol
+from inspector.gate import protocol, replay
 from inspector.gate.arbiter import Arbiter, Record, Send
 from inspector.gate.ledger import Line
 from tests.gate.line import body
@@ -59,6 +60,7 @@ def running(now_ns: int = 0, **more: Any) -> Arbiter:
 def story() -> Iterator[tuple[str, protocol.Frames]]:
     """(name, frames) of every message that the daemon and a gateway say to each other, and of every kind of event."""
     made = arbiter()
+    kept = Told()
     topics = {"q": protocol.topic("site", "line-1", "cell-1", "q"), "a": protocol.topic("site", "line-1", "cell-1", "a")}
 
     def do(at_ms: int, item: core.Input) -> Iterator[tuple[str, protocol.Frames]]:
@@ -66,6 +68,7 @@ def story() -> Iterator[tuple[str, protocol.Frames]]:
             if isinstance(out, Send):
                 yield f"gate {out.frames[0].decode()}", out.frames
             elif isinstance(out, Record):
+                kept.records.append(out)
                 kind = protocol.Kind(out.header.kind).name
                 verdict = f" {out.header.verdict:#04x} reason {out.header.reason}" if kind == "VERDICT" else ""
                 yield f"event {kind}{verdict}", [topics[out.stream], out.head, out.payload]
@@ -87,11 +90,11 @@ def story() -> Iterator[tuple[str, protocol.Frames]]:
         yield from do(10 * seq, core.Seen("top", seq, 10 * seq * MS, 1000 * seq, True, None))
         yield from do(10 * seq + 5, core.Judged("top", seq, decision, reason, "as judged" if reason else "", body()))
     yield from do(50, core.Lost("top", 5, 50 * MS, None))
-    yield from say(60, "ACK", {"epoch": epoch, "upto": "4"})
+    yield from say(60, "ACK", {"epoch": epoch, "upto": "4", "seq": "4"})
     yield from say(61, "CREDIT", {"n": 32})
     yield from say(62, "EXEC", {"epoch": epoch, "seq": "2", "part_seq": "2", "outcome": "EJECTED_CONFIRMED", "encoder": 2600})
     yield from do(90, core.Tick())
-    yield from say(91, "ACK", {"epoch": epoch, "upto": "5"})
+    yield from say(91, "ACK", {"epoch": epoch, "upto": "5", "seq": "5"})
     yield from do(95, core.CameraState("top", False, "cable"))
     yield from say(110, "TRIG", {"lane": 0, "part_seq": "6", "encoder": 6000, "gw_mono_us": "110000"})
     yield from say(111, "PING", {})
@@ -107,7 +110,71 @@ def story() -> Iterator[tuple[str, protocol.Frames]]:
     yield from do(
         116, core.Changed("refused", "1.8", "ef" * 32, [["net", "cd" * 32]], ["locate", "outline"], {"top": ["gear", 2]}, no, None)
     )
+    yield from do(117, core.CameraState("top", True, ""))  # parts that nobody saw have no number: PURGE, and a new base by a new HELLO
+    yield from say(118, "HELLO", {**HELLO, "last": {"q": {"epoch": epoch, "seq": "7"}}})
+    witnessed = next(record for record in kept.records if record.stream == "q")
+    returned = [b"RETURN", witnessed.head, witnessed.payload]
+    yield "gateway RETURN", returned
+    yield from do(119, core.Received(b"g", "", returned))
     yield from do(120, core.Stop())
+    yield from _asked_again(kept, epoch)
+
+
+@dataclass
+class Told:
+    """What a journal would hold of the story, for the replay to read."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def events(self, stream: str, epoch: bytes, first: int, last: int, limit: int) -> list[Kept]:
+        """Events in order."""
+        stored = [Kept(r.head, r.payload, r.header.seq, r.r_seq) for r in self.records if r.stream == ("q" if stream == "r" else stream)]
+        number = [entry.r_seq if stream == "r" else entry.seq for entry in stored]
+        return [entry for entry, at in zip(stored, number, strict=True) if at is not None and first <= at <= last][:limit]
+
+    def oldest(self, stream: str, epoch: bytes) -> int | None:
+        """Everything of the one epoch is kept."""
+        return 1 if epoch == EPOCH else None
+
+    def rejects(self, epoch: bytes, count: int) -> list[Kept]:
+        """The last rejects."""
+        return self.events("r", epoch, 1, 1 << 62, 1 << 62)[-count:]
+
+    def epochs(self) -> list[core.EpochHead]:
+        """One that has ended well."""
+        heads = {stream: max(r.header.seq for r in self.records if r.stream == stream) for stream in ("q", "a")}
+        return [core.EpochHead(EPOCH, heads, True)]
+
+
+class Kept(NamedTuple):
+    """An event as a journal holds it."""
+
+    header: bytes
+    payload: bytes
+    seq: int
+    r_seq: int | None
+
+
+def _asked_again(kept: Told, epoch: str) -> Iterator[tuple[str, protocol.Frames]]:
+    """What a reader says at the replay socket, and what it hears."""
+    server = replay.Server(kept)
+    heads = {"q": kept.epochs()[0].last["q"], "r": len(kept.rejects(EPOCH, 100)), "a": kept.epochs()[0].last["a"]}
+    now = replay.Now(EPOCH, heads, {"state": "STOPPED", "permit": 0, "holds": ["state"]})
+    lost = protocol.epoch_text(bytes(16))
+    for second, (name, asked) in enumerate(
+        (
+            ("SNAPSHOT", {"streams": ["q"]}),
+            ("REPLAY", {"id": 1, "stream": "q", "epoch": epoch, "from": "1", "to": "2"}),
+            ("MORE", {"id": 1}),
+            ("REPLAY", {"id": 2, "stream": "q", "epoch": lost, "from": "1", "to": "2"}),
+            ("REPLAY", {"id": 3, "stream": "q", "epoch": epoch, "from": "2", "to": "1"}),
+        ),
+        1,
+    ):
+        frames = protocol.command(name, asked)
+        yield f"client {name}", frames
+        for _, answer in server.step(1_000 * second * MS, b"c", frames, now):
+            yield f"replay {answer[0].decode()}", answer
 
 
 def header_fields(head: bytes, payload: bytes) -> dict[str, Any]:

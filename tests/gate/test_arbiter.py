@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -230,6 +231,32 @@ def test_an_ack_of_what_was_never_sent_ends_the_session() -> None:
         out = say(made, 20, "ACK", wrong)
         assert "E_ACK" in codes(out)
         assert not made.sessions
+
+
+def test_an_ack_confirms_its_verdict_and_not_one_lost_before_it() -> None:
+    made = running()
+    for seq in (1, 2, 3):
+        expose(made, seq, 10 * seq)
+    say(made, 36, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "3", "seq": "3"})
+    again = [o.frames for o in made.step(60 * MS, core.Tick()) if isinstance(o, Send) and o.frames[0] == b"VERDICT"]
+    assert [protocol.parse(*frames[1:]).seq for frames in again] == [1, 2]
+    say(made, 61, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "3", "seq": "1"})
+    acked = [
+        o.seq for o in say(made, 62, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "3", "seq": "2"}) if isinstance(o, core.Acked)
+    ]
+    assert acked == [3]
+    assert not made.sessions[b"g"].sent
+
+
+def test_with_profile_fire_every_verdict_is_confirmed_by_itself() -> None:
+    line = replace(script.settings().line, fire_lease_ms=300)
+    made = Arbiter(replace(script.settings(), profile="fire", line=line), epoch=EPOCH, now_ns=0, chain={})
+    made.step(0, core.Attached("ab" * 32, [], []), core.Begin())
+    say(made, 1, "HELLO", {**HELLO, "profile": "fire"})
+    expose(made, 1, 10)
+    assert told(say(made, 20, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1"}), "REFUSE")[0]["code"] == "E_FIELD"
+    say(made, 21, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1", "seq": "1"})
+    assert not made.sessions[b"g"].sent
 
 
 def test_exec_of_an_unknown_part_and_twice() -> None:

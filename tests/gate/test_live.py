@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from inspector.client import Decided, Gateway, Message, Subscriber, Told
@@ -13,6 +16,8 @@ from inspector.gate.journal import verify
 from inspector.records import Reason, Verdict
 from inspector.runtime import link
 from tests.gate.line import TERMS, running, until
+from tests.gate.script import VECTORS
+from tests.gate.test_protocol import _strict as strict
 
 
 def _open(gateway: Gateway) -> None:
@@ -46,6 +51,20 @@ def test_a_part_passes_from_camera_to_plc_and_to_scada(tmp_path: Path) -> None:
         line.gate.drain(2.0)
         assert line.gate.counters()["pending"] == 0
     assert list(verify(tmp_path / "state" / "journal.sqlite")) == []
+
+
+@pytest.mark.real
+def test_the_heartbeat_at_the_events_socket_keeps_its_schema(tmp_path: Path) -> None:
+    schema = strict(json.loads((VECTORS.parent / "insp.hb.schema.json").read_text()))
+    with ExitStack() as stack:
+        line = stack.enter_context(running(tmp_path))
+        ends = line.gate.endpoints()
+        gateway = stack.enter_context(Gateway(ends["gate"], TERMS))
+        scada = stack.enter_context(Subscriber(ends["events"], replay=ends["replay"]))
+        _open(gateway)
+        until(lambda: scada.receive(0.05) is None and bool(scada.status.get("sessions")))
+        jsonschema.Draft202012Validator(schema).validate(scada.status)
+        assert scada.status["schema"] == "insp.hb"
 
 
 @pytest.mark.real

@@ -196,7 +196,7 @@ def test_every_event_keeps_its_schema() -> None:
             event = protocol.loads(frames[2])
             jsonschema.Draft202012Validator(schemas[event["schema"]]).validate(event)
             seen.add(event["schema"])
-    assert seen == set(schemas)
+    assert seen == set(schemas) - {"insp.hb"}
 
 
 def test_the_story_has_a_gapless_chain() -> None:

@@ -46,6 +46,10 @@ def _nothing(*_: Any, **__: Any) -> Any:
     return []
 
 
+def _not_at_its_trigger(real: Any) -> Any:
+    return lambda self, part, position: bool(part.bound) and real(self, part, position)
+
+
 def _late(real: Any) -> Any:
     return lambda self, now_ns, position=None: real(self, now_ns - 200_000_000, position)
 
@@ -321,6 +325,10 @@ def _challenge_passes(real: Any) -> Any:
     return close
 
 
+def _confirms_what_is_lost(real: Any) -> Any:
+    return lambda self, now_ns, upto, seq=None: real(self, now_ns, upto)
+
+
 def _back_from_the_last(real: Any) -> Any:
     def position(self: Arbiter, now_ns: int, item: core.Position) -> None:
         self._furthest = self._belt[1] if self._belt else item.counts
@@ -372,6 +380,8 @@ MUTANTS: dict[str, Patch] = {
     "the PLC's count ignored": _heartbeats_ignore_counts,
     "a challenge part may pass": _method(Ledger, "_close_by_votes", _challenge_passes),
     "permit after a challenge that was not found": _no_hold("challenge"),
+    "an ACK confirms what was lost before it": _method(Session, "acknowledge", _confirms_what_is_lost),
+    "a TRIG that waited escapes the deadline in counts": _method(Ledger, "_is_past", _not_at_its_trigger),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""
 

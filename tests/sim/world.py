@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -38,6 +38,8 @@ TURN_MS = 50.0
 POSITION_MS = 20.0
 JUMP_COUNTS = 100_000
 CHALLENGE_EVERY_S = 3.0
+HEARD_AT_ONCE = 32
+_OF_VISION = (core.Seen, core.Lost, core.Dropped, core.Judged, core.CameraState)
 LIVE_AGAIN_NS = 30 * S
 LARGEST_SESSION = 5_000
 
@@ -205,6 +207,9 @@ class World:
         self, seed: int, *, make: Callable[..., Arbiter] = Arbiter, make_gateway: Callable[..., gateway.Gateway] = gateway.Gateway
     ) -> None:
         self.random = Random(seed)
+        self.gather = Random(~seed)
+        self.gathers = self.gather.random() < 0.5  # a busy daemon: what vision says is heard in heaps
+        self.heap_of_vision: list[core.Input] = []
         self.make, self.make_gateway = make, make_gateway
         self.knobs = Knobs.draw(self.random)
         self.now_ns = START_NS
@@ -588,6 +593,7 @@ class World:
         self.void: set[tuple[int, int]] = set()
         self.position_ns = 0
         self.inbox.clear()
+        self.heap_of_vision.clear()
         self._feed(core.Utc(self.utc_ns - self.now_ns, "ok"))
         self.after(200 + self.random.random() * 300, self._start_vision)
 
@@ -632,8 +638,8 @@ class World:
                 self.position_ns = self.now_ns
                 self._feed(core.Position(self._counts()))
             items, self.inbox = self.inbox, []
-            for item in items:
-                self._feed(item)
+            while items:
+                self._feed(*(items.pop(0) for _ in range(self._together(items))))
             self._feed(core.Tick())
             due_ns = self.arbiter.due_ns() - self.now_ns
             next_ms = min(POSITION_MS if self.knobs.encoder else TURN_MS, max(1.0, due_ns / MS))
@@ -641,13 +647,35 @@ class World:
                 self._commit()
         self.after(next_ms, self._wake)
 
+    def _together(self, items: list[core.Input]) -> int:
+        """How many of what waits the daemon takes in one step: vision's words, up to so many."""
+        if not self.gathers:
+            return 1
+        others = (place for place, item in enumerate(items) if not isinstance(item, _OF_VISION))
+        return max(1, min(next(others, len(items)), HEARD_AT_ONCE))
+
     def _tell(self, item: core.Input) -> None:
         if not self.alive:
             return
+        if self.gathers and isinstance(item, _OF_VISION):
+            if not self.heap_of_vision:
+                self.after(self.gather.random() * 8, self._hear_heap)
+            self.heap_of_vision.append(item)
+            return
+        if isinstance(item, (core.Attached, core.Detached)):
+            self._hear_heap()
+        self._hand(item)
+
+    def _hear_heap(self) -> None:
+        items, self.heap_of_vision = self.heap_of_vision, []
+        if items and self.alive:
+            self._hand(*items)
+
+    def _hand(self, *items: core.Input) -> None:
         if self.now_ns < self.stalled_until_ns or self.inbox:
-            self.inbox.append(item)
+            self.inbox += items
         else:
-            self._feed(item)
+            self._feed(*items)
 
     def _commit(self) -> None:
         if self.journal_bad_since_ns is None or not self.faulty:
@@ -757,19 +785,20 @@ class World:
 
     # -- the core, and what must hold
 
-    def _feed(self, item: core.Input) -> None:
+    def _feed(self, *items: core.Input) -> None:
         if not self.alive:
             return
         parts_before = {lane: self.arbiter.ledger.last_part(lane) for lane in self.lanes}
-        self._notice(item)
-        out = self.arbiter.step(self.now_ns, item)
-        self._name(item, parts_before)
+        for item in items:
+            self._notice(item)
+        out = self.arbiter.step(self.now_ns, *items)
+        self._name(items, parts_before)
         for entry in out:
             if isinstance(entry, Record):
                 self._check_record(entry)
                 self.unsynced.append(entry)
-        if isinstance(item, core.Received):
-            self._check_hello(item, out)
+        if isinstance(items[0], core.Received):
+            self._check_hello(items[0], out)
         for entry in out:
             if isinstance(entry, Send):
                 self._check_send(entry)
@@ -816,10 +845,7 @@ class World:
             if item.frames[0] in (b"HB", b"ACK", b"EXEC", b"TRIG", b"HELLO"):
                 self.peer_heard_ns[item.identity] = self.now_ns
             if item.frames[0] == b"ACK" and body.get("epoch") == protocol.epoch_text(self.arbiter.epoch):
-                upto = int(body["upto"]) if str(body.get("upto", "")).isdigit() else 0
-                mine = self.window.setdefault(item.identity, {})
-                for seq in [seq for seq in mine if seq <= upto]:
-                    del mine[seq]
+                self.window.setdefault(item.identity, {}).pop(int(body["seq"]), None)
             if item.frames[0] == b"TRIG" and str(body.get("part_seq", "")).isdigit() and body.get("lane") in self.lanes:
                 key = body["lane"], int(body["part_seq"])
                 self.triggered.setdefault(key, self.now_ns)
@@ -860,27 +886,30 @@ class World:
             return
         self.votes.setdefault((picture.part.number, self.heard), {}).setdefault(item.camera, self.now_ns)
 
-    def _name(self, item: core.Input, before: dict[int, int]) -> None:
+    def _name(self, items: Sequence[core.Input], before: dict[int, int]) -> None:
         """With `count: frames` the exposures are the parts: one number for each, the missing ones included."""
-        if self.knobs.count != "frames" or not isinstance(item, (core.Seen, core.Lost)):
+        if self.knobs.count != "frames" or not self.gate_vision:
             return
-        lane = self.cameras[item.camera]
-        now = self.arbiter.ledger.last_part(lane)
-        if not self.gate_vision:
-            return
-        first, count = self.frames_seen.get(item.camera, (item.seq, 0))
-        fresh = item.seq - (first + count) + 1
-        if fresh > 0:
-            if now - before[lane] != fresh:
-                raise Broken(f"{fresh} exposures of {item.camera} made {now - before[lane]} parts")
+        numbers = dict(before)
+        for item in items:
+            if not isinstance(item, (core.Seen, core.Lost)):
+                continue
+            lane = self.cameras[item.camera]
+            first, count = self.frames_seen.get(item.camera, (item.seq, 0))
+            fresh = max(0, item.seq - (first + count) + 1)
+            if not fresh:
+                continue  # came twice
+            numbers[lane] += fresh
             self.frames_seen[item.camera] = first, item.seq - first + 1
             for i in range(fresh):
                 picture = self.pictures.get((item.camera, self.heard, item.seq - i))
                 if picture is not None:
-                    self.names[self.arbiter.epoch, lane, now - i] = picture.present
-            self.triggered[lane, now] = min(item.at_ns, self.now_ns)
-        elif now != before[lane]:
-            raise Broken(f"exposure {item.seq} of {item.camera} came twice and made a part")
+                    self.names[self.arbiter.epoch, lane, numbers[lane] - i] = picture.present
+            self.triggered[lane, numbers[lane]] = min(item.at_ns, self.now_ns)
+        for lane, number in numbers.items():
+            if self.arbiter.ledger.last_part(lane) != number:
+                made = self.arbiter.ledger.last_part(lane) - before[lane]
+                raise Broken(f"{number - before[lane]} exposures of lane {lane} made {made} parts")
 
     def _check_record(self, record: Record) -> None:
         header = record.header

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <zmq.h>
 
-enum { HEADER = 64, PASS = 0x5A, SLOTS = 4096, LEASE_MS = 300, HB_MS = 100, HELLO_MS = 200, REDIAL_MS = 5000, LARGEST = 65536 };
+enum { HEADER = 64, PASS = 0x5A, SLOTS = 4096, ARRIVED = 256, LEASE_MS = 300, HB_MS = 100, HELLO_MS = 200, REDIAL_MS = 5000, LARGEST = 65536 };
 enum { KIND_VERDICT = 1, KIND_HB = 4, FLAG_HISTORICAL = 1, FLAG_LATE = 16 };
 
 typedef struct {
@@ -35,7 +35,8 @@ typedef struct { /* one part at the ejector; all zero is REJECT */
 static uint32_t table[256];
 static Slot slots[SLOTS];
 static uint8_t epoch[16];
-static uint64_t last_seq;
+static uint64_t last_seq, before_seq;      /* the last verdict received, and the last one before this session */
+static uint64_t arrived[ARRIVED], arrivals; /* one that was lost on the way comes again after those that followed it */
 static int in_session, permit;
 static int64_t heard_ms, permit_ms;
 static const char *state_file;
@@ -156,27 +157,39 @@ static void on_welcome(const char *json) {
     lose_session();
     if (memcmp(fresh, epoch, 16)) memset(slots, 0, sizeof slots), last_seq = 0;
     memcpy(epoch, fresh, 16);
+    const char *heads = strstr(json, "\"heads\":{"), *head = heads ? strstr(heads, "\"q\":\"") : NULL;
+    before_seq = head ? strtoull(head + 5, NULL, 10) : last_seq;
+    if (before_seq > last_seq) last_seq = before_seq;
+    memset(arrived, 0, sizeof arrived);
     in_session = 1, heard_ms = now_ms();
     char text[40];
     epoch_text(text);
     tell("welcome", ", \"epoch\": \"%s\"", text);
 }
 
+static int came_before(uint64_t seq) {
+    if (seq <= before_seq) return 1;
+    for (int i = 0; i < ARRIVED; i++)
+        if (arrived[i] == seq) return 1;
+    arrived[arrivals++ % ARRIVED] = seq;
+    return 0;
+}
+
 static void on_verdict(void *socket, const Header *h) {
-    char text[40], json[128];
+    char text[40], json[160];
     epoch_text(text);
-    if (h->seq <= last_seq) {
+    if (came_before(h->seq)) {
         tell("duplicate", ", \"seq\": \"%" PRIu64 "\"", h->seq);
     } else {
-        remember(text, last_seq = h->seq);
-        Slot *slot = &slots[(h->part_seq * 256 + h->lane) % SLOTS];
+        if (h->seq > last_seq) remember(text, last_seq = h->seq);
+        Slot *slot = &slots[(h->part_seq * 16 + h->lane) % SLOTS];
         if (slot->part_seq != h->part_seq || slot->lane != h->lane) *slot = (Slot){.part_seq = h->part_seq, .lane = h->lane};
         int in_time = h->ttl_us > 0 && !(h->flags & (FLAG_HISTORICAL | FLAG_LATE)) && now_ms() - heard_ms <= LEASE_MS;
         if (!slot->decided) slot->decided = 1, slot->passes = h->verdict == PASS && in_time, slot->due_ms = now_ms() + h->ttl_us / 1000;
         tell("verdict", ", \"epoch\": \"%s\", \"seq\": \"%" PRIu64 "\", \"lane\": %u, \"part\": \"%" PRIu64 "\", \"verdict\": %u, \"reason\": %u, \"flags\": %u, \"ttl_us\": %u, \"passes\": %u",
              text, h->seq, h->lane, h->part_seq, h->verdict, h->reason, h->flags, h->ttl_us, slot->passes);
     }
-    snprintf(json, sizeof json, "{\"epoch\":\"%s\",\"upto\":\"%" PRIu64 "\"}", text, last_seq);
+    snprintf(json, sizeof json, "{\"epoch\":\"%s\",\"upto\":\"%" PRIu64 "\",\"seq\":\"%" PRIu64 "\"}", text, last_seq, h->seq);
     say(socket, "ACK", json);
 }
 

@@ -38,6 +38,8 @@ const slots = new Map(); // "lane/part" → {decided, passes, done, due}
 let epoch = "";
 let session = 0;
 let last = 0n;
+let before = 0n; // the last verdict of the epoch before this session
+const arrived = new Set(); // one that was lost on the way comes again after those that followed it
 let heard = -Infinity;
 let permitted = -Infinity;
 let permit = 0;
@@ -76,10 +78,11 @@ function lose() {
 }
 
 function verdict(header) {
-  if (header.seq <= last) tell("duplicate", { seq: header.seq });
+  if (header.seq <= before || arrived.has(header.seq)) tell("duplicate", { seq: header.seq });
   else {
-    last = header.seq;
-    remember();
+    arrived.add(header.seq);
+    if (arrived.size > 1024) arrived.delete(arrived.values().next().value);
+    if (header.seq > last) [(last = header.seq), remember()];
     const key = `${header.lane}/${header.partSeq}`;
     const slot = slots.get(key) ?? { decided: false, passes: false, done: false, due: 0 };
     slots.set(key, slot);
@@ -102,7 +105,7 @@ function verdict(header) {
       passes: Number(slot.passes),
     });
   }
-  send(command("ACK", { epoch, upto: last.toString() }));
+  send(command("ACK", { epoch, upto: last.toString(), seq: header.seq.toString() }));
 }
 
 // What the ejector would be told now, for every part whose time has come: it passes only if its slot says so.
@@ -129,7 +132,9 @@ function hear(name, head, payload) {
   if (name === "WELCOME") {
     lose();
     if (body.epoch !== epoch) [slots.clear(), (last = 0n)];
-    [epoch, session, heard] = [body.epoch, body.session, now()];
+    [epoch, session, heard, before] = [body.epoch, body.session, now(), BigInt(body.heads.q)];
+    if (before > last) last = before;
+    arrived.clear();
     tell("welcome", { epoch });
   } else if (name === "PURGE") {
     for (const [key, slot] of slots) {
