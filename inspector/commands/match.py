@@ -22,6 +22,9 @@ def match(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="YAML", help="Template settings and checks, as in a configuration's recipe.")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", metavar="YAML", help="How the camera sees, from inspector calibrate: scale and lens.")
+    ] = None,
     perspective: Annotated[bool, typer.Option("--perspective", help="The view is oblique: fit a homography.")] = False,
     units: Annotated[
         str | None, typer.Option("--units", metavar="UNITS", help="mm, cm, m, inch or foot, where the drawing does not say.")
@@ -42,7 +45,16 @@ def match(
     from inspector.workshop import matching
 
     scale = matching.scale_of(mm_per_px, scale_range)
-    plan = matching.prepare(dxf, recipe, scale=scale, perspective=perspective, units=units, part=part - 1, tolerance_mm=tolerance_mm)
+    plan = matching.prepare(
+        dxf,
+        recipe,
+        scale=scale,
+        perspective=perspective,
+        units=units,
+        part=part - 1,
+        tolerance_mm=tolerance_mm,
+        calibration=calibration,
+    )
     for path in images:
         for said in matching.judge(plan, path, max_parts, overlay):
             typer.echo(json.dumps(said, allow_nan=False) if as_json else matching.in_words(said))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 from inspector.config import Kind, PartTemplate, RecipeSettings, plugin, read_settings, settings_of
-from inspector.geometry import dxf, locate, raster, template
+from inspector.geometry import calibrate, dxf, locate, raster, template
 from inspector.neural import pictures
 from inspector.records import ConfigError, Frame, Image, Plan, Stamp, View
 
@@ -43,10 +44,12 @@ def prepare(
     units: str | None = None,
     part: int = 0,
     tolerance_mm: float | None = None,
+    calibration: Path | None = None,
 ) -> Plan:
     """What is looked for and measured: outline, holes and distances, or what the recipe says; arguments go before the recipe's settings.
 
-    Raises `ConfigError`s of drawing, recipe and checks.
+    A calibration gives the scale where nothing else does, and straightens the pictures. Raises `ConfigError`s of drawing, recipe,
+    calibration and checks.
     """
     settings = RecipeSettings(checks={name: Kind(kind=name) for name in ("outline", "holes", "distances")})
     if recipe is not None:
@@ -55,8 +58,13 @@ def prepare(
     made = template.build(
         dxf.read(drawing, units=units or said.units), mm_per_px=said.mm_per_px, tolerance_mm=tolerance_mm or said.tolerance_mm, part=part
     )
-    locator = locate.compile(made, scale_px_per_mm=scale or said.scale_px_per_mm, perspective=perspective or said.perspective)
-    plan = Plan("", made, locator, None, (), False, said.least_score_ratio)
+    file = calibration or said.calibration
+    camera = None if file is None else calibrate.read(file, now_utc_ns=time.time_ns())
+    known = scale or said.scale_px_per_mm or (None if camera is None else 1.0 / camera.mm_per_px)
+    slanted = perspective or said.perspective or (camera is not None and camera.homography is not None)
+    locator = locate.compile(made, scale_px_per_mm=known, perspective=slanted)
+    straighten = None if camera is None else calibrate.undistorter(camera)
+    plan = Plan("", made, locator, camera, (), False, said.least_score_ratio, straighten=straighten)
     checks, needs_raster = [], False
     for name, kind in settings.checks.items():
         module = plugin("checks", kind.kind)
@@ -68,12 +76,19 @@ def prepare(
             raise
         checks.append((name, check))
         needs_raster |= bool(getattr(module, "NEEDS_RASTER", False))
-    return Plan("", made, locator, None, tuple(checks), needs_raster, said.least_score_ratio)
+    return replace(plan, checks=tuple(checks), raster=needs_raster)
 
 
 def judge(plan: Plan, path: Path, max_parts: int = 1, overlay: Path | None = None) -> Iterator[dict[str, Any]]:
-    """One JSON object for each part found in the picture, or one with `found` false. Raises `ConfigError` E_IMG_*."""
+    """One JSON object for each part found in the picture, or one with `found` false; what is px is of the straightened picture.
+
+    Raises `ConfigError` E_IMG_*, and E_CAL_SIZE where the calibration is for other pictures.
+    """
     picture = pictures.read(path)
+    if plan.calibration is not None:
+        calibrate.fits(plan.calibration, picture.shape, file=str(path))
+    if plan.straighten is not None:
+        picture = plan.straighten(picture)
     made = plan.template
     if made is None:
         raise ValueError("a plan without template finds nothing")

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from inspector.__main__ import application
-from inspector.geometry import dxf, template
+from inspector.geometry import calibrate, dxf, template
 from inspector.geometry.raster import to_picture
-from inspector.records import ConfigError, Contour, Pose
+from inspector.records import Calibration, ConfigError, Contour, Pose
 from inspector.workshop import matching
 from inspector.workshop.rendered import BACK_LIT, placed, render
 
@@ -133,3 +133,24 @@ def test_slots_and_distances_are_measured(contours: tuple[Contour, ...], true: P
     (x0, y0, _), (x1, y1, _) = (next(c.circle for c in contours if c.name == n) or (0, 0, 0) for n in ("hole-7", "hole-5"))
     assert findings["pitch"]["value"] == pytest.approx(math.hypot(x0 - 0.12 - x1, y0 - y1), abs=0.01)
     assert not findings["pitch"]["ok"]
+
+
+def test_with_a_calibration_findings_are_millimetres_behind_any_lens(pictures: dict[str, Path], tmp_path: Path) -> None:
+    """The picture as a lens with barrel distortion shows it: only with the calibration is the part true to its drawing."""
+    matrix, lens = calibrate.nominal(SIZE[1], SIZE[0]), np.array([-0.08, 0.0, 0.0, 0.0, 0.0])
+    v, u = np.indices(SIZE[::-1]).reshape(2, -1).astype(np.float64)
+    ideal = cv2.undistortPoints(np.column_stack([u, v])[:, None], matrix, lens, P=matrix).reshape(*SIZE[::-1], 2).astype(np.float32)
+    straight = cv2.imread(str(pictures["good"]), cv2.IMREAD_GRAYSCALE)
+    assert straight is not None
+    bent, file = tmp_path / "bent.png", tmp_path / "cam.yaml"
+    cv2.imwrite(str(bent), cv2.remap(straight, ideal[..., 0], ideal[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
+    calibrate.write(Calibration("cam", 1 / SCALE, matrix, lens, 0.1, 1, SIZE[::-1]), file, "by hand")
+    (without,) = said(DRAWING, bent, "--scale-range", "5", "7")
+    (found,) = said(DRAWING, bent, "--calibration", file)
+    assert found["decision"] == "pass", [f for f in found["findings"] if not f["ok"]]  # type: ignore[attr-defined]
+    assert found["scale_px_per_mm"] == pytest.approx(SCALE)
+    assert without["decision"] == "fail"
+    other = tmp_path / "other.png"
+    cv2.imwrite(str(other), straight[:-2])
+    with pytest.raises(ConfigError, match="E_CAL_SIZE"):
+        next(matching.judge(matching.prepare(DRAWING, calibration=file), other))
