@@ -44,6 +44,7 @@ from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
 from inspector.runtime.log import Log
+from inspector.runtime.quarantine import forget_judging
 
 TURN_S = 0.05
 READY_WITHIN_S = 60.0
@@ -250,6 +251,7 @@ class Daemon:
             threading.excepthook = self._on_dead_thread
             stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
             self._gate.start(stack)
+            forget_judging(self._settings.state_dir / "quarantine")  # no vision ran when this daemon began
             server, _ = metrics.serve(self._settings.metrics.gate_bind, self.families)
             self._metrics_address = f"{self._settings.metrics.gate_bind.rpartition(':')[0]}:{server.server_port}"
             stack.callback(server.server_close)

@@ -33,6 +33,12 @@ def digest_of(image: Image) -> bytes:
     return blake2b(image[rows // 2 :: rows, columns // 2 :: columns].tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
+def forget_judging(folder: Path) -> None:
+    """What is being judged there is no suspect: the parent ended, and vision with it, by no fault of a picture."""
+    with suppress(OSError):
+        (folder / "judging").unlink(missing_ok=True)
+
+
 class Quarantine:
     """The suspects, and what is being judged now, for `threads` threads with at most `batch` pictures each. Raises `OSError`."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inspector.runtime.quarantine import DIGEST_BYTES, Quarantine, digest_of
+from inspector.runtime.quarantine import DIGEST_BYTES, Quarantine, digest_of, forget_judging
 
 POISON, INNOCENT, OTHER = (bytes([n]) * DIGEST_BYTES for n in (1, 2, 3))
 
@@ -42,6 +42,13 @@ def test_who_was_there_is_a_suspect_and_who_was_there_twice_is_judged_no_more(tm
     assert after.poisonous(POISON)
     assert not after.poisonous(INNOCENT)
     assert Quarantine(tmp_path, 2, 8).poisonous(POISON)  # remembered, whatever the settings are now
+
+
+def test_who_was_there_when_the_parent_ended_is_no_suspect(tmp_path: Path) -> None:
+    crash(tmp_path, POISON)
+    forget_judging(tmp_path)
+    assert not Quarantine(tmp_path, 1, 4).suspicious(POISON)
+    forget_judging(tmp_path / "nowhere")
 
 
 def test_an_error_is_no_crash(tmp_path: Path) -> None:

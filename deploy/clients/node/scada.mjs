@@ -11,11 +11,26 @@ if (!replay) {
   console.error("usage: node scada.mjs EVENTS_ENDPOINT REPLAY_ENDPOINT [q|r|a]");
   process.exit(64);
 }
-const sub = new zmq.Subscriber({ receiveHighWaterMark: 10000, linger: 0, maxMessageSize: 65536, reconnectInterval: 100 });
-const ask = new zmq.Dealer({ receiveHighWaterMark: 10000, linger: 0, maxMessageSize: 65536 });
-sub.connect(events);
-ask.connect(replay);
-sub.subscribe("insp1/");
+const REDIAL_MS = 6000;
+let sub, ask, dialled;
+
+// Anew after a silence: after an error of the protocol, as a handshake under CURVE is, libzmq never connects again.
+function dial() {
+  sub?.close();
+  ask?.close();
+  sub = new zmq.Subscriber({ receiveHighWaterMark: 10000, linger: 0, maxMessageSize: 65536, reconnectInterval: 100 });
+  ask = new zmq.Dealer({ receiveHighWaterMark: 10000, linger: 0, maxMessageSize: 65536, sendTimeout: 0 });
+  sub.connect(events);
+  ask.connect(replay);
+  sub.subscribe("insp1/");
+  dialled = performance.now();
+}
+
+// One sender at a time; what cannot be sent now is asked again.
+let sent = Promise.resolve();
+const say = (name, body) => (sent = sent.then(() => ask.send(command(name, body))).catch(() => {}));
+
+dial();
 
 let epoch = null;
 let last = 0n;
@@ -39,7 +54,7 @@ async function fill(to, next = null) {
   filling = { id: ++asked, to, next, heard: performance.now() };
   await new Promise((resolve) => setTimeout(resolve, 50)); // TCP does not reorder: what is missing after 50 ms was dropped
   const most = to < last + LARGEST_RANGE ? to : last + LARGEST_RANGE;
-  await ask.send(command("REPLAY", { id: filling.id, stream, epoch, from: (last + 1n).toString(), to: most.toString() }));
+  if (filling) say("REPLAY", { id: filling.id, stream, epoch, from: (last + 1n).toString(), to: most.toString() });
 }
 
 // What waited while a gap was filled; with a new epoch if the old one is now at its end.
@@ -70,7 +85,7 @@ function take(header, payload) {
 }
 
 async function live() {
-  for await (const frames of sub) {
+  for (;;) for await (const frames of sub) { // until it is closed, and then the next one
     try {
       if (frames.length !== 3) throw new Error("frames");
       const [topic, head, payload] = frames;
@@ -90,7 +105,7 @@ async function live() {
 }
 
 async function told() {
-  for await (const [name, head, payload] of ask) {
+  for (;;) for await (const [name, head, payload] of ask) {
     try {
       if (filling) filling.heard = performance.now();
       if (name.toString() === "EVENT") {
@@ -103,7 +118,7 @@ async function told() {
       }
       const body = said(name, head, payload);
       if (!filling || body.id !== filling.id) continue;
-      if (name.toString() === "CHUNK") await ask.send(command("MORE", { id: filling.id }));
+      if (name.toString() === "CHUNK") say("MORE", { id: filling.id });
       else if (name.toString() === "DONE") {
         if (last < filling.to && !filling.next) {
           hole(last + 1n, filling.to);
@@ -123,6 +138,7 @@ async function told() {
 // No heartbeat for 1.5 s: values shown must be marked. No answer to a replay: asked again.
 setInterval(() => {
   if (stale !== performance.now() - heard > 1500) tell("stale", { on: (stale = !stale) });
+  if (performance.now() - Math.max(heard, dialled) > REDIAL_MS) dial();
   if (filling && performance.now() - filling.heard > SILENT_MS) fill(filling.to, filling.next);
 }, 100);
 
