@@ -67,20 +67,35 @@ def _socket_address(text: str) -> str:
     return text
 
 
-def _http_address(text: str) -> str:
+def _page_address(text: str) -> str:
     """`HOST:PORT`."""
     if not (found := re.fullmatch(r"(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
         raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: 127.0.0.1:PORT")
     _port(found[2])
-    if not _local(found[1]):
+    return text
+
+
+def _http_address(text: str) -> str:
+    """`HOST:PORT` of this machine only."""
+    if not _local(host := _page_address(text).rpartition(":")[0]):
         raise PydanticCustomError(
-            "E_SEC_BIND", f"{found[1]} can be reached from other machines, and pages are served without TLS; bind to 127.0.0.1"
+            "E_SEC_BIND", f"{host} can be reached from other machines, and pages are served without TLS; bind to 127.0.0.1"
         )
+    return text
+
+
+def _time_of_day(text: str) -> str:
+    """`HH:MM`."""
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise PydanticCustomError("E_CFG_RANGE", f"{text[:40]} is no time of day; allowed: 00:00 to 23:59, in quotes")
     return text
 
 
 SocketAddress = Annotated[str, AfterValidator(_socket_address)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
+PageAddress = Annotated[str, AfterValidator(_page_address)]
+TimeOfDay = Annotated[str, AfterValidator(_time_of_day)]
+HostName = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\])$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +236,20 @@ class Archive(Strict):
 
 
 class Desk(Strict):
-    """The operator's page."""
+    """The operator's page.
 
-    bind: HttpAddress = "127.0.0.1:8080"
+    Without `users` whoever reaches it sees everything and can do nothing; beyond this machine it needs `users`, `tls_cert` and `tls_key`.
+    `hosts` are the names under which a browser may call it. A session ends after `idle_min` without a click, and after `session_h`.
+    """
+
+    bind: PageAddress = "127.0.0.1:8080"
+    hosts: list[HostName] = []
+    users: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    idle_min: float = Field(default=30.0, gt=0, le=720)
+    session_h: float = Field(default=12.0, gt=0, le=12)
+    shifts: list[TimeOfDay] = Field(default=["06:00", "14:00", "22:00"], min_length=1, max_length=12)
 
 
 class Ring(Strict):
@@ -559,6 +585,15 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
                 why = "and without CURVE keys anybody there could read or answer for the gate"
                 yield where, "E_SEC_BIND", f"{found[1]} can be reached from other machines, {why}; bind to 127.0.0.1, or set security:"
 
+    said = {key for key in ("users", "tls_cert", "tls_key") if value_at(data, "desk", key) is not None}
+    page = re.fullmatch(r"(\[[^\]]+\]|[^:/]+):[^:/]*", str(value_at(data, "desk", "bind") or ""))
+    if page and not _local(page[1]) and (lacking := sorted({"users", "tls_cert", "tls_key"} - said)):
+        text = f"{page[1]} can be reached from other machines; set {', '.join(lacking)} too, or bind to 127.0.0.1"
+        yield ("desk", "bind"), "E_SEC_BIND", text
+    elif len(said & {"tls_cert", "tls_key"}) == 1:
+        (alone,) = said & {"tls_cert", "tls_key"}
+        yield ("desk", alone), "E_CFG_CLASH", f"needs {'tls_key' if alone == 'tls_cert' else 'tls_cert'} too"
+
     cameras = list_of(value_at(data, "cameras"))
     one_each = [("id",), ("source", "serial")]
     if value_at(data, "gate", "count") in (None, "frames"):
@@ -592,8 +627,8 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     addresses = [(loc, value_at(data, *loc, default=default), value_at(data, *loc) is not None) for loc, default in _ADDRESSES.items()]
     for loc, address, _ in sorted(addresses, key=lambda a: a[2]):  # defaults first: the blame is the file's
         port = str(address).rpartition(":")[2]
-        if port.isdigit() and port != "0" and (other := taken.setdefault(port, loc)) != loc:
-            yield loc, "E_BIND", f"port {port} is taken by {spelt(other)}"
+        if port.isdigit() and port != "0" and (holder := taken.setdefault(port, loc)) != loc:
+            yield loc, "E_BIND", f"port {port} is taken by {spelt(holder)}"
 
 
 _TIMES: dict[str, Any] = {k: Gate.model_fields[k].default for k in ("travel_min_ms", "actuator_ms", "scan_ms", "lease_ms", "hb_ms")}
