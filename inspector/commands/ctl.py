@@ -44,6 +44,8 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     typer.echo(f"{said['state']}, {'permit' if said['permit'] else 'no permit'}")
     for name, text in said["holds"].items():
         typer.echo(f"withheld by {name}: {text}")
+    for name, text in said["withheld"].items():
+        typer.echo(f"withheld from {name}: {text}")
     typer.echo(" ".join(f"{name}={number}" for name, number in said["counters"].items()))
     typer.echo(f"gateways: {', '.join(said['gateways']) or 'none'}")
     typer.echo(f"recipe {said['recipe'][:12]}, vision {'ready' if said['vision']['ready'] else said['vision']['trouble'] or 'not ready'}")

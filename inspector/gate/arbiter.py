@@ -485,6 +485,25 @@ class Arbiter:
         """What withholds the permit from every gateway, by name, with the reason in words."""
         return self._holds
 
+    def withheld(self, now_ns: int) -> dict[str, str]:
+        """What withholds the permit from one gateway only, by its name, and the lanes that no gateway serves; safe from any thread."""
+        sessions = tuple(self.sessions.values())
+        found: dict[str, str] = {}
+        for gateway in sessions:
+            lanes = gateway.hello.lanes
+            faulty = [f"lane {lane}: {why}" for lane, why in self._faulty.copy().items() if lane in lanes and why != _UNCONFIRMED]
+            late = gateway.unconfirmed or any(self._faulty.get(lane) == _UNCONFIRMED for lane in lanes)
+            why = [
+                *(["it is silent"] if not gateway.fresh(now_ns) else []),
+                *(["its PLC has counted other parts than we have; a new HELLO begins anew"] if gateway.miscounted else []),
+                *(["verdicts passed their deadline without its ACK"] if late else []),
+                *([f"{', '.join(faulty)}; EXEC TEST_OK ends it"] if faulty else []),
+            ]
+            if why:
+                found[gateway.hello.client] = "; ".join(why)
+        served = {lane for gateway in sessions for lane in gateway.hello.lanes}
+        return found | {f"lane {lane}": "no gateway serves it" for lane in self.ledger.lanes() if lane not in served}
+
     # -- vision
 
     def _on_tick(self, now_ns: int, item: Tick) -> None:

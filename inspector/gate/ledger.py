@@ -100,6 +100,8 @@ class Part:
     shown_at: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     """By camera: counts and time of the exposure that was bound."""
     uid: str | None = None
+    other_uid: str | None = None
+    """What another camera took it for."""
     challenge: bool = False
 
 
@@ -510,6 +512,8 @@ class Ledger:
         part.bound[camera] = seq
         if part.uid is None:
             part.uid = uid
+        elif uid is not None and uid != part.uid:
+            part.other_uid = uid
         if part.part_seq not in self._lanes[part.lane].open:
             self._remember((camera, seq), part)
             return []
@@ -557,6 +561,9 @@ class Ledger:
         if len(recipes) > 1:
             verdict, reason = Verdict.REJECT_NOT_INSPECTED, int(Reason.CONFIG_SWAP)
             text = f"judged by recipes {' and '.join(sorted(recipe[:12] for recipe in recipes))}"
+        if part.other_uid is not None and verdict is Verdict.PASS:
+            verdict, reason = Verdict.REJECT_UNDECIDABLE, int(Reason.CAMERAS_DISAGREE)
+            text = f"one camera says that this is {part.uid}, another {part.other_uid}"
         if part.challenge and verdict is Verdict.PASS:
             verdict, reason, text = Verdict.REJECT_COMMANDED, int(Reason.CHALLENGE), "a challenge part that vision let pass"
         return self._close(part, verdict, reason, text)

@@ -478,6 +478,7 @@ class Daemon:
             "state": status.state,
             "permit": status.permit,
             "holds": self._gate.holds(),
+            "withheld": self._gate.withheld(),
             "counters": self._gate.counters(),
             "gateways": list(status.sessions),
             "epoch": self._gate.epoch,

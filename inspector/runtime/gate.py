@@ -320,6 +320,10 @@ class GateProcess:
         """What withholds the permit from every gateway, by name, with the reason in words."""
         return dict(self._arbiter.holds)
 
+    def withheld(self) -> dict[str, str]:
+        """What withholds the permit from one gateway only, by its name, and the lanes that none serves."""
+        return self._arbiter.withheld(self._clock())
+
     def guard(self, config: Config) -> None:
         """The limits of this configuration hold from now on."""
         self._tell(core.Guarded(guards(config)))

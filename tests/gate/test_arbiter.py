@@ -233,6 +233,34 @@ def test_an_ack_of_what_was_never_sent_ends_the_session() -> None:
         assert not made.sessions
 
 
+def test_what_withholds_the_permit_from_one_gateway_is_said() -> None:
+    made = running(cameras={"top": 0, "side": 1})
+    assert made.withheld(0) == {}
+    say(made, 10, "EXEC", {"outcome": "BIN_FULL"})
+    expose(made, 1, 20)
+    for at_ms in range(100, 700, 100):
+        say(made, at_ms, "HB", {})
+    assert "ACK" in made.withheld(600 * MS)["plc-1"]
+    assert "BIN_FULL" in made.withheld(600 * MS)["plc-1"]
+    assert "silent" in made.withheld(950 * MS)["plc-1"]
+    say(made, 960, "BYE", {})
+    assert made.withheld(960 * MS) == {"lane 0": "no gateway serves it", "lane 1": "no gateway serves it"}
+
+
+def test_cameras_that_take_a_part_for_two_leave_it_undecided() -> None:
+    def fused(uids: tuple[str | None, str | None], side: str = "pass") -> tuple[str, int]:
+        made = running(count="plc", cameras={"top": 0, "side": 0})
+        say(made, 9, "TRIG", {"part_seq": "1", "encoder": 100})
+        for camera, uid, decision in zip(("top", "side"), uids, ("pass", side), strict=True):
+            made.step(10 * MS, core.Seen(camera, 1, 10 * MS, 100, True, uid))
+            out = made.step(15 * MS, core.Judged(camera, 1, decision, 101 if decision == "fail" else 0, "", body()))
+        return verdicts(out)[0]
+
+    assert fused(("a", "a")) == fused(("a", None)) == ("PASS", 0)
+    assert fused(("a", "b")) == ("REJECT_UNDECIDABLE", int(Reason.CAMERAS_DISAGREE))
+    assert fused(("a", "b"), "fail") == ("REJECT_DEFECT", 101)
+
+
 def test_an_ack_confirms_its_verdict_and_not_one_lost_before_it() -> None:
     made = running()
     for seq in (1, 2, 3):
