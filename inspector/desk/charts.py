@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from inspector.desk.history import SUBGROUP, Count, Dimension
 from inspector.desk.state import MINUTE_NS, Measured, Minute, Part
-from inspector.desk.words import clock, number
+from inspector.desk.words import clock, moment, number
 
 MEDIAN_RANGE_D4 = 0.954
 """Median of the range of two normal values, in standard deviations (Wheeler's d4 for n = 2)."""
@@ -99,6 +100,20 @@ class Control:
     cp: float | None
     cpk: float | None
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart of subgroups over a time. `steps` are the paths of limits that change from one to the next."""
+
+    width: float
+    height: float
+    dots: tuple[Dot, ...]
+    path: str
+    lines: tuple[Line, ...]
+    steps: tuple[str, ...]
+    ticks: tuple[Tick, ...]
+    times: tuple[Tick, ...]
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -231,3 +246,97 @@ def _notes(dots: Sequence[Dot], values: Sequence[float], median: float) -> tuple
     if len(tail) == RUN_OF_ONE_SIDE and (min(tail) > median or max(tail) < median):
         notes.append(f"Drift: the last {RUN_OF_ONE_SIDE} are all {'above' if tail[-1] > median else 'below'} the median.")
     return tuple(notes)
+
+
+def means(dimension: Dimension, *, width: float = 900, height: float = 260) -> Chart:
+    """The X̄ chart: means of subgroups, with limits mean ± 3σ/√n by the mean range, and the drawing's limits where they are near.
+
+    Montgomery, Introduction to Statistical Quality Control, ch. 6.
+    """
+    groups, unit = dimension.groups, dimension.unit
+    half = None if dimension.sigma is None else 3 * dimension.sigma / math.sqrt(SUBGROUP)
+    own = [] if half is None else [("process", "+3σ", dimension.mean + half), ("process", "−3σ", dimension.mean - half)]
+    named = (("low", dimension.low), ("high", dimension.high)) if dimension.low != dimension.high else (("exactly", dimension.low),)
+    levels = [("mean", "mean", dimension.mean), *own, *(("limit", name, v) for name, v in named if v is not None)]
+    bottom, top = _room([*(g.mean for g in groups), *(v for *_, v in levels)])
+
+    def y_of(value: float) -> float:
+        return round(height - (value - bottom) / (top - bottom) * height, 2)
+
+    step = width / len(groups)
+    dots = tuple(
+        Dot(
+            round((i + 0.5) * step, 2),
+            y_of(g.mean),
+            g.bad > 0,
+            half is not None and abs(g.mean - dimension.mean) > half,
+            f"{moment(g.at_utc_ns)}: mean {number(g.mean)}, range {number(g.reach)} {unit}",
+            g.epoch,
+            g.seq,
+        )
+        for i, g in enumerate(groups)
+    )
+    return Chart(
+        width,
+        height,
+        dots,
+        "M" + "L".join(f"{d.x} {d.y}" for d in dots),
+        tuple(Line(y_of(v), kind, f"{name} {number(v)}") for kind, name, v in levels),
+        (),
+        tuple(Tick(y_of(t), number(t)) for t in ticks(bottom, top, 5)),
+        _times([(d.x, g.at_utc_ns) for d, g in zip(dots, groups, strict=True)]),
+    )
+
+
+def shares(counts: Sequence[Count], *, width: float = 900, height: float = 200) -> Chart | None:
+    """The p chart: the share of rejects of what was inspected, with limits p̄ ± 3√(p̄(1 − p̄)/n); None where nothing was inspected.
+
+    Montgomery, Introduction to Statistical Quality Control, ch. 7.
+    """
+    seen = [(i, c, c.passed + c.rejected) for i, c in enumerate(counts) if c.passed + c.rejected > 0]
+    if not seen:
+        return None
+    share = sum(c.rejected for _, c, _ in seen) / sum(n for *_, n in seen)
+    halves = [3 * math.sqrt(share * (1 - share) / n) for *_, n in seen]
+    highest = min(1.0, max([share + h for h in halves] + [c.rejected / n for _, c, n in seen])) * 1.08 or 0.01
+
+    def y_of(value: float) -> float:
+        return round(height - min(value, highest) / highest * height, 2)
+
+    step = width / len(counts)
+    dots = tuple(
+        Dot(
+            round((i + 0.5) * step, 2),
+            y_of(c.rejected / n),
+            False,
+            abs(c.rejected / n - share) > half,
+            f"from {moment(c.from_ns)}: {c.rejected} of {n} rejected, {number(100 * c.rejected / n, 3)} %",
+            "",
+            0,
+        )
+        for (i, c, n), half in zip(seen, halves, strict=True)
+    )
+    edges = [(i * step, share + side * half) for side in (1, -1) for (i, *_), half in zip(seen, halves, strict=True)]
+    steps = "".join(f"M{x:.1f} {y_of(max(0.0, v))}h{step:.1f}" for x, v in edges)
+    return Chart(
+        width,
+        height,
+        dots,
+        "M" + "L".join(f"{d.x} {d.y}" for d in dots),
+        (Line(y_of(share), "mean", f"mean {number(100 * share, 3)} %"),),
+        (steps,),
+        tuple(Tick(y_of(t), f"{number(100 * t, 3)} %") for t in ticks(0, highest, 4)),
+        _times([((i + 0.5) * step, c.from_ns) for i, c in enumerate(counts)]),
+    )
+
+
+def _room(values: Sequence[float]) -> tuple[float, float]:
+    bottom, top = min(values), max(values)
+    room = (top - bottom) * 0.06 or abs(top) * 0.1 or 1.0
+    return bottom - room, top + room
+
+
+def _times(places: Sequence[tuple[float, int]], most: int = 9) -> tuple[Tick, ...]:
+    """Some of the moments, to be written below."""
+    each = max(1, -(-len(places) // most))
+    return tuple(Tick(round(x, 2), moment(at)) for x, at in places[::each])

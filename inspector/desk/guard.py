@@ -6,7 +6,7 @@ that refuse are JSON, `{"error": {"code", "text"}}`, and never repeat what was a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -56,8 +56,10 @@ def host_of(authority: str) -> str:
 class Guard:
     """ASGI middleware: refuses, limits, and dresses every answer. `hosts` are the names under which the page may be called."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], clock: Clock) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], clock: Clock, secure: bool = False) -> None:
         self._app, self._hosts, self._clock = app, frozenset(hosts), clock
+        self._scheme = "https" if secure else "http"
+        self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
         self._tokens, self._filled_ns = float(ASKED_AT_ONCE), clock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +70,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        dressed = _dressed(send)
+        dressed = _dressed(send, self._headers)
         refused = self._refused(scope)
         if refused is not None:
             await answer(refused.status_code, refused.code, refused.detail)(scope, receive, dressed)
@@ -88,7 +90,7 @@ class Guard:
             return Refused(414, "E_HTTP_QUERY", f"the query has more than {LARGEST_QUERY_BYTES} bytes")
         if scope["method"] in WRITES:
             origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-            ours = origin in (None, f"http://{host}") and site in (None, "same-origin")
+            ours = origin in (None, f"{self._scheme}://{host}") and site in (None, "same-origin")
             if not ours or origin is site is None:
                 return Refused(403, "E_HTTP_ORIGIN", "this page takes what is sent from itself only")
             length = headers.get("content-length", "0")
@@ -122,15 +124,15 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def _dressed(send: Send) -> Send:
+def _dressed(send: Send, headers: Mapping[str, str]) -> Send:
     """Every answer carries the headers; what says nothing about storing is not stored."""
 
     async def dressed(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
-                headers[name] = value
-            headers.setdefault("Cache-Control", "no-store")
+            said = MutableHeaders(scope=message)
+            for name, value in headers.items():
+                said[name] = value
+            said.setdefault("Cache-Control", "no-store")
         await send(message)
 
     return dressed

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +16,19 @@ import uvicorn
 
 from inspector.client import Keys
 from inspector.config import Config
-from inspector.desk.app import Desk, create
+from inspector.config import Desk as Settings
+from inspector.desk.acts import Acts
+from inspector.desk.app import create
+from inspector.desk.audit import Audit
 from inspector.desk.feed import Feed
+from inspector.desk.health import Health, address_of
+from inspector.desk.history import History
+from inspector.desk.opinions import Opinions
+from inspector.desk.render import Desk
+from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
+from inspector.desk.users import Users
 from inspector.geometry import dxf
 from inspector.outputs.archive import picture_of
 from inspector.records import ConfigError, Contour, DeviceError
@@ -29,10 +39,10 @@ NICER = 5
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
-def listen(bind: str) -> socket.socket:
-    """A listening socket at `HOST:PORT` of this machine; port 0 takes a free one.
+def listen(bind: str, *, guarded: bool = False) -> socket.socket:
+    """A listening socket at `HOST:PORT`; port 0 takes a free one. `guarded`: there are logins and TLS.
 
-    Raises `ConfigError`: E_SEC_BIND beyond this machine, because the page has no logins; E_BIND when the port cannot be had.
+    Raises `ConfigError`: E_SEC_BIND beyond this machine without them; E_BIND when the port cannot be had.
     """
     host, _, port = bind.rpartition(":")
     host = host.strip("[]").replace("localhost", "127.0.0.1")
@@ -40,13 +50,34 @@ def listen(bind: str) -> socket.socket:
         local = ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
-    if not local:
-        text = f"{bind} can be reached from other machines, and this page has no logins yet: whoever reaches it sees everything; "
-        raise ConfigError("E_SEC_BIND", text + "bind to 127.0.0.1 and use an SSH tunnel", key="desk.bind")
+    if not (local or guarded):
+        text = f"{bind} can be reached from other machines; set desk.users, desk.tls_cert and desk.tls_key too, "
+        raise ConfigError("E_SEC_BIND", text + "or bind to 127.0.0.1 and use an SSH tunnel", key="desk.bind")
     try:
         return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
     except (OSError, OverflowError, ValueError) as error:
         raise ConfigError("E_BIND", f"{bind}: {error}; is another desk running?", key="desk.bind") from error
+
+
+def hosts_of(settings: Settings) -> tuple[str, ...]:
+    """Under which names a browser may call the page: this machine's own, its address, and those of the configuration."""
+    return (*HOSTS, settings.bind.rpartition(":")[0].lower(), *settings.hosts)
+
+
+def certificate(settings: Settings) -> dict[str, Path]:
+    """What the server needs for TLS, nothing without. Raises `ConfigError` E_TLS when certificate and key cannot be used together."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return {}
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        text = f"{error.strerror or error}; allowed: a certificate and its key without a password, PEM"
+        raise ConfigError("E_TLS", text, file=str(settings.tls_cert), key="desk.tls_cert") from error
+    return {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+
+
+def _no_password() -> str:
+    raise OSError("the key has a password")
 
 
 def contours_of(config: Config) -> dict[str, tuple[Contour, ...]]:
@@ -63,22 +94,16 @@ def contours_of(config: Config) -> dict[str, tuple[Contour, ...]]:
     return found
 
 
-def lanes_of(config: Config) -> list[tuple[int, str]]:
-    """(lane, its cameras' names) in order."""
-    names: dict[int, list[str]] = {}
-    for camera in config.cameras:
-        names.setdefault(camera.lane, []).append(camera.id)
-    return [(lane, ", ".join(names[lane])) for lane in sorted(names)]
-
-
 def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callable[[str], None]) -> None:
     """Serve the page until SIGTERM or SIGINT. `say` is told the address once the page can be opened; `keys` where the daemon has security.
 
-    Raises `ConfigError` (see `listen`), and `DeviceError` when the listening to the daemon broke down.
+    Raises `ConfigError` (see `listen`, `certificate` and `Users`), and `DeviceError` when the listening to the daemon broke down.
     """
     with suppress(OSError):  # a unit may forbid it, and says Nice= itself
         os.nice(NICER)  # the line goes first
-    pictures = config.state_dir / "pictures"
+    pictures, own, settings = config.state_dir / "pictures", config.state_dir / "desk", config.desk
+    users = None if settings.users is None else Users(settings.users)
+    tls = certificate(settings)
 
     def picture(reference: str) -> bytes | None:
         path = picture_of(pictures, reference)
@@ -92,22 +117,32 @@ def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callabl
         broken.append(f"{name}: {type(error).__name__}: {error}")
         server.should_exit = True
 
+    clock = time.monotonic_ns
     board = Board([(camera.id, camera.lane) for camera in config.cameras], utc=time.time_ns)
     prefix = f"insp1/{config.site}/{config.line}/{config.station}/"
     endpoints = endpoints_of(config, ready)
-    feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=time.monotonic_ns, keys=keys) for stream in ("q", "a")]
-    workers = [Worker(f"feed-{i}", feed.step, clock=time.monotonic_ns, on_error=on_error) for i, feed in enumerate(feeds)]
-    contours = contours_of(config)
+    feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=clock, keys=keys) for stream in ("q", "a")]
+    audit, contours = Audit(own), contours_of(config)
+    acts, health = Acts(config, audit), Health(address_of(config, ready), clock=clock)
+    steps = {"feed-0": feeds[0].step, "feed-1": feeds[1].step, "acts": acts.step, "health": health.step}
+    workers = [Worker(name, step, clock=clock, on_error=on_error) for name, step in steps.items()]
     desk = Desk(
-        board,
-        f"{config.site} · {config.line} · {config.station}",
-        lanes_of(config),
-        contours,
-        picture,
-        HOSTS,
-        time.monotonic_ns,
-        lambda: server.should_exit,
-        Trial(config, contours, clock=time.monotonic_ns),
+        config=config,
+        board=board,
+        contours=contours,
+        picture=picture,
+        hosts=hosts_of(settings),
+        clock=clock,
+        utc=time.time_ns,
+        stopping=lambda: server.should_exit,
+        trial=Trial(config, contours, clock=clock),
+        sessions=Sessions(users, idle_ns=round(settings.idle_min * 60e9), longest_ns=round(settings.session_h * 3600e9), clock=clock),
+        audit=audit,
+        acts=acts,
+        opinions=Opinions(own / "opinions", lambda reference: picture_of(pictures, reference), utc=time.time_ns),
+        history=History(config.state_dir / "journal.sqlite"),
+        health=health,
+        secure=bool(tls),
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -120,19 +155,24 @@ def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callabl
             timeout_keep_alive=5,
             limit_concurrency=256,
             ws="none",
+            ssl_certfile=tls.get("ssl_certfile"),
+            ssl_keyfile=tls.get("ssl_keyfile"),
         )
     )
-    with listen(config.desk.bind) as listening:
+    with listen(settings.bind, guarded=users is not None and bool(tls)) as listening:
         host, port = listening.getsockname()[:2]
         for worker in workers:
             worker.start()
-        say(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        say(f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}")
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
         try:  # the server takes the signals while it runs, and raises them again afterwards, which must not end us untidily
             server.run(sockets=[listening])
         finally:
-            for worker, feed in zip(workers, feeds, strict=True):
-                if worker.stop(1.0):
+            for worker in workers:
+                worker.ask_to_stop()
+            ended = [worker.stop(1.0) for worker in workers]
+            for feed, done in zip(feeds, ended, strict=False):
+                if done:
                     feed.close()
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -123,6 +123,12 @@ class Part:
         """The findings that are not within their limits."""
         return tuple(f for f in self.findings if not f.ok)
 
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """What of it failed, to count by, each once: its findings' names, or the classes of its defects where no finding says more."""
+        classes = {d.class_name for d in self.defects}
+        return tuple(dict.fromkeys([f.of(classes) for f in self.failed] or [d.class_name for d in self.defects]))
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
@@ -397,12 +403,8 @@ class Board:
         else:
             minute.not_inspected += 1
         _tally(minute.reasons, reason_name(part.reason, part.reason_text))
-        classes = {d.class_name for d in part.defects}
-        for name in dict.fromkeys(f.of(classes) for f in part.failed):
+        for name in part.failing:
             _tally(minute.features, name)
-        if not part.failed:
-            for name in dict.fromkeys(d.class_name for d in part.defects):
-                _tally(minute.features, name)
 
     def _measure(self, part: Part) -> None:
         for finding in part.findings:

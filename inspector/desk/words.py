@@ -151,6 +151,15 @@ def clock(at_utc_ns: int | None) -> str:
     return f"{local:%H:%M:%S}.{local.microsecond // 100_000}"
 
 
+def moment(at_utc_ns: int | None) -> str:
+    """Day and time here, to the minute; only the time where it is today: 14:03, or 20.11. 14:03."""
+    if not at_utc_ns:
+        return "–"
+    local = datetime.datetime.fromtimestamp(at_utc_ns / 1e9, datetime.UTC).astimezone()
+    today = datetime.datetime.now(datetime.UTC).astimezone().date()
+    return f"{local:%H:%M}" if local.date() == today else f"{local:%d.%m. %H:%M}"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A number of so many significant digits, with a real minus sign; a dash for None."""
     if value is None:

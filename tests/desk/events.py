@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,16 @@ import cv2
 import numpy as np
 
 from inspector.config import Camera, Config, Kind, PartTemplate, RecipeSettings
+from inspector.desk.acts import Acts
+from inspector.desk.audit import Audit
+from inspector.desk.health import Health
+from inspector.desk.history import History
+from inspector.desk.opinions import Opinions
+from inspector.desk.render import Desk
+from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
+from inspector.desk.trial import Trial
+from inspector.desk.users import Users
 from inspector.records import Contour
 
 EPOCH = "01935c1e-0000-7000-8000-000000000001"
@@ -69,8 +81,8 @@ def board(*cameras: tuple[str, int]) -> Board:
     return Board(cameras or (("cam0", 0),), utc=lambda: NOW_UTC_NS)
 
 
-def config() -> Config:
-    """A line with one camera, its drawing and two checks that need no network."""
+def config(*more: tuple[str, int]) -> Config:
+    """A line with one camera, its drawing and two checks that need no network; `more` cameras by name and lane."""
     plate = PartTemplate(drawing=Path(__file__).parents[2] / "dxf_templates" / "plate.dxf", scale_px_per_mm=4.0)
     checks = {"outline": Kind(kind="outline"), "holes": Kind(kind="holes")}
     return Config(
@@ -78,7 +90,7 @@ def config() -> Config:
         site="site",
         line="line",
         station="station",
-        cameras=[Camera(id="cam0", recipe="plate", source=Kind(kind="replay"))],
+        cameras=[Camera(id=name, lane=lane, recipe="plate", source=Kind(kind="replay")) for name, lane in (("cam0", 0), *more)],
         recipes={"plate": RecipeSettings(template=plate, checks=checks)},
     )
 
@@ -98,3 +110,48 @@ def contours() -> tuple[Contour, ...]:
         Contour("outer", "outer", "0", plate, True, -0.1, 0.1),
         Contour("hole-1", "hole", "0", hole, True, -0.1, 0.1, (12.0, 30.0, 4.0)),
     )
+
+
+MINUTES_NS = 60 * 10**9
+
+
+def desk(
+    folder: Path,
+    board: Board,
+    *,
+    clock: Callable[[], int] = time.monotonic_ns,
+    picture: Callable[[str], bytes | None] = lambda reference: None,
+    stopping: Callable[[], bool] = lambda: False,
+    settings: Config | None = None,
+    users: Users | None = None,
+    put: Callable[..., dict[str, Any]] | None = None,
+    **changes: Any,
+) -> Desk:
+    """A desk whose state is in `folder`, with the drawing of `contours` for cam0."""
+    settings = (config(("cam1", 1)) if settings is None else settings).model_copy(update={"state_dir": folder})
+    audit = Audit(folder / "desk")
+    known: dict[str, Any] = {
+        "config": settings,
+        "board": board,
+        "contours": {"cam0": contours()},
+        "picture": picture,
+        "hosts": ("127.0.0.1", "localhost"),
+        "clock": clock,
+        "utc": time.time_ns,
+        "stopping": stopping,
+        "trial": Trial(settings, {}, clock=clock),
+        "sessions": Sessions(users, idle_ns=30 * MINUTES_NS, longest_ns=720 * MINUTES_NS, clock=clock),
+        "audit": audit,
+        "acts": Acts(settings, audit) if put is None else Acts(settings, audit, put=put),
+        "opinions": Opinions(folder / "desk" / "opinions", lambda reference: None, utc=time.time_ns),
+        "history": History(folder / "journal.sqlite"),
+        "health": Health(lambda: "", clock=clock),
+    }
+    return Desk(**(known | changes))
+
+
+def csrf_of(page: str) -> str:
+    """What a page's form must send back."""
+    found = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import httpx
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 
 from inspector.desk import app as desk_app
-from inspector.desk.app import PAGES, Desk, create
+from inspector.desk import render
+from inspector.desk.app import create
 from inspector.desk.guard import ASKED_AT_ONCE, host_of
+from inspector.desk.render import LIVE as PAGES
 from inspector.desk.state import Board
-from inspector.desk.trial import Trial
-from tests.desk.events import EPOCH, board, config, contours, heartbeat, png, verdict
+from tests.desk.events import EPOCH, board, desk, heartbeat, png, verdict
 
 with warnings.catch_warnings():  # the client asks for httpx2, and works with httpx
     warnings.simplefilter("ignore")
@@ -31,6 +33,7 @@ class Scene:
     """A page with its board, a clock that stands still until it is moved, and one kept picture."""
 
     board: Board
+    folder: Path = Path("/nowhere")
     clock: list[int] = field(default_factory=lambda: [10 * S])
     stop: bool = False
     asked_for: list[str] = field(default_factory=list)
@@ -40,18 +43,14 @@ class Scene:
         return png() if reference == REFERENCE else None
 
     def client(self) -> TestClient:
-        desk = Desk(
+        found = desk(
+            self.folder,
             self.board,
-            "site <one>",
-            [(0, "cam0"), (1, "cam1")],
-            {"cam0": contours()},
-            self.picture,
-            ["127.0.0.1", "localhost"],
-            lambda: self.clock[0],
-            lambda: self.stop,
-            Trial(config(), {}, clock=lambda: self.clock[0]),
+            clock=lambda: self.clock[0],
+            picture=self.picture,
+            stopping=lambda: self.stop,
         )
-        return TestClient(create(desk), base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
+        return TestClient(create(found), base_url="http://127.0.0.1:8080", raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -102,6 +101,7 @@ ALL_PAGES = [
     f"/part/{EPOCH}/1",
     f"/part/{EPOCH}/2",
     "/try",
+    "/opinions",
 ]
 
 
@@ -110,7 +110,7 @@ def test_every_page_is_whole_and_escaped(client: TestClient, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 200
     assert "<script>alert" not in response.text
-    assert "site &lt;one&gt;" in response.text
+    assert "site · line · station" in response.text
     Balanced(response.text)
 
 
@@ -168,7 +168,7 @@ def test_pictures_come_by_their_part(client: TestClient, scene: Scene) -> None:
     assert thumb.headers["content-type"] == "image/jpeg"
     image = cv2.imdecode(np.frombuffer(thumb.content, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image is not None
-    assert max(image.shape) <= desk_app.THUMB_PX
+    assert max(image.shape) <= render.THUMB_PX
     assert set(scene.asked_for) == {REFERENCE}
 
 

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from inspector.desk.app import Desk, create
+from inspector.desk.app import create
 from inspector.desk.serve import contours_of, listen
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
-from inspector.records import Contour
-from tests.desk.events import EPOCH, config, contours, finding, heartbeat, png, verdict
+from tests.desk.events import EPOCH, config, desk, finding, heartbeat, png, verdict
 from tests.desk.test_trial import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -42,26 +41,22 @@ class Served:
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served(tmp_path: Path) -> Iterator[Served]:
     board = Board([("cam0", 0), ("cam1", 1)], utc=time.time_ns)
     late_ns = [0]
-    drawings: dict[str, tuple[Contour, ...]] = {"cam0": contours()}
 
     def clock() -> int:
         return time.monotonic_ns() + late_ns[0]
 
-    desk = Desk(
+    found = desk(
+        tmp_path,
         board,
-        "site · line · station",
-        [(0, "cam0"), (1, "cam1")],
-        drawings,
-        lambda reference: png(),
-        ("127.0.0.1",),
-        clock,
-        lambda: server.should_exit,
-        Trial(config(), contours_of(config()), clock=clock),
+        clock=clock,
+        picture=lambda reference: png(),
+        stopping=lambda: server.should_exit,
+        trial=Trial(config(), contours_of(config()), clock=clock),
     )
-    server = uvicorn.Server(uvicorn.Config(create(desk), log_level="critical", timeout_graceful_shutdown=1, ws="none"))
+    server = uvicorn.Server(uvicorn.Config(create(found), log_level="critical", timeout_graceful_shutdown=1, ws="none"))
     with listen("127.0.0.1:0") as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

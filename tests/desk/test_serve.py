@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.desk.serve import contours_of, lanes_of, listen
+from inspector.desk.serve import contours_of, listen
 from inspector.records import ConfigError
 from tests.desk.events import config
 
@@ -36,7 +36,7 @@ def test_it_does_not_listen_beyond_this_machine(bind: str) -> None:
     with pytest.raises(ConfigError) as refused:
         listen(bind)
     assert refused.value.code == "E_SEC_BIND"
-    assert "no logins" in refused.value.text
+    assert "set desk.users, desk.tls_cert and desk.tls_key too" in refused.value.text
 
 
 def test_a_port_that_is_taken_is_said() -> None:
@@ -45,10 +45,9 @@ def test_a_port_that_is_taken_is_said() -> None:
     assert refused.value.code == "E_BIND"
 
 
-def test_contours_and_lanes_come_from_the_configuration() -> None:
+def test_contours_come_from_the_configuration() -> None:
     settings = config()
     assert contours_of(settings)["cam0"][0].name == "outer"
-    assert lanes_of(settings) == [(0, "cam0")]
 
 
 def test_a_drawing_that_cannot_be_read_leaves_the_page_without(tmp_path: Path) -> None:

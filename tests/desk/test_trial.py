@@ -14,7 +14,7 @@ from inspector.desk.trial import Trial
 from inspector.geometry import raster
 from inspector.geometry.coverage import coverage
 from inspector.records import ConfigError, DeviceError, Pose
-from tests.desk.events import board, config, png
+from tests.desk.events import board, config, csrf_of, png
 from tests.desk.test_app import Scene
 
 HERE = {"origin": "http://127.0.0.1:8080"}
@@ -124,7 +124,12 @@ def test_a_model_shows_classes_mask_and_boxes() -> None:
 def test_a_person_tries_a_picture_in_the_browser() -> None:
     scene = Scene(board(("cam0", 0)))
     with scene.client() as client:
-        page = client.post("/try", headers=HERE, data={"choice": "0"}, files={"picture": ("../../etc/passwd", photo(), "text/html")})
+        page = client.post(
+            "/try",
+            headers=HERE,
+            data={"choice": "0", "csrf": csrf_of(client.get("/try").text)},
+            files={"picture": ("../../etc/passwd", photo(), "text/html")},
+        )
         assert page.status_code == 200
         assert [r.status_code for r in page.history] == [303]
         assert "Recipe plate" in page.text
@@ -146,13 +151,23 @@ def test_a_person_tries_a_picture_in_the_browser() -> None:
 )
 def test_bad_forms_are_refused(fields: dict[str, str], files: bool, status: int, code: str) -> None:
     with Scene(board(("cam0", 0))).client() as client:
-        response = client.post("/try", headers=HERE, data=fields, files={"picture": ("x.png", png())} if files else None)
+        response = client.post(
+            "/try",
+            headers=HERE,
+            data=fields | {"csrf": csrf_of(client.get("/try").text)},
+            files={"picture": ("x.png", png())} if files else None,
+        )
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
 def test_no_picture_and_broken_forms_are_refused_in_one_shape() -> None:
     with Scene(board(("cam0", 0))).client() as client:
-        text = client.post("/try", headers=HERE, data={"choice": "0"}, files={"picture": ("x.png", b"no picture")})
+        text = client.post(
+            "/try",
+            headers=HERE,
+            data={"choice": "0", "csrf": csrf_of(client.get("/try").text)},
+            files={"picture": ("x.png", b"no picture")},
+        )
         broken = client.post("/try", headers=HERE | {"content-type": "multipart/form-data; boundary=x"}, content=b"--y\r\n")
         json = client.post("/try", headers=HERE, json={"choice": "0"})
     assert (text.status_code, text.json()["error"]["code"]) == (415, "E_IMG_FORMAT")

@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   var gone = document.getElementById("gone"), banner = document.getElementById("banner"), live = document.getElementById("live");
-  var hold = document.getElementById("hold"), page = document.body.getAttribute("data-page");
+  var hold = document.getElementById("hold"), page = document.body.getAttribute("data-live");
   var heard = Date.now(), held = false, pressed = false, waiting = null;
   // A picture that is gone says so.
   document.addEventListener("error", function (event) {
@@ -34,8 +34,11 @@
     form.addEventListener("submit", function () { said.textContent = "Looking at it; the first time takes some seconds ..."; });
   }
 
-  if (!window.EventSource || ["part", "error", "try"].indexOf(page) >= 0) { page = page === "part" || page === "try" ? "line" : page; live = null; }
-  if (!window.EventSource || page === "error") { return; }
+  var printer = document.getElementById("print");
+  if (printer) { printer.hidden = false; printer.onclick = function () { window.print(); }; }
+
+  if (!document.body.classList.contains("moves")) { live = null; }
+  if (!window.EventSource || !page) { return; }
 
   function show() {
     if (waiting === null || held || pressed) { return; }
@@ -54,6 +57,7 @@
     gone.hidden = true;
     document.body.classList.remove("gone");
     var said = JSON.parse(message.data);
+    if (said.ended) { window.location.reload(); return; }
     if (said.banner === undefined) { return; }
     banner.innerHTML = said.banner;
     if (live) {

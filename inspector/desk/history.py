@@ -1,0 +1,283 @@
+"""What the journal knows of a time that is past: counts, rejects, and samples of what was measured.
+
+The journal's file is read by connections that only read and are never long in it. Its events are in the order of their numbers, and
+so of time, which finds a moment in a dozen steps without an index. Counting reads no payload. Dimensions are sampled as quality engineers
+do: some parts in a row (a subgroup) at even distances, so that a week costs no more than an hour.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inspector.desk.state import Measured, Part, part_of
+from inspector.desk.words import reason_name
+from inspector.records import ConfigError, Verdict
+
+LONGEST_READ_S = 0.5
+SLICE_EVENTS = 20_000
+SLICE_ROWS = 500
+MOST_REJECTS = 20_000
+MOST_KNOWN = 512
+SUBGROUP = 5
+SUBGROUPS = 40
+D2 = 2.326
+"""Mean range of five normal values in standard deviations (Montgomery, Introduction to Statistical Quality Control, appendix VI)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Parts of one piece of time."""
+
+    from_ns: int
+    to_ns: int
+    passed: int
+    rejected: int
+    not_inspected: int
+
+    @property
+    def parts(self) -> int:
+        """All of them."""
+        return self.passed + self.rejected + self.not_inspected
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why parts were rejected and which of their features failed; `read` of the rejects were looked at."""
+
+    reasons: Counter[str]
+    features: Counter[str]
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subgroup:
+    """Some values in a row: their mean and range, and the part that stands for them."""
+
+    at_utc_ns: int
+    mean: float
+    reach: float
+    bad: int
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One measured dimension over a time. `sigma` is that within subgroups (mean range / d2); None where it cannot be said.
+
+    `drift_per_h` is the slope of the subgroups' means, None where it is not clear of their scatter (|t| < 3).
+    """
+
+    lane: int
+    check: str
+    feature: str
+    unit: str
+    low: float | None
+    high: float | None
+    groups: tuple[Subgroup, ...]
+    mean: float
+    sigma: float | None
+    drift_per_h: float | None
+
+    @property
+    def cp(self) -> float | None:
+        """(high − low) / 6σ."""
+        return None if not self.sigma or self.low is None or self.high is None else (self.high - self.low) / (6 * self.sigma)
+
+    @property
+    def cpk(self) -> float | None:
+        """The nearer limit's distance / 3σ."""
+        sides = [side for side in (self._side(self.low, -1), self._side(self.high, 1)) if side is not None]
+        return min(sides) / (3 * self.sigma) if sides and self.sigma else None
+
+    def _side(self, limit: float | None, sign: int) -> float | None:
+        return None if limit is None else sign * (limit - self.mean)
+
+    @property
+    def limit_in_h(self) -> float | None:
+        """When the mean will reach a limit if it goes on like this."""
+        if not self.drift_per_h:
+            return None
+        side = self._side(self.high, 1) if self.drift_per_h > 0 else self._side(self.low, -1)
+        return None if side is None else max(0.0, side / abs(self.drift_per_h))
+
+
+class History:
+    """The journal at `path`. Each call opens it anew: the daemon may put another in its place. Raises `ConfigError` E_DB_OPEN."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._counts: dict[tuple[int, int], Count] = {}
+
+    def counts(self, from_ns: int, to_ns: int, pieces: int, *, now_ns: int) -> tuple[Count, ...]:
+        """[from, to) in so many pieces of equal length."""
+        edges = [from_ns + (to_ns - from_ns) * i // pieces for i in range(pieces + 1)]
+        with closing(self._open()) as reader:
+            return tuple(self._count(reader, a, b, now_ns) for a, b in itertools.pairwise(edges))
+
+    def _count(self, reader: _Reader, from_ns: int, to_ns: int, now_ns: int) -> Count:
+        if (known := self._counts.get((from_ns, to_ns))) is not None:
+            return known
+        first, last = reader.id_at(from_ns), reader.id_at(to_ns)
+        found: Counter[int] = Counter()
+        for begin in range(first, last, SLICE_EVENTS):
+            found.update(reader.verdicts(begin, min(last, begin + SLICE_EVENTS)))
+        passed, blind = found.pop(int(Verdict.PASS), 0), found.pop(int(Verdict.REJECT_NOT_INSPECTED), 0)
+        count = Count(from_ns, to_ns, passed, found.total(), blind)
+        if to_ns < now_ns - 60 * 10**9:  # what is past stays
+            if len(self._counts) >= MOST_KNOWN:
+                self._counts.clear()
+            self._counts[from_ns, to_ns] = count
+        return count
+
+    def reasons(self, from_ns: int, to_ns: int) -> Reasons:
+        """Of the first `MOST_REJECTS` rejects of [from, to)."""
+        found = Reasons(Counter(), Counter(), 0)
+        read = 0
+        with closing(self._open()) as reader:
+            for part in reader.rejects(from_ns, to_ns):
+                read += 1
+                found.reasons[reason_name(part.reason, part.reason_text)] += 1
+                found.features.update(part.failing)
+                if read == MOST_REJECTS:
+                    break
+        return Reasons(found.reasons, found.features, read)
+
+    def dimensions(self, from_ns: int, to_ns: int) -> tuple[Dimension, ...]:
+        """Everything that was measured in [from, to), from samples; by lane and name."""
+        with closing(self._open()) as reader:
+            samples = list(reader.samples(from_ns, to_ns))
+        series: dict[tuple[int, str, str], list[list[tuple[Part, Measured]]]] = {}
+        for sample in samples:
+            values: dict[tuple[int, str, str], list[tuple[Part, Measured]]] = {}
+            for part in sample:
+                for found in part.findings:
+                    if found.value is not None:
+                        values.setdefault((part.lane, found.check, found.feature), []).append((part, found))
+            for key, group in values.items():
+                if len(group) >= SUBGROUP:
+                    series.setdefault(key, []).append(group[:SUBGROUP])
+        return tuple(dimension(*key, groups) for key, groups in sorted(series.items()))
+
+    def first_utc_ns(self) -> int | None:
+        """The oldest verdict that is kept."""
+        with closing(self._open()) as reader:
+            return reader.first_utc_ns()
+
+    def _open(self) -> _Reader:
+        return _Reader(self._path)
+
+
+def dimension(lane: int, check: str, feature: str, groups: Sequence[Sequence[tuple[Part, Measured]]]) -> Dimension:
+    """What the subgroups (each of `SUBGROUP` values) say of a dimension; its limits are the newest ones."""
+    drawn = []
+    for group in groups:
+        values = [found.value for _, found in group if found.value is not None]
+        part = group[-1][0]
+        bad = sum(not found.ok for _, found in group)
+        drawn.append(Subgroup(part.at_utc_ns, statistics.fmean(values), max(values) - min(values), bad, part.epoch, part.seq))
+    newest = groups[-1][-1][1]
+    reach = statistics.fmean(g.reach for g in drawn)
+    sigma = reach / D2 if len(drawn) >= 5 and reach > 0 else None
+    mean = statistics.fmean(g.mean for g in drawn)
+    return Dimension(lane, check, feature, newest.unit, newest.low, newest.high, tuple(drawn), mean, sigma, _drift(drawn))
+
+
+def _drift(groups: Sequence[Subgroup]) -> float | None:
+    """The slope of the means, an hour, by least squares; None of fewer than eight, or when it may be chance."""
+    if len(groups) < 8 or len({g.at_utc_ns for g in groups}) < 3:
+        return None
+    hours = [(g.at_utc_ns - groups[0].at_utc_ns) / 3.6e12 for g in groups]
+    means = [g.mean for g in groups]
+    slope, intercept = statistics.linear_regression(hours, means)
+    middle = statistics.fmean(hours)
+    rest = sum((y - intercept - slope * x) ** 2 for x, y in zip(hours, means, strict=True)) / (len(groups) - 2)
+    error = (rest / sum((x - middle) ** 2 for x in hours)) ** 0.5
+    return slope if abs(slope) > 3 * error else None
+
+
+class _Reader:
+    """One reading connection; each question is one short transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self._by_s = 0.0
+        try:
+            self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=0.5, check_same_thread=False)
+            self._db.set_progress_handler(lambda: time.monotonic() > self._by_s, 10_000)
+            self._ask("PRAGMA query_only=1")
+            (low, high), *_ = self._ask("SELECT min(id), max(id) FROM event")
+        except sqlite3.Error as error:
+            raise ConfigError("E_DB_OPEN", f"the journal cannot be read: {error}", file=str(path)) from error
+        self._low, self._high = low or 1, (high or 0) + 1
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _ask(self, query: str, *bound: object) -> list[tuple[Any, ...]]:
+        self._by_s = time.monotonic() + LONGEST_READ_S
+        return self._db.execute(query, bound).fetchall()
+
+    def _try(self, query: str, *bound: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._ask(query, *bound)
+        except sqlite3.Error as error:
+            raise ConfigError("E_DB_OPEN", f"the journal cannot be read now: {error}") from error
+
+    def id_at(self, at_ns: int) -> int:
+        """The first event that is not before this moment."""
+        low, high = self._low, self._high
+        while low < high:
+            middle = (low + high) // 2
+            found = self._try("SELECT id, t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", middle)
+            if found and found[0][1] < at_ns:
+                low = int(found[0][0]) + 1
+            else:
+                high = middle
+        return low
+
+    def first_utc_ns(self) -> int | None:
+        found = self._try("SELECT t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", self._low)
+        return int(found[0][0]) if found else None
+
+    def verdicts(self, first: int, last: int) -> dict[int, int]:
+        query = "SELECT verdict, count(*) FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 GROUP BY verdict"
+        return dict(self._try(query, first, last))
+
+    def rejects(self, from_ns: int, to_ns: int) -> Iterator[Part]:
+        query = "SELECT id, payload FROM event WHERE id >= ? AND id < ? AND r_seq IS NOT NULL AND kind = 1 ORDER BY id LIMIT ?"
+        at, last = self.id_at(from_ns), self.id_at(to_ns)
+        while at < last:
+            upto = min(last, at + SLICE_EVENTS)
+            rows = self._try(query, at, upto, SLICE_ROWS)
+            yield from _parts(rows)
+            at = int(rows[-1][0]) + 1 if len(rows) == SLICE_ROWS else upto
+
+    def samples(self, from_ns: int, to_ns: int) -> Iterator[list[Part]]:
+        """Parts in a row, inspected ones, from evenly spread places; enough of them for a subgroup of each lane."""
+        first, last = self.id_at(from_ns), self.id_at(to_ns)
+        query = "SELECT id, payload FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 AND verdict != ? ORDER BY id LIMIT ?"
+        if last <= first:
+            return
+        lanes = max(1, len({p.lane for p in _parts(self._try(query, max(first, last - 200), last, 0, 64))}))
+        size = (SUBGROUP + 1) * lanes
+        step = max(size, (last - first) // SUBGROUPS)
+        for begin in range(first, last, step):
+            yield list(_parts(self._try(query, begin, min(last, begin + step), int(Verdict.REJECT_NOT_INSPECTED), size)))
+
+
+def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Part]:
+    for _, payload in rows:
+        try:
+            yield part_of(json.loads(payload))
+        except ValueError:
+            continue

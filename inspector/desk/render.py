@@ -1,0 +1,316 @@
+"""The pages as documents: the templates, and what each is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+import cv2
+import jinja2
+import numpy as np
+from fastapi import Query
+
+from inspector.config import Config
+from inspector.desk import charts, health, report, words
+from inspector.desk.acts import ACTS, Acts
+from inspector.desk.audit import Audit
+from inspector.desk.guard import LARGEST_BODY_BYTES, Refused
+from inspector.desk.health import Health
+from inspector.desk.history import Dimension, History
+from inspector.desk.opinions import Opinions
+from inspector.desk.overlay import overlay, places
+from inspector.desk.sessions import Sessions, Who
+from inspector.desk.state import KEPT_REJECTS, Board, Part
+from inspector.desk.trial import Trial, Tried
+from inspector.desk.users import Role
+from inspector.interfaces import Clock
+from inspector.records import ConfigError, Contour
+
+THUMB_PX = 360
+KEPT_THUMBS = 128
+LIVE = {
+    "line": "Line",
+    "parts": "Parts",
+    "rejects": "Rejects",
+    "trends": "Trends",
+    "cameras": "Cameras",
+    "changeover": "Changeover",
+}
+"""Pages that renew themselves."""
+PAGES = {**{k: v for k, v in LIVE.items() if k != "changeover"}, "quality": "Quality", "changeover": "Changeover", "report": "Reports"}
+SPANS = {60: "last hour", 480: "last 8 hours", 1440: "last 24 hours"}
+LONG_SPANS = {**SPANS, 10_080: "last 7 days"}
+PIECES = {60: 20, 480: 32, 1440: 48, 10_080: 42}
+MINUTE_NS = 60 * 10**9
+WORST_KNOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the routes are given. `contours` by camera, in drawing mm; `picture` gives a stored picture's file by its reference.
+
+    `clock` measures, `utc` labels; `secure`: served with TLS.
+    """
+
+    config: Config
+    board: Board
+    contours: Mapping[str, Sequence[Contour]]
+    picture: Callable[[str], bytes | None]
+    hosts: Sequence[str]
+    clock: Clock
+    utc: Callable[[], int]
+    stopping: Callable[[], bool]
+    trial: Trial
+    sessions: Sessions
+    audit: Audit
+    acts: Acts
+    opinions: Opinions
+    history: History
+    health: Health
+    secure: bool = False
+
+    @property
+    def station(self) -> str:
+        """How the page calls itself."""
+        return f"{self.config.site} · {self.config.line} · {self.config.station}"
+
+    @property
+    def lanes(self) -> dict[int, str]:
+        """The names of each lane's cameras."""
+        names: dict[int, list[str]] = {}
+        for camera in self.config.cameras:
+            names.setdefault(camera.lane, []).append(camera.id)
+        return {lane: ", ".join(names[lane]) for lane in sorted(names)}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a page may be asked for; only ever looked up, never used as a name of anything."""
+
+    lane: Annotated[int | None, Query(ge=0, le=255)] = None
+    minutes: Annotated[int, Query(ge=1, le=10_080)] = 60
+    check: Annotated[str, Query(max_length=64)] = ""
+    feature: Annotated[str, Query(max_length=64)] = ""
+
+
+class Pages:
+    """The templates and what they are given. What only looks is told by `who` what its reader may do."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._templates = jinja2.Environment(
+            loader=jinja2.PackageLoader("inspector.desk", "pages"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {
+            "station": desk.station,
+            "pages": PAGES | {"try": "Try"},
+            "live_pages": LIVE,
+            "spans": SPANS,
+            "long_spans": LONG_SPANS,
+            "lanes": desk.lanes,
+            "words": words,
+            "drifts": health.DRIFTS,
+            "Role": Role,
+            "logins": desk.sessions.logins,
+        }
+        self._live: tuple[int, dict[tuple[str, Asked, Role | None], str]] = (-1, {})
+        self.thumb_of = lru_cache(KEPT_THUMBS)(self._thumb)
+
+    def whole(self, page: str, asked: Asked, who: Who) -> str:
+        """The page as a document."""
+        return self._templates.get_template(f"{page}.html").render(self._context(page, asked, who))
+
+    def live(self, page: str, asked: Asked, who: Who) -> str:
+        """The page's moving parts as JSON; worked out once a second for all who look at the same and may do the same."""
+        tick = self._desk.clock() // 500_000_000
+        if self._live[0] != tick:
+            self._live = (tick, {})
+        known, key = self._live[1], (page, asked, who.role)
+        if key not in known:
+            base, template = self._templates.get_template("base.html"), self._templates.get_template(f"{page}.html")
+            context = template.new_context(self._context(page, asked, who))
+            blocks = {"title": base.blocks["title"], "banner": base.blocks["banner"], "live": template.blocks["live"]}
+            known[key] = json.dumps({name: "".join(block(context)) for name, block in blocks.items()})
+        return known[key]
+
+    def page(self, template: str, who: Who, **more: Any) -> str:
+        """A page that does not move."""
+        name = template.partition(".")[0]
+        return self._templates.get_template(template).render({"page": name, "glance": self._glance(), "who": who} | more)
+
+    def part(self, part: Part, who: Who) -> str:
+        """The page of one part."""
+        data = self.picture(part)
+        size = None if data is None else size_of(data)
+        contours = next((self._desk.contours[e.camera] for e in part.exposures if e.camera in self._desk.contours), ())
+        drawn = None if size is None else overlay(part, size, contours)
+        opinions = self._desk.opinions
+        classes = sorted({*opinions.classes(), *(d.class_name for d in part.defects)} - {""})
+        return self.page("part.html", who, part=part, drawn=drawn, opinion=opinions.of(part), classes=classes)
+
+    def picture(self, part: Part) -> bytes | None:
+        """The picture of a part: the archive's, or the copy that an opinion kept."""
+        data = None if part.image_ref is None else self._desk.picture(part.image_ref)
+        return self._desk.opinions.picture(part.epoch, part.seq) if data is None else data
+
+    def trial(self, tried: Tried | None, who: Who) -> str:
+        """The page on which pictures are tried, with a result or without."""
+        return self.page("try.html", who, choices=self._desk.trial.choices(), tried=tried, largest=LARGEST_BODY_BYTES)
+
+    def quality(self, asked: Asked, who: Who) -> str:
+        """What the journal says of a time: share of rejects, and each measured dimension against its limits."""
+        now, minutes = self._desk.utc(), min(LONG_SPANS, key=lambda m: abs(m - asked.minutes))
+        piece = minutes * MINUTE_NS // PIECES[minutes]
+        end = (now // piece + 1) * piece  # whole pieces, so that those which are past are known already
+        counts = self._desk.history.counts(end - minutes * MINUTE_NS, end, PIECES[minutes], now_ns=now)
+        found = [d for d in self._desk.history.dimensions(end - minutes * MINUTE_NS, end) if asked.lane in (None, d.lane)]
+        found.sort(key=_worst_first)
+        chosen = next((d for d in found if (d.check, d.feature) == (asked.check, asked.feature)), found[0] if found else None)
+        return self.page(
+            "quality.html",
+            who,
+            asked=asked,
+            minutes=minutes,
+            shares=charts.shares(counts),
+            parts=sum(c.parts for c in counts),
+            found=found[:WORST_KNOWN],
+            chosen=chosen,
+            chart=charts.means(chosen) if chosen else None,
+        )
+
+    def report(self, window: report.Window, who: Who) -> str:
+        """The report of a time."""
+        now = self._desk.utc()
+        found = report.of(self._desk.history, window, now)
+        said = [o for o in self._desk.opinions.last(WORST_KNOWN) if window.from_ns <= o.at_utc_ns < window.to_ns]
+        return self.page(
+            "report.html",
+            who,
+            report=found,
+            shifts=report.shifts(self._desk.config.desk.shifts, now),
+            share=charts.shares(found.hours),
+            reasons=charts.pareto(found.reasons.reasons),
+            features=charts.pareto(found.reasons.features),
+            dimensions=sorted(found.dimensions, key=_worst_first),
+            opinions=said,
+            made=report.Window(now, now),
+        )
+
+    def error(self, status: int, code: str, text: str, who: Who) -> str:
+        """A page that says what is wrong."""
+        return self.page("error.html", who, status=status, code=code, text=text)
+
+    def thumb(self, part: Part) -> bytes:
+        """A small JPEG of the part's picture."""
+        if part.image_ref is None:
+            raise Refused(404, "E_HTTP_404", "no picture of this part was kept")
+        return self.thumb_of(part.image_ref)
+
+    def small(self, data: bytes | None) -> bytes:
+        """A small JPEG of a picture."""
+        image = None if data is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+        if image is None:
+            raise Refused(404, "E_HTTP_404", "the picture is no longer kept")
+        scale = THUMB_PX / max(image.shape[:2])
+        if scale < 1:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+
+    def _thumb(self, reference: str) -> bytes:
+        return self.small(self._desk.picture(reference))
+
+    def _glance(self) -> Any:
+        return self._desk.board.glance(self._desk.clock())
+
+    def _context(self, page: str, asked: Asked, who: Who) -> dict[str, Any]:
+        board, now = self._desk.board, self._desk.clock()
+        context: dict[str, Any] = {"page": page, "asked": asked, "glance": board.glance(now), "who": who}
+        if page == "line":
+            newest = [(lane, cameras, board.parts(lane=lane, pictured=True, most=1)) for lane, cameras in self._desk.lanes.items()]
+            return context | {
+                "bars": charts.bars(board.minutes(60)),
+                "latest": [(lane, cameras, parts[0] if parts else None) for lane, cameras, parts in newest],
+                "rejects": board.parts(rejects_only=True, most=8),
+                "alarms": board.alarms(8),
+            }
+        if page == "parts":
+            return context | {"parts": board.parts(lane=asked.lane, most=60)}
+        if page == "rejects":
+            whole = charts.total(board.minutes(min(asked.minutes, 1440)))
+            kept = board.parts(lane=asked.lane, rejects_only=True, most=KEPT_REJECTS)
+            return context | {
+                "places": [found for name, contours in self._desk.contours.items() if (found := places(name, contours, kept)) is not None],
+                "whole": whole,
+                "reasons": charts.pareto(whole.reasons),
+                "features": charts.pareto(whole.features),
+                "parts": kept[:24],
+            }
+        if page == "trends":
+            known = [key for key in board.dimensions() if key[0] == asked.lane or asked.lane is None]
+            known = [key for key in known if key[0] == known[0][0]]
+            wanted = (known[0][0], asked.check, asked.feature) if known else None
+            chosen = wanted if wanted in known else known[0] if known else None
+            series = board.series(*chosen) if chosen else ()
+            unit = series[-1][1].unit if series else ""
+            return context | {"known": known, "chosen": chosen, "chart": charts.control(series), "unit": unit}
+        if page == "changeover":
+            return context | self._changeover()
+        return context | {"cameras": board.cameras(now), "alarms": board.alarms(20), "said": self._desk.health.said()}
+
+    def _changeover(self) -> dict[str, Any]:
+        config, said, orders = self._desk.config, self._desk.health.said(), self._desk.acts.orders()
+        before = next((o.before for o in orders if o.name == "switch" and o.done), {})
+        numbered = sorted(config.recipes.items(), key=lambda each: (each[1].number is None, each[1].number or 0, each[0]))
+        in_use = {} if said is None else said.in_use
+        shadowed = next((o for o in orders if o.name in ("shadow", "unshadow") and o.done), None)
+        return {
+            "recipes": [
+                {
+                    "name": name,
+                    "number": recipe.number,
+                    "drawing": None if recipe.template is None else recipe.template.drawing.name,
+                    "checks": ", ".join(recipe.checks),
+                    "cameras": [camera for camera, used in in_use.items() if used == name],
+                }
+                for name, recipe in numbered
+            ],
+            "known": said is not None,
+            "in_use": {camera.id: (camera.lane, in_use.get(camera.id)) for camera in config.cameras},
+            "back": [(c.lane, c.id, name) for c in config.cameras if (name := before.get(c.id)) and name != in_use.get(c.id)],
+            "shadow": {} if said is None else said.shadow,
+            "shadowed": shadowed.arguments.get("recipe") if shadowed else None,
+            "orders": orders[:8],
+            "acts": ACTS,
+            "busy": any(o.said is None for o in orders),
+        }
+
+    def last_acts(self, most: int) -> list[dict[str, Any]]:
+        """The audit's last lines."""
+        return self._desk.audit.last(most)
+
+
+def _worst_first(dimension: Dimension) -> tuple[float, int, str, str]:
+    return (float("inf") if dimension.cpk is None else dimension.cpk, dimension.lane, dimension.check, dimension.feature)
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a stored picture, None when it does not decode."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    return None if image is None else (image.shape[1], image.shape[0])
+
+
+def window_of(begin: str, hours: int, shifts_: Sequence[str], now_ns: int) -> report.Window:
+    """What was asked for, or the shift that runs. Raises `ConfigError` E_USAGE."""
+    if not begin:
+        return report.shifts(shifts_, now_ns)[0]
+    try:
+        return report.window_at(begin, hours)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError("E_USAGE", "no such time") from error

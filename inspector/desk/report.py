@@ -1,0 +1,133 @@
+"""What happened in a shift, from the journal: the page that is printed, and the same as a table for a spreadsheet.
+
+There is no PDF of our own: the page has a style for paper, and every browser prints to a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from inspector.desk.history import Count, Dimension, History, Reasons
+
+HOUR_NS = 3_600 * 10**9
+COLUMNS = ("section", "name", "count", "share", "lane", "mean", "sigma", "low", "high", "unit", "cp", "cpk", "drift_per_h")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[from, to) in UTC nanoseconds, and what it is called."""
+
+    from_ns: int
+    to_ns: int
+    name: str = ""
+
+    @property
+    def hours(self) -> int:
+        """Its length, begun hours counted whole."""
+        return max(1, -(-(self.to_ns - self.from_ns) // HOUR_NS))
+
+    @property
+    def begin(self) -> str:
+        """Its beginning as a browser's field writes it, local time: 2026-11-21T06:00."""
+        return f"{_local(self.from_ns):%Y-%m-%dT%H:%M}"
+
+    @property
+    def stamp(self) -> str:
+        """The same for a file's name."""
+        return f"{_local(self.from_ns):%Y%m%d-%H%M}"
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{_local(self.from_ns):%d.%m.%Y %H:%M} to {_local(self.to_ns):%d.%m.%Y %H:%M}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of it. `hours` are the pieces, `whole` their sum."""
+
+    window: Window
+    hours: tuple[Count, ...]
+    whole: Count
+    reasons: Reasons
+    dimensions: tuple[Dimension, ...]
+
+
+def _local(at_ns: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(at_ns / 1e9, datetime.UTC).astimezone()
+
+
+def window_at(begin: str, hours: int) -> Window:
+    """From a local time as a browser's field gives it. Raises `ValueError`."""
+    at = datetime.datetime.strptime(begin, "%Y-%m-%dT%H:%M").astimezone()
+    from_ns = round(at.timestamp()) * 10**9
+    return Window(from_ns, from_ns + hours * HOUR_NS)
+
+
+def shifts(begins: Sequence[str], now_ns: int, most: int = 6) -> tuple[Window, ...]:
+    """The shift that runs and those before it, newest first; `begins` are local times of day."""
+    today = _local(now_ns).date()
+    days = [today + datetime.timedelta(days=d) for d in range(-1 - most // len(begins), 2)]
+    times = sorted({datetime.time.fromisoformat(text) for text in begins})
+    edges = [round(datetime.datetime.combine(day, at).astimezone().timestamp()) * 10**9 for day in days for at in times]
+    begun = [(a, b) for a, b in itertools.pairwise(edges) if a <= now_ns]
+    return tuple(Window(a, b, f"{_local(a):%d.%m. %H:%M}") for a, b in begun[: -most - 1 : -1])
+
+
+def of(history: History, window: Window, now_ns: int) -> Report:
+    """The report of a window. Raises `ConfigError` E_DB_OPEN."""
+    hours = history.counts(window.from_ns, window.to_ns, window.hours, now_ns=now_ns)
+    whole = Count(window.from_ns, window.to_ns, *(sum(getattr(h, name) for h in hours) for name in ("passed", "rejected", "not_inspected")))
+    reasons = history.reasons(window.from_ns, window.to_ns)
+    return Report(window, hours, whole, reasons, history.dimensions(window.from_ns, window.to_ns))
+
+
+def as_csv(report: Report, station: str) -> str:
+    """One row a fact, `COLUMNS` wide. No cell begins as a spreadsheet's formula does."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in _rows(report, station):
+        writer.writerow([_harmless(cell) for cell in row + ("",) * (len(COLUMNS) - len(row))])
+    return out.getvalue()
+
+
+def _rows(report: Report, station: str) -> Iterator[tuple[object, ...]]:
+    whole = report.whole
+    yield "station", station
+    yield "window", report.window.text
+    for name, count in (("passed", whole.passed), ("rejected", whole.rejected), ("not inspected", whole.not_inspected)):
+        yield "parts", name, count, _share(count, whole.parts)
+    for hour in report.hours:
+        begin = f"{_local(hour.from_ns):%Y-%m-%d %H:%M}"
+        yield f"hour {begin}", "passed", hour.passed, _share(hour.passed, hour.parts)
+        yield f"hour {begin}", "rejected", hour.rejected, _share(hour.rejected, hour.parts)
+        yield f"hour {begin}", "not inspected", hour.not_inspected, _share(hour.not_inspected, hour.parts)
+    for section, counted in (("reason", report.reasons.reasons), ("feature", report.reasons.features)):
+        for name, count in counted.most_common():
+            yield section, name, count, _share(count, report.reasons.read)
+    for d in report.dimensions:
+        yield (
+            *("dimension", f"{d.check}: {d.feature}", 5 * len(d.groups), "", d.lane),
+            *(_number(d.mean), _number(d.sigma), _number(d.low), _number(d.high), d.unit, _number(d.cp), _number(d.cpk)),
+            _number(d.drift_per_h),
+        )
+
+
+def _share(count: int, of_all: int) -> str:
+    return f"{count / of_all:.6f}" if of_all else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _harmless(cell: object) -> str:
+    text = str(cell)
+    formula = text[:1] in ("=", "+", "-", "@", "\t", "\r") and not text[1:2].isdigit()
+    return f"'{text}" if formula else text
