@@ -166,7 +166,7 @@ def test_an_epoch_is_a_uuid_of_version_7() -> None:
 
 
 def test_timing_faults_say_what_is_allowed() -> None:
-    good = {"lease_ms": 300, "hb_ms": 100, "travel_min_ms": 600, "actuator_ms": 40, "scan_ms": 10}
+    good: dict[str, Any] = {"lease_ms": 300, "hb_ms": 100, "travel_min_ms": 600, "actuator_ms": 40, "scan_ms": 10}
     assert not protocol.timing_faults(**good)
     assert protocol.deadline_ms(travel_min_ms=600, actuator_ms=40, scan_ms=10) == 530
     assert "at most 550 ms" in protocol.timing_faults(**{**good, "lease_ms": 900})[0]
