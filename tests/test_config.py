@@ -124,6 +124,8 @@ ROWS: dict[str, Callable[[], str | bytes]] = {
     "I12 lease": lambda: in_gate("{lease_ms: 900, travel_min_ms: 600}"),
     "I12 no lease at all": lambda: in_gate("{travel_min_ms: 45}"),
     "I13 heartbeat": lambda: in_gate("{hb_ms: 150}"),
+    "I13 no time left beside the disk": lambda: in_gate("{durable_pass_ms: 510}"),
+    "I13 rejects wait for no disk": lambda: in_gate("{travel_min_ms: 900, profile: fire, durable_pass_ms: 50}"),
     "I14 same camera": lambda: WITH_TWO.replace("id: side", "id: top"),
     "I14 same serial": lambda: WITH_TWO.replace("kind: replay", "kind: replay, serial: '42'"),
     "I14 same lane": lambda: WITH_TWO.replace("lane: 1", "lane: 0"),

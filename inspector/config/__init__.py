@@ -154,7 +154,8 @@ class Gate(Strict):
     `lanes` lists the ejector lanes. `count` says where parts come from: `frames` (each exposure is a part; the camera numbers its
     exposures), `conveyor` (a part sensor on this machine), `plc` (TRIG messages). `window_counts` is how far the encoder's position
     of a frame may lie from its part's. With `travel_counts`, the encoder's counts from trigger to ejector (or `travel_mm` and the encoder's
-    `counts_per_mm`), a deadline holds in counts too, and a belt faster than `travel_min_ms` allows withholds the permit.
+    counts_per_mm`), a deadline holds in counts too, and a belt faster than `travel_min_ms` allows withholds the permit. With
+    `durable_pass_ms` a PASS is sent only once it is kept on the disk, and so much of the time to judge is set aside for that.
     """
 
     bind: SocketAddress = "tcp://127.0.0.1:5562"
@@ -169,6 +170,7 @@ class Gate(Strict):
     scan_ms: int = Field(default=10, ge=0)
     lease_ms: int = Field(default=300, gt=0)
     hb_ms: int = Field(default=100, gt=0)
+    durable_pass_ms: int = Field(default=0, ge=0)
 
 
 class Events(Strict):
@@ -570,6 +572,12 @@ def _clashes(data: Any) -> Iterator[tuple[Loc, str, str]]:
     if all(type(t) in (int, float) for t in times.values()):
         fire = value_at(data, "gate", "profile") == "fire"
         yield from ((("gate", key), "E_TIMING", text) for key, text in timing_faults(**times, fire=fire))
+        aside, left = value_at(data, "gate", "durable_pass_ms"), times["travel_min_ms"] - times["actuator_ms"] - times["scan_ms"]
+        if type(aside) is int and aside > 0 and fire:
+            yield ("gate", "durable_pass_ms"), "E_CFG_CLASH", "profile fire acts on rejects, which wait for nothing; 0 is allowed"
+        elif type(aside) is int and 0 < left - 2 * NET_MARGIN_MS <= aside:
+            text = f"{aside} ms for the disk leave no time to judge; less than {left - 2 * NET_MARGIN_MS:g} is allowed"
+            yield ("gate", "durable_pass_ms"), "E_TIMING", text
 
     counts, *in_mm = (value_at(data, "gate", key) is not None for key in ("travel_counts", "travel_mm", "counts_per_mm"))
     if counts and any(in_mm):

@@ -217,6 +217,12 @@ class JournalState(NamedTuple):
     text: str
 
 
+class Durable(NamedTuple):
+    """Verdicts to this seq are on the disk; told where a PASS waits for that (`Line.commit_ms`)."""
+
+    seq: int
+
+
 class Begin(NamedTuple):
     """The line runs from now on."""
 
@@ -276,7 +282,7 @@ class Report(NamedTuple):
 Input: TypeAlias = (
     Tick | Attached | Reloaded | Changed | Detached | Seen | Lost | Dropped | Judged | CameraState | Triggered | Position | Utc | Received
     | Unreachable | EncoderState | JournalState | Begin | Drain | Stop | Ages | Allowed | Guarded | Reset | Challenge | Anchored
-    | Report
+    | Report | Durable
 )  # fmt: skip
 """Everything that can happen."""
 
@@ -411,6 +417,7 @@ class Arbiter:
         self._furthest = 0
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
+        self._durable = 0 if settings.line.commit_ms else None
         self._ages: Mapping[str, float] = {}
         self._anchor = ""
         self._done: OrderedDict[int, _Done] = OrderedDict()
@@ -435,7 +442,7 @@ class Arbiter:
             Received: self._on_received, Unreachable: self._on_unreachable, JournalState: self._on_journal, Begin: self._on_begin,
             Drain: self._on_drain, Stop: self._on_stop, Ages: self._on_ages,
             Allowed: self._on_allowed, Guarded: self._on_guarded, Reset: self._on_reset, Challenge: self._on_challenge,
-            EncoderState: self._on_encoder, Anchored: self._on_anchored, Report: self._on_report,
+            EncoderState: self._on_encoder, Anchored: self._on_anchored, Report: self._on_report, Durable: self._on_durable,
         }  # fmt: skip
         self._state_event(now_ns)
 
@@ -522,6 +529,11 @@ class Arbiter:
 
     def _on_anchored(self, now_ns: int, item: Anchored) -> None:
         self._anchor = item.line
+
+    def _on_durable(self, now_ns: int, item: Durable) -> None:
+        self._durable = item.seq
+        for identity, gateway in self.sessions.items():
+            self._out += [Send(identity, frames) for frames in gateway.kept(now_ns, item.seq)]
 
     def _on_report(self, now_ns: int, item: Report) -> None:
         self._alarm(now_ns, item.code, item.severity, item.text)
@@ -812,7 +824,7 @@ class Arbiter:
             self._done.popitem(last=False)
         for identity, gateway in self.sessions.items():
             if part.lane in gateway.hello.lanes:
-                order = Order(seq, part.lane, part.part_seq, part.deadline_ns, record.head, record.payload)
+                order = Order(seq, part.lane, part.part_seq, part.deadline_ns, record.head, record.payload, passes=passed)
                 self._out += [Send(identity, frames) for frames in gateway.offer(now_ns, order)]
                 if gateway.hello.executes:
                     self._waits.add(seq)
@@ -956,8 +968,9 @@ class Arbiter:
             self._close(now_ns, item.identity)
         self._session_count += 1
         new = Session(
-            item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"]
-        )
+            item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"],
+            durable=self._durable,
+        )  # fmt: skip
         self.sessions[item.identity] = new
         for camera in [camera for camera, lane in line.cameras.items() if lane in said.lanes and f"blind:{camera}" in self._holds]:
             self._see_again(now_ns, camera)

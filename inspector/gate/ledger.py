@@ -46,6 +46,8 @@ class Line:
     travel_counts: int | None = None
     fire_lease_ms: int = 0
     """With profile `fire`, the lease (`protocol.deadline_ms`)."""
+    commit_ms: int = 0
+    """What is set aside for the disk, where a PASS waits until it is kept."""
     wrap_counts: int | None = None
     """The encoder's counter begins anew after so many counts, and each process has undone its wraps from another start."""
 
@@ -57,11 +59,16 @@ class Line:
         )
 
     @property
+    def act_ms(self) -> int:
+        """From trigger to the last moment for a verdict."""
+        return self.deadline_ms - protocol.ACT_EARLIER_MS - self.commit_ms
+
+    @property
     def act_counts(self) -> int | None:
         """From trigger to the place where the verdict must be out, at the fastest belt allowed."""
         if self.travel_counts is None:
             return None
-        return self.travel_counts * (self.deadline_ms - protocol.ACT_EARLIER_MS) // self.travel_min_ms
+        return self.travel_counts * self.act_ms // self.travel_min_ms
 
 
 class Vote(NamedTuple):
@@ -217,7 +224,7 @@ class Ledger:
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
         self._triggers = self._passed = self._reject = self._not_inspected = 0
         self.duplicates = 0
-        self._act_ns = (line.deadline_ms - protocol.ACT_EARLIER_MS) * 1_000_000
+        self._act_ns = line.act_ms * 1_000_000
         self._deadline_ns = line.deadline_ms * 1_000_000
 
     # -- what can be asked

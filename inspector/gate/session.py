@@ -19,6 +19,8 @@ RESEND_EXPIRED_NS: Final = 200_000_000
 OFFSET_WINDOW_NS: Final = 60_000_000_000
 LARGEST_CREDIT: Final = 64
 LARGEST_QUEUE: Final = 4096
+_NONE: Final = Flag(0)
+_DURABLE: Final = Flag.DURABLE
 PROFILES: Final = ("permit", "fire")
 
 
@@ -110,6 +112,7 @@ class Order:
     payload: bytes
     sent_ns: int = 0
     overdue: bool = False
+    passes: bool = False
     purged: bool = False
     """Taken back: it still goes out, so that no number is missing, but nobody may act on it."""
 
@@ -126,6 +129,8 @@ class Session:
     heard_ns: int
     acked: int = 0
     last_sent: int = 0
+    durable: int | None = None
+    """To here everything is kept; a PASS beyond waits, and what comes after it. None where nothing waits for the disk."""
     queue: deque[Order] = field(default_factory=deque)
     sent: deque[Order] = field(default_factory=deque)
     next_hb_ns: int = 0
@@ -164,6 +169,14 @@ class Session:
         """Take a verdict to send; returns what can be sent now."""
         self.queue.append(order)
         return self._flow(now_ns)
+
+    def kept(self, now_ns: int, upto: int) -> list[Frames]:
+        """Everything to `upto` is on the disk; returns what waited for that."""
+        self.durable = upto
+        return self._flow(now_ns)
+
+    def _waits(self, order: Order) -> bool:
+        return self.durable is not None and order.passes and order.seq > self.durable
 
     def purge(self, lane: int, first: int, last: int) -> None:
         """Nobody may act any more on a verdict for these parts, whether it waits for credit or is sent again."""
@@ -204,6 +217,9 @@ class Session:
             overdue.append(order)
             self.sent.append(order)
             self.last_sent = max(self.last_sent, order.seq)
+            if self._waits(order):
+                order.sent_ns = now_ns
+            frames += self._flow(now_ns)
         while len(self.sent) > LARGEST_QUEUE:
             self.sent.popleft()
         for place, order in enumerate(self.sent):
@@ -212,7 +228,8 @@ class Session:
                 overdue.append(order)
             if now_ns - order.sent_ns >= (RESEND_EXPIRED_NS if order.overdue else RESEND_NS) and place < self.credit:
                 order.sent_ns = now_ns
-                frames.append(self._frames(order, now_ns, Flag.RESEND))
+                if not self._waits(order):
+                    frames.append(self._frames(order, now_ns, Flag.RESEND | self._durable(order)))
         return frames, overdue
 
     def due_ns(self) -> int:
@@ -227,13 +244,16 @@ class Session:
 
     def _flow(self, now_ns: int) -> list[Frames]:
         frames: list[Frames] = []
-        while self.queue and len(self.sent) < self.credit:
+        while self.queue and len(self.sent) < self.credit and not self._waits(self.queue[0]):
             order = self.queue.popleft()
             order.sent_ns = now_ns
             self.sent.append(order)
             self.last_sent = order.seq
-            frames.append(self._frames(order, now_ns, Flag(0)))
+            frames.append(self._frames(order, now_ns, self._durable(order)))
         return frames
+
+    def _durable(self, order: Order) -> Flag:
+        return _DURABLE if self.durable is not None and order.seq <= self.durable else _NONE
 
     @staticmethod
     def _frames(order: Order, now_ns: int, add: Flag) -> Frames:

@@ -89,7 +89,7 @@ class Form:
             b'"findings":%%b,"defects":%%b,"cameras":%%b,"model":%%b,"models":%%b,"config_sha256":%%b,"recipe":%%b,"calibration_id":null,'
             b'"app_version":%b,"timing_ms":%%b,"pose":%%b,'
             b'"counters":{"triggers":"%%d","pass":"%%d","reject":"%%d","not_inspected":"%%d","pending":"%%d"},'
-            b'"durable_at_send":false,"late":false,"supersedes":null,"image_ref":%%b,"prev_hash":"%%b"%%b'
+            b'"durable_at_send":%%b,"late":false,"supersedes":null,"image_ref":%%b,"prev_hash":"%%b"%%b'
         ) % tuple(
             _constant(value)
             for value in (
@@ -161,7 +161,8 @@ class Form:
                 dumps({"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None),
                 dumps(models if more else ()), dumps(recipe), dumps(named),
                 dumps(timing if more else {}), dumps(pose if more else None),
-                *counters, dumps(image_ref if more else None), previous.hex().encode(), truncated,
+                *counters, _BOOL[verdict is Verdict.PASS and self._line.commit_ms > 0], dumps(image_ref if more else None),
+                previous.hex().encode(), truncated,
             )  # fmt: skip
 
         whole = write(findings, defects)

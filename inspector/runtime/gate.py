@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -56,6 +57,9 @@ TURN_MS: Final = 50
 DEADLINE_EVERY_NS, POSITION_TURN_MS = 10_000_000, 10
 """Where deadlines hold in counts."""
 TRIGGER_TURN_MS: Final = 4
+PROBE_COMMITS, PROBE_BYTES, COMMITS_WATCHED = 100, 4096, 1000
+DURABLE_FACTOR: Final = 3
+"""A PASS waits for the disk only where so many times the slowest commit is set aside for it."""
 RETAIN_EVERY_NS: Final = 1_000_000_000
 _PASSED_ON: Final = (link.Seen, link.Judged, link.Lost, link.Dropped, link.CameraState)
 STEP_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -109,6 +113,9 @@ class GateProcess:
         self._replaced, self._aside_asked = threading.Event(), threading.Event()
         self._anchored, self._anchored_ns, self._log_too_long = "", clock(), False
         self._margin = Histogram()
+        self._aside_ns = config.gate.durable_pass_ms * 1_000_000
+        self._commits_ns: deque[int] = deque(maxlen=COMMITS_WATCHED)
+        self._disk_slow = False
         self._steps, self._fsyncs = Histogram(STEP_BOUNDS_S), Histogram()
 
     # -- life
@@ -119,6 +126,8 @@ class GateProcess:
         stack.callback(os.close, self._bell)
         self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
         stack.callback(self._journal.close, clean=False)
+        if self._aside_ns:
+            self._refuse_slow_disk()
         self._journal.begin(self._epoch)
         chain = {stream: head.hash for stream, head in self._journal.heads.items()}
         now_ns = self._clock()
@@ -168,6 +177,40 @@ class GateProcess:
             worker.start()
             stack.callback(worker.stop, 2.0)
         stack.callback(self._ending.set)
+
+    def _refuse_slow_disk(self) -> None:
+        """A PASS that waits for the disk must not wait longer than is set aside for it: measured before anybody counts on it."""
+        path = self._state_dir / "fsync.probe"
+        try:
+            with path.open("wb", buffering=0) as file:
+                for _ in range(PROBE_COMMITS):
+                    began_ns = self._clock()
+                    file.write(bytes(PROBE_BYTES))
+                    os.fsync(file.fileno())
+                    self._commits_ns.append(self._clock() - began_ns)
+        except OSError as error:
+            raise ConfigError("E_STATE_PERM", f"{error.strerror}", file=str(path)) from error
+        finally:
+            path.unlink(missing_ok=True)
+        slowest_ns = self._slowest_commit_ns()
+        if self._aside_ns < DURABLE_FACTOR * slowest_ns:
+            need = f"{DURABLE_FACTOR} × {slowest_ns / 1e6:.3g} ms that the disk of {self._state_dir} takes to keep something"
+            text = f"{self._aside_ns / 1e6:g} ms is less than {need}; more is allowed, or 0"
+            raise self._config.error("E_DURABLE", text, "gate", "durable_pass_ms")
+
+    def _slowest_commit_ns(self) -> int:
+        """The 99.9th percentile of the last commits."""
+        ordered = sorted(self._commits_ns)
+        return ordered[min(len(ordered) - 1, len(ordered) * 999 // 1000)]
+
+    def _watch_disk(self, spent_ns: int) -> None:
+        """Say so when commits take so long that a PASS which waits for one may come too late, and when they no longer do."""
+        self._commits_ns.append(spent_ns)
+        slow = self._aside_ns < DURABLE_FACTOR * self._slowest_commit_ns()
+        if slow is not self._disk_slow:
+            self._disk_slow = slow
+            text = f"p99.9 of commits is {self._slowest_commit_ns() / 1e6:.3g} ms, {self._aside_ns / 1e6:g} ms are set aside for one"
+            self._tell(core.Report("DURABLE_SLOW", "critical" if slow else "info", text))
 
     # -- who may connect
 
@@ -615,6 +658,11 @@ class GateProcess:
             self._said_slow = False
             self._tell(core.JournalState(True, ""))
         records = [item for item in items if isinstance(item, Record)]
+        if self._aside_ns and kept:
+            self._watch_disk(spent_ns)
+            verdicts = [record.header.seq for record in records if record.stream == "q"]
+            if verdicts:
+                self._tell(core.Durable(verdicts[-1]))
         if records:
             self._to_events.put((records, kept))
 
@@ -748,6 +796,7 @@ def settings(config: Config, *, wrap_counts: int | None = None) -> core.Settings
         scan_ms=gate.scan_ms,
         travel_counts=travel_counts,
         fire_lease_ms=gate.lease_ms if gate.profile == "fire" else 0,
+        commit_ms=gate.durable_pass_ms,
         wrap_counts=wrap_counts,
     )
     return core.Settings(

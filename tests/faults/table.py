@@ -154,7 +154,7 @@ def _dead_thread(rig: Rig, run: int) -> None:
     rig.kill(signal.SIGTERM)
     rig.gone()
     for thread in threads:
-        rig.start(INSPECTOR_FAULT=f"raise:{thread}:2.5")
+        rig.start(INSPECTOR_FAULT=f"raise:{thread}:6")
         rig.wait_permit(True, 20.0)
         if thread in VISION_THREADS:
             before = rig.vision_pid

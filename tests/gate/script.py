@@ -161,16 +161,14 @@ def _asked_again(kept: Told, epoch: str) -> Iterator[tuple[str, protocol.Frames]
     heads = {"q": kept.epochs()[0].last["q"], "r": len(kept.rejects(EPOCH, 100)), "a": kept.epochs()[0].last["a"]}
     now = replay.Now(EPOCH, heads, {"state": "STOPPED", "permit": 0, "holds": ["state"]})
     lost = protocol.epoch_text(bytes(16))
-    for second, (name, asked) in enumerate(
-        (
-            ("SNAPSHOT", {"streams": ["q"]}),
-            ("REPLAY", {"id": 1, "stream": "q", "epoch": epoch, "from": "1", "to": "2"}),
-            ("MORE", {"id": 1}),
-            ("REPLAY", {"id": 2, "stream": "q", "epoch": lost, "from": "1", "to": "2"}),
-            ("REPLAY", {"id": 3, "stream": "q", "epoch": epoch, "from": "2", "to": "1"}),
-        ),
-        1,
-    ):
+    said: list[tuple[str, dict[str, Any]]] = [
+        ("SNAPSHOT", {"streams": ["q"]}),
+        ("REPLAY", {"id": 1, "stream": "q", "epoch": epoch, "from": "1", "to": "2"}),
+        ("MORE", {"id": 1}),
+        ("REPLAY", {"id": 2, "stream": "q", "epoch": lost, "from": "1", "to": "2"}),
+        ("REPLAY", {"id": 3, "stream": "q", "epoch": epoch, "from": "2", "to": "1"}),
+    ]
+    for second, (name, asked) in enumerate(said, 1):
         frames = protocol.command(name, asked)
         yield f"client {name}", frames
         for _, answer in server.step(1_000 * second * MS, b"c", frames, now):

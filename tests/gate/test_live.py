@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from inspector.client import Decided, Gateway, Message, Subscriber, Told
-from inspector.gate.journal import verify
-from inspector.records import Reason, Verdict
+from inspector.gate.journal import Item, Journal, Reader, verify
+from inspector.gate.protocol import Flag
+from inspector.records import ConfigError, Reason, Verdict
 from inspector.runtime import link
 from tests.gate.line import TERMS, running, until
 from tests.gate.script import VECTORS
@@ -65,6 +67,48 @@ def test_the_heartbeat_at_the_events_socket_keeps_its_schema(tmp_path: Path) -> 
         until(lambda: scada.receive(0.05) is None and bool(scada.status.get("sessions")))
         jsonschema.Draft202012Validator(schema).validate(scada.status)
         assert scada.status["schema"] == "insp.hb"
+
+
+@pytest.mark.real
+def test_a_pass_that_waits_for_the_disk_is_kept_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_door, commit = threading.Event(), Journal.commit
+
+    def commit_behind_the_door(journal: Journal, items: Sequence[Item]) -> None:
+        open_door.wait(5.0)
+        commit(journal, items)
+
+    monkeypatch.setattr(Journal, "commit", commit_behind_the_door)
+    open_door.set()
+    with running(tmp_path, durable_pass_ms=400) as line, Gateway(line.gate.endpoints()["gate"], TERMS) as gateway:
+        _open(gateway)
+        open_door.clear()
+        line.expose(1)
+        time.sleep(0.1)
+        assert not [h for h in gateway.poll(5) if isinstance(h, Decided)]
+        open_door.set()
+        decided: list[Decided] = []
+
+        def come() -> bool:
+            decided.extend(h for h in gateway.poll(5) if isinstance(h, Decided))
+            return bool(decided)
+
+        until(come)
+        with closing(Reader(tmp_path / "state" / "journal.sqlite")) as reader:
+            assert reader.events("q", decided[0].header.epoch, 1, 1, 1)
+        assert decided[0].slot.passes
+        assert decided[0].header.flags & Flag.DURABLE
+        assert json.loads(decided[0].payload)["durable_at_send"] is True
+
+
+@pytest.mark.real
+def test_a_pass_cannot_wait_for_a_disk_that_is_too_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow_sync(descriptor: int) -> None:
+        time.sleep(0.005)
+
+    monkeypatch.setattr("os.fsync", slow_sync)
+    with pytest.raises(ConfigError, match="3 ×") as caught, running(tmp_path, durable_pass_ms=10):
+        pass
+    assert caught.value.code == "E_DURABLE"
 
 
 @pytest.mark.real

@@ -325,6 +325,10 @@ def _challenge_passes(real: Any) -> Any:
     return close
 
 
+def _waits_for_no_disk(real: Any) -> Any:
+    return lambda self, order: False
+
+
 def _confirms_what_is_lost(real: Any) -> Any:
     return lambda self, now_ns, upto, seq=None: real(self, now_ns, upto)
 
@@ -381,6 +385,7 @@ MUTANTS: dict[str, Patch] = {
     "a challenge part may pass": _method(Ledger, "_close_by_votes", _challenge_passes),
     "permit after a challenge that was not found": _no_hold("challenge"),
     "an ACK confirms what was lost before it": _method(Session, "acknowledge", _confirms_what_is_lost),
+    "a PASS is sent before it is kept": _method(Session, "_waits", _waits_for_no_disk),
     "a TRIG that waited escapes the deadline in counts": _method(Ledger, "_is_past", _not_at_its_trigger),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""

@@ -39,6 +39,7 @@ POSITION_MS = 20.0
 JUMP_COUNTS = 100_000
 CHALLENGE_EVERY_S = 3.0
 HEARD_AT_ONCE = 32
+COMMIT_MS = 60
 _OF_VISION = (core.Seen, core.Lost, core.Dropped, core.Judged, core.CameraState)
 LIVE_AGAIN_NS = 30 * S
 LARGEST_SESSION = 5_000
@@ -210,6 +211,7 @@ class World:
         self.gather = Random(~seed)
         self.gathers = self.gather.random() < 0.5  # a busy daemon: what vision says is heard in heaps
         self.heap_of_vision: list[core.Input] = []
+        self.commit_ms = COMMIT_MS if self.gather.random() < 0.3 else 0  # a PASS waits until it is kept
         self.make, self.make_gateway = make, make_gateway
         self.knobs = Knobs.draw(self.random)
         self.now_ns = START_NS
@@ -218,7 +220,9 @@ class World:
         self.order = 0
         self.faulty = True
         self.fire = self.knobs.profile == "fire"
-        self.act_by_ns = ACT_BY_NS - (LEASE_MS * MS if self.fire else 0)
+        if self.fire:
+            self.commit_ms = 0
+        self.act_by_ns = ACT_BY_NS - (LEASE_MS * MS if self.fire else 0) - self.commit_ms * MS
         self.act_counts = TRAVEL_MS * self.act_by_ns // (TRAVEL_MS * MS)
         self.lanes = list(range(self.knobs.lanes))
         self.cameras = {f"c{lane}{i}": lane for lane in self.lanes for i in range(self.knobs.cameras_per_lane)}
@@ -609,6 +613,7 @@ class World:
             SCAN_MS,
             travel_counts,
             fire_lease_ms=LEASE_MS if self.fire else 0,
+            commit_ms=self.commit_ms,
         )
 
     def _kill_gate(self) -> None:
@@ -680,7 +685,14 @@ class World:
     def _commit(self) -> None:
         if self.journal_bad_since_ns is None or not self.faulty:
             self.disk += self.unsynced
+            verdicts = [record.header for record in self.unsynced if record.stream == "q"]
+            if self.commit_ms and verdicts:
+                self.after(self.gather.random() * 5, lambda: self._kept(verdicts[-1].epoch, verdicts[-1].seq))
             self.unsynced.clear()
+
+    def _kept(self, epoch: bytes, seq: int) -> None:
+        if self.alive and epoch == self.arbiter.epoch:
+            self._tell(core.Durable(seq))
 
     def _break_journal(self) -> None:
         if self.alive and self.faulty and self.journal_bad_since_ns is None:
@@ -1001,7 +1013,9 @@ class World:
             credit = self.plc.core.terms.credit
             if len(mine) > credit + 1:
                 raise Broken(f"{len(mine)} verdicts are under way, the credit is {credit}")
-            if header.ttl_us > self.act_by_ns // 1000 + 20_000:
+            if self.commit_ms and header.verdict == Verdict.PASS and header.ttl_us and not self._is_kept(header.epoch, header.seq):
+                raise Broken(f"PASS {header.seq} was sent before it was kept")
+            if header.ttl_us > self.act_by_ns // 1000 + 20_000 + 1000 * self.commit_ms:
                 raise Broken(f"verdict {header.seq} may be acted on for {header.ttl_us} µs")
             if self.used.get((header.epoch, "q", header.seq)) is None:
                 raise Broken(f"verdict {header.seq} was sent and is no event")
@@ -1009,6 +1023,9 @@ class World:
             header = protocol.parse(head, payload)
             if header.verdict == Verdict.PASS:
                 self._check_permit(sent.identity)
+
+    def _is_kept(self, epoch: bytes, seq: int) -> bool:
+        return any(record.stream == "q" and (record.header.epoch, record.header.seq) == (epoch, seq) for record in reversed(self.disk))
 
     def _check_permit(self, identity: bytes) -> None:
         bad_ns = self.journal_bad_since_ns
