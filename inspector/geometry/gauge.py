@@ -39,7 +39,8 @@ _MOST_FAR = 600
 _TINY_PX = 2.0
 _HOLE_PX = 0.15  # what lies so near to a hole's fit belongs to it
 _UPPER = np.triu_indices(3)
-_GRID_PX = 256  # extra holes are looked for on a raster of about this size
+_GRID_PX = 512  # extra holes are looked for on a raster of about this size
+_LEAST_GRID_PX = 2.0  # and no finer than this, where a speck of dust would be one
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +338,8 @@ class Grid:
 
 
 def grid_of(shape: Shape) -> Grid:
-    """The raster of about 256 px on which extra holes and material are looked for."""
-    px = max(1.0, 2 * shape.radius_px / _GRID_PX)
+    """The raster of about 512 px on which extra holes and material are looked for."""
+    px = max(_LEAST_GRID_PX, 2 * shape.radius_px / _GRID_PX)
     low = np.array([c.min(axis=0) for c in shape.contours_px]).min(axis=0) - 8 * px
     high = np.array([c.max(axis=0) for c in shape.contours_px]).max(axis=0) + 8 * px
     columns, rows = (low[i] + px * np.arange(math.ceil((high[i] - low[i]) / px)) for i in (0, 1))

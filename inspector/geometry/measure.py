@@ -150,7 +150,7 @@ def _extra(levels: Sequence[Level], at: Scaled, matrix: Floats, edges: gauge.Edg
     size = math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))) * grid.px
     level = min(levels, key=lambda one: abs(math.log(size / one.factor)))
     to_level = np.array([[1, 0, 0.5 - 0.5 * level.factor], [0, 1, 0.5 - 0.5 * level.factor], [0, 0, level.factor]])
-    picture = warp(level.image, to_level @ matrix @ from_grid, grid.material.shape)
+    picture = warp(level.image, to_level @ matrix @ from_grid, grid.material.shape, smooth=False)
     out: list[gauge.Extra] = []
     for kind, place, area in gauge.extras(picture, grid, edges.material, edges.background):
         point = place * grid.px + grid.low_px

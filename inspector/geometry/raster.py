@@ -48,17 +48,17 @@ def grid_matrix(template: Template) -> Floats:
     return np.array([[template.mm_per_px, 0.0, x0], [0.0, -template.mm_per_px, y0], [0.0, 0.0, 1.0]])
 
 
-def warp(image: NDArray[np.uint8], matrix: Floats, shape: tuple[int, int]) -> Image:
+def warp(image: NDArray[np.uint8], matrix: Floats, shape: tuple[int, int], *, smooth: bool = True) -> Image:
     """Sample `image` (H, W[, 3]) at `matrix` · (u, v, 1) for every pixel (u, v) of a new picture of `shape` (rows, columns).
 
-    Bilinear; beyond the border the nearest pixel is repeated.
+    Bilinear, or the nearest pixel, which takes less than half the time; beyond the border the nearest pixel is repeated.
     """
-    size = (shape[1], shape[0])
+    size, flags = (shape[1], shape[0]), (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
     if abs(matrix[2, 0]) + abs(matrix[2, 1]) < 1e-12:
         flat = matrix[:2] / matrix[2, 2]
-        out = cv2.warpAffine(image, flat, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        out = cv2.warpAffine(image, flat, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     else:
-        out = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        out = cv2.warpPerspective(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out, np.uint8)
 
 

@@ -97,6 +97,17 @@ def test_missing_and_extra_holes_and_material() -> None:
     assert [e.kind for e in gauged.extra] == ["material"]
 
 
+@pytest.mark.parametrize("scene", [BACK_LIT, FRONT_LIT])
+def test_an_extra_hole_of_14_px_in_a_part_of_1200_px(scene: Scene) -> None:
+    size, scale = (1400, 1100), 20.0
+    hole = parts.circle(12.0, 12.0, 7.0 / scale)[::-1]
+    image = render([*drawn(), hole], placed(PLATE, size, 0.2, scale, (3.0, 4.0)), size, scene, 1)
+    (found,) = locate.compile(parts.template(*PLATE), scale_px_per_mm=scale).find(image)
+    assert found.gauged is not None
+    assert [e.kind for e in found.gauged.extra] == ["hole"]
+    assert found.gauged.extra[0].at_mm == pytest.approx((12.0, 12.0), abs=0.3)
+
+
 def test_what_is_covered_is_not_known() -> None:
     true = placed(PLATE, SIZE, 0.0, SCALE, (0.0, 0.0))
     x, y = to_picture(np.array([(30.0, 0.0)]), true)[0]
