@@ -451,9 +451,19 @@ class Reader:
         return [Row(*row) for row in self._ask(query, (epoch, count))][::-1]
 
     def epochs(self) -> list[EpochHead]:
-        """What is kept, oldest epoch first."""
+        """The youngest that are kept, oldest of them first."""
         self._by_s = time.monotonic() + LONGEST_READ_S
         return _epochs(self._db)
+
+    def after(self, epoch: bytes) -> tuple[bool, bytes | None]:
+        """(whether this epoch ended well, the one that came after it), however many are kept; of one that is not, the next younger one."""
+        self._by_s = time.monotonic() + LONGEST_READ_S
+        known = self._db.execute("SELECT clean, number FROM epoch WHERE epoch = ?", (epoch,)).fetchone()
+        if known is None:  # the names of epochs tell their order (UUIDv7)
+            later = self._db.execute("SELECT epoch FROM epoch WHERE epoch > ? ORDER BY epoch LIMIT 1", (epoch,)).fetchone()
+            return False, later and later[0]
+        later = self._db.execute("SELECT epoch FROM epoch WHERE number > ? ORDER BY number LIMIT 1", (known[1],)).fetchone()
+        return bool(known[0]), later and later[0]
 
     def close(self) -> None:
         """Let the file go."""

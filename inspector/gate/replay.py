@@ -72,7 +72,11 @@ class Store(Protocol):
         ...
 
     def epochs(self) -> list[EpochHead]:
-        """What is kept, oldest epoch first."""
+        """The youngest that are kept, oldest of them first."""
+        ...
+
+    def after(self, epoch: bytes) -> tuple[bool, bytes | None]:
+        """(whether this epoch ended well, the one that came after it), however many are kept; of one that is not, the next younger one."""
         ...
 
 
@@ -186,13 +190,8 @@ class Server:
 
     def _end(self, epoch: bytes) -> dict[str, Any]:
         """What DONE says of an epoch: whether it ended well, and which one came after it."""
-        epochs = self.store.epochs()
-        place = next((i for i, e in enumerate(epochs) if e.epoch == epoch), None)
-        if place is None:  # none of it is kept: what comes next is the oldest that is younger, which the names of epochs tell (UUIDv7)
-            later = next((e for e in epochs if e.epoch > epoch), None)
-            return {"closed": False, "next": protocol.epoch_text(later.epoch) if later else None}
-        after = epochs[place + 1 : place + 2]
-        return {"closed": epochs[place].closed, "next": protocol.epoch_text(after[0].epoch) if after else None}
+        closed, later = self.store.after(epoch)
+        return {"closed": closed, "next": protocol.epoch_text(later) if later else None}
 
     def _snapshot(self, identity: bytes, now: Now) -> list[Answer]:
         rows = self.store.rejects(now.epoch, LAST_REJECTS)

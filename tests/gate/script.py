@@ -145,6 +145,10 @@ class Told:
         heads = {stream: max(r.header.seq for r in self.records if r.stream == stream) for stream in ("q", "a")}
         return [core.EpochHead(EPOCH, heads, True)]
 
+    def after(self, epoch: bytes) -> tuple[bool, bytes | None]:
+        """It ended well, and nothing came after it."""
+        return (True, None) if epoch == EPOCH else (False, EPOCH)
+
 
 class Kept(NamedTuple):
     """An event as a journal holds it."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inspector.gate import protocol, replay
-from inspector.gate.journal import Journal, Reader
+from inspector.gate.journal import EPOCHS_KEPT, Journal, Reader
 from tests.gate import script
 from tests.gate.test_journal import UTC_NS, _records
 
@@ -100,3 +100,22 @@ def test_a_snapshot_has_the_last_rejects(server: replay.Server) -> None:
     assert answers[0][1]["upto"]["q"] == str(PARTS)
     assert len(answers) == 1 + replay.LAST_REJECTS == 1 + answers[0][1]["rejects"]
     assert answers[-1][1].seq == PARTS // 3
+
+
+def test_who_was_away_for_more_starts_than_are_listed_is_told_of_each(tmp_path: Path) -> None:
+    names = [protocol.epoch(UTC_NS + number * SECOND, bytes(10)) for number in range(EPOCHS_KEPT + 6)]
+    journal = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+    for name in names:
+        journal.begin(name)
+    journal.close(clean=True)
+    reader = Reader(tmp_path / "journal.sqlite")
+    answers = replay.Server(reader)
+    at, heard = names[0], [names[0]]
+    while True:
+        lost = ask(answers, len(heard) * SECOND, "REPLAY", id=1, stream="q", epoch=protocol.epoch_text(at), **{"from": "1", "to": "9"})
+        if lost[-1][1]["next"] is None:
+            break
+        at = protocol.epoch_bytes(lost[-1][1]["next"])
+        heard.append(at)
+    reader.close()
+    assert heard == names
