@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -98,6 +99,17 @@ def test_a_pass_that_waits_for_the_disk_is_kept_before_it_is_told(tmp_path: Path
         assert decided[0].slot.passes
         assert decided[0].header.flags & Flag.DURABLE
         assert json.loads(decided[0].payload)["durable_at_send"] is True
+
+
+@pytest.mark.real
+def test_a_reader_that_stays_makes_the_log_grow_and_that_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inspector.runtime.gate.LARGEST_LOG_BYTES", 60_000)
+    with running(tmp_path) as line, closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event").fetchone()
+        for seq in range(1, 41):
+            line.expose(seq)
+        until(lambda: any(labels == {"code": "JOURNAL_LOG"} for family in line.gate.metrics() for labels, _ in family.samples))
 
 
 @pytest.mark.real
