@@ -72,6 +72,7 @@ ALARMS = {
     "CONFIG_REFUSED": "The recipe in force stays; `inspector check` says what is wrong with the new one.",
     "DELIVERY_UNCONFIRMED": "The gateway did not confirm in time: look at its network and load. These parts were rejected.",
     "EJECT_UNCONFIRMED": "Look at the ejector and its sensor: it is not certain that this part left the line.",
+    "DURABLE_SLOW": "The disk is too slow for a PASS that waits for it: look at the disk of the PC, or call the integrator.",
     "ENCODER_DOWN": "Look at the encoder, its cable and driver; nothing passes until it can be read again.",
     "ENCODER_JUMP": "Look at the encoder and its cable; parts on the belt are rejected.",
     "ENCODER_REVERSED": "The belt ran backwards, or the encoder is wired wrongly; parts on the belt are rejected.",

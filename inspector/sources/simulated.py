@@ -48,6 +48,8 @@ POLL_S = 0.005
 """How often the belt is asked when it cannot say when its next part comes."""
 
 DRAWN_S = 60.0
+HELD_NS = 1 << 62
+"""When an exposure is ready that waits for the one after it."""
 END_S = 2.0
 
 
@@ -281,7 +283,7 @@ class Simulated:
             if left_s <= 0:
                 return None
             until_ns = now_ns + round(left_s * 1e9)
-            if self._waiting:
+            if self._waiting and self._waiting[0].ready_ns < HELD_NS:
                 wait_s = (self._waiting[0].ready_ns - now_ns) / 1e9
             else:
                 coming = [t.at_ns for t in self._belt.triggers(now_ns, until_ns) if t.lane == self._settings.lane]
@@ -329,11 +331,13 @@ class Simulated:
         if stale is not None:
             exposed = Exposure(replace(stale.trigger, part_seq=trigger.part_seq), ready_ns, stale.slot, fault)
         self._last = exposed
+        held = self._waiting.pop() if self._waiting and self._waiting[-1].ready_ns == HELD_NS else None
+        if held is None and fault == "swapped":
+            exposed = replace(exposed, ready_ns=HELD_NS)
         for _ in range(2 if fault == "duplicate" else 1):
             self._waiting.append(exposed)
-        if len(self._waiting) > 1 and self._waiting[-2].fault == "swapped":
-            later, earlier = self._waiting.pop(), self._waiting.pop()
-            self._waiting += [later, replace(earlier, ready_ns=later.ready_ns)]
+        if held is not None:
+            self._waiting.append(replace(held, ready_ns=ready_ns))
 
     def _fault(self, seq: int) -> str | None:
         faults = self._settings.faults

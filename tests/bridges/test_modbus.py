@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -50,6 +50,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # any JSON takes a while to make
 @given(st.sampled_from(["insp.hb", "insp.verdict", "insp.alarm"]), st.dictionaries(st.sampled_from(sorted(verdict(1) | HB)), JSON))
 def test_registers_stay_registers_whatever_comes(schema: str, broken: dict[str, Any]) -> None:
     found = modbus.updated(EMPTY, verdict(1) | HB | broken | {"schema": schema})

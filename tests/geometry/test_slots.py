@@ -71,7 +71,8 @@ def test_width_length_and_shift_of_another_slot_are_found(
     found = fit(drawn, points[straight], away[straight])
     assert found is not None
     assert found.width_mm == pytest.approx(6.0 + wider, abs=0.01)
-    assert found.length_mm == pytest.approx(24.0 + longer, abs=0.02)
+    # A shift of 0.3 mm, seen along normals, is of the second order at the round ends.
+    assert found.length_mm == pytest.approx(24.0 + longer, abs=0.03)
     assert (found.dx_mm, found.dy_mm) == pytest.approx(move, abs=0.01)
 
 

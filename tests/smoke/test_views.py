@@ -63,7 +63,8 @@ def test_a_part_that_one_camera_does_not_see_is_not_passed(tmp_path: Path, envir
     try:
         until(lambda: "side is down" in running.said())
         said = verdicts(running, 8)[2:]
-        assert {(each["verdict"], each["reason"]) for each in said} <= {("REJECT_NOT_INSPECTED", 203), ("REJECT_NOT_INSPECTED", 201)}
+        assert {each["verdict"] for each in said} == {"REJECT_NOT_INSPECTED"}
+        assert {each["reason"] for each in said} <= {201, 202, 203}  # 202: its first pictures after it was built anew
         assert any(each["reason"] == 203 and "side" in each["reason_text"] for each in said)
     finally:
         assert running.end() == 0
