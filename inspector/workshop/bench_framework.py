@@ -141,7 +141,7 @@ def _child(*arguments: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[by
 def _gateway(endpoint: str) -> None:
     from inspector.client import Gateway, Terms
 
-    with Gateway(endpoint, Terms(client="bench", station="bench")) as gateway:
+    with Gateway(endpoint, Terms(client="bench", station="bench", travel_min_ms=60_000)) as gateway:
         while True:
             gateway.poll(5)
 
