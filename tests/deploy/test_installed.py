@@ -159,7 +159,7 @@ def test_what_a_person_must_change_is_said_and_not_tried_again(running: Machine)
 
 
 def test_when_it_is_not_started_again_an_alarm_is_raised(running: Machine) -> None:
-    running("printf '#!/bin/sh\\necho $1 > /root/alarm\\n' > /etc/inspector/on-failure && chmod 755 /etc/inspector/on-failure")
+    running("printf '#!/bin/sh\\necho $1 > /srv/alarm\\n' > /etc/inspector/on-failure && chmod 755 /etc/inspector/on-failure")
     for _ in range(40):
         if show(running, "ActiveState") == "failed":
             break
@@ -168,7 +168,7 @@ def test_when_it_is_not_started_again_an_alarm_is_raised(running: Machine) -> No
         time.sleep(0.5)
     assert show(running, "ActiveState") == "failed"
     assert "Start request repeated too quickly" in running("journalctl -u inspector -o cat --no-pager -n 20")
-    running.until(lambda: running("cat /root/alarm 2>/dev/null; true") == "inspector.service")
+    running.until(lambda: running("cat /srv/alarm 2>/dev/null; true") == "inspector.service")
 
 
 def test_the_page_runs_under_its_unit_with_a_key_of_its_own(running: Machine) -> None:
@@ -199,14 +199,14 @@ def test_what_setup_writes_runs_with_its_keys(running: Machine) -> None:
 
 def test_a_backup_of_a_running_line_can_be_restored(running: Machine) -> None:
     backup = f"{SHARE}/deploy/backup.sh"
-    assert "every link holds" in running(f"{backup} /root/line.tar")
+    assert "every link holds" in running(f"{backup} /srv/line.tar")
     kept = running(
-        "tar -xOf /root/line.tar ./var/lib/inspector/journal.sqlite > /root/j.sqlite; inspector journal verify /root/j.sqlite --json"
+        "tar -xOf /srv/line.tar ./var/lib/inspector/journal.sqlite > /srv/j.sqlite; inspector journal verify /srv/j.sqlite --json"
     )
     assert json.loads(kept)["events"] > 0
-    assert running.run(f"{backup} --restore /root/line.tar").returncode == 1  # the daemon runs
+    assert running.run(f"{backup} --restore /srv/line.tar").returncode == 1  # the daemon runs
     running("systemctl stop inspector; rm -rf /etc/inspector /var/lib/inspector")
-    assert "every link holds" in running(f"{backup} --restore /root/line.tar")
+    assert "every link holds" in running(f"{backup} --restore /srv/line.tar")
     running("systemctl reset-failed; systemctl start inspector")
     running.until(lambda: re.match(r"triggers=\d+ pass=[1-9]", show(running, "StatusText")) is not None)
     assert "JOURNAL_ROLLBACK" not in running("inspector journal verify /var/lib/inspector; journalctl -u inspector --no-pager")
