@@ -16,7 +16,7 @@ from inspector.records import ConfigError, DeviceError
 SUCCESS = 0
 CONTINUOUS = 0
 NO_PACKET_SOCKET = 1
-SOCKET_BUFFER_AUTO = 1
+SOCKET_BUFFER_FIXED = 0
 RESEND_NEVER, RESEND_ALWAYS = 0, 1
 _SWAPPED = 2  # G_CONNECT_SWAPPED
 
@@ -71,6 +71,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "arv_camera_create_chunk_parser": (_P, _P),
     "arv_camera_gv_set_stream_options": (None, _P, _I),
     "arv_gv_device_get_device_address": (_P, _P),
+    "arv_gv_stream_get_port": (c.c_uint16, _P),
     "arv_device_get_feature": (_P, _P, _S),
     "arv_device_get_genicam": (_P, _P),
     "arv_gc_get_node": (_P, _P, _S),

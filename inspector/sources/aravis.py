@@ -22,12 +22,15 @@ picture for `stall_ms`, is a `DeviceError`, and is built anew by whoever reads i
 from __future__ import annotations
 
 import ctypes
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
 STALL_MS = 2_000
+SOCKET_PICTURES = 2  # that the network may bring while nobody reads, as far as net.core.rmem_max allows
 SLICE_S = 0.002
 LET_GO_S = 0.5
 VERIFY_S = 5.0
@@ -248,6 +252,17 @@ class Device:
             self._lib.unref(thing)
 
 
+def widen(port: int, room_bytes: int) -> None:
+    """Give our socket at this UDP port its room now: libaravis does so at the first packet, which may cost the first picture."""
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):
+            if not entry.is_socket():
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as found:
+                if (found.family, found.type) == (socket.AF_INET, socket.SOCK_DGRAM) and found.getsockname()[1] == port:
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
+
+
 class AravisCamera:
     """The camera; see `interfaces.Source` and, for formats that need no converting, `interfaces.FillsAhead`."""
 
@@ -289,7 +304,10 @@ class AravisCamera:
         if not stream:
             raise DeviceError(f"camera {self._name} gives no stream")
         if self._device.is_gige:
-            self._lib.set_property(stream, "socket-buffer", lib.SOCKET_BUFFER_AUTO)
+            room_bytes = SOCKET_PICTURES * self._payload
+            self._lib.set_property(stream, "socket-buffer", lib.SOCKET_BUFFER_FIXED)
+            self._lib.set_property(stream, "socket-buffer-size", room_bytes)
+            widen(self._lib.gv_stream_get_port(stream), room_bytes)
             self._lib.set_property(stream, "packet-resend", lib.RESEND_ALWAYS if self._settings.resend else lib.RESEND_NEVER)
         return int(stream)
 

@@ -24,6 +24,7 @@ from inspector.records import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 BIT_PRIME = 251
+PR_SET_PDEATHSIG = 1
 
 
 def pattern(number: int, size: int) -> NDArray[np.uint8]:
@@ -125,6 +126,7 @@ def _ip(words: str, inside: list[str] | None = None) -> None:
 def main() -> int:
     """Be the camera until a signal comes."""
     interface, serial, *words = sys.argv[1:]
+    c.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a camera that nobody owns would answer for the next one
     arv, p = c.CDLL("libaravis-0.8.so.0"), c.c_void_p
     fills = c.CFUNCTYPE(None, p, p, c.c_uint32, c.c_uint32, c.c_uint32)
     arv.arv_gv_fake_camera_new.restype, arv.arv_gv_fake_camera_new.argtypes = p, [c.c_char_p, c.c_char_p]

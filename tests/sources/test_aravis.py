@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(gigecam.missing() is not None, reason=str(gigecam.missing())),
 ]
 SIDE = 256
+_opened: list[AravisCamera] = []
 needs_namespaces = pytest.mark.skipif(gigecam.without_namespaces() is not None, reason=str(gigecam.without_namespaces()))
 
 
@@ -42,6 +43,9 @@ def camera() -> Iterator[Camera]:
 def _all_let_go() -> Iterator[None]:
     """The next test finds the camera free."""
     yield
+    for source in _opened:
+        source.close()
+    _opened.clear()
     for thread in threading.enumerate():
         if thread.name.startswith("aravis-close"):
             thread.join(20)
@@ -52,7 +56,9 @@ def opened(camera: Camera, name: str = "cam", conveyor: Any = None, **given: Any
     fixed["stall_ms"] = 10_000  # of a machine that has other things to do
     if given.get("trigger", "free") == "free":
         fixed["rate_hz"] = 50.0
-    return aravis.build(Settings.model_validate(fixed | given), name, time.monotonic_ns, conveyor or Timed(1000.0))
+    source = aravis.build(Settings.model_validate(fixed | given), name, time.monotonic_ns, conveyor or Timed(1000.0))
+    _opened.append(source)
+    return source
 
 
 def pictures(source: AravisCamera, count: int, timeout_s: float = 10.0) -> list[tuple[Stamp, int | None]]:
@@ -300,6 +306,7 @@ def test_a_flapping_camera_costs_neither_memory_nor_descriptors(camera: Camera) 
             source = opened(camera, rate_hz=400.0)
             assert len(pictures(source, 2)) == 2
             source.close()
+            _opened.clear()
             _wait_until_gone()
         gc.collect()
         return _resident_kib(), len(list(Path("/proc/self/fd").iterdir()))
