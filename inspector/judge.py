@@ -70,14 +70,18 @@ def decide(findings: Sequence[Finding], reasons: Sequence[str]) -> tuple[Decisio
     A number that is not finite makes the part UNJUDGED, and so does having nothing to judge by: the locating finding alone is not
     enough. PASS is: every finding finite and within its limits. The first finding out of its limits names the reason.
     """
+    failed: Finding | None = None
+    measured = False
     for finding in findings:
         if not math.isfinite(finding.value):
             return Decision.UNJUDGED, Reason.NON_FINITE, _short(f"{finding.check} {finding.feature}: {finding.value}")
-    for finding in findings:
-        if not finding.ok:
-            code = FIRST_CLASS_REASON + (reasons.index(finding.check) if finding.check in reasons else 0)
-            return Decision.FAIL, min(code, LAST_CLASS_REASON), _short(_text(finding))
-    if all(finding.check == LOCATE for finding in findings):
+        if failed is None and not finding.ok:
+            failed = finding
+        measured = measured or finding.check != LOCATE
+    if failed is not None:
+        code = FIRST_CLASS_REASON + (reasons.index(failed.check) if failed.check in reasons else 0)
+        return Decision.FAIL, min(code, LAST_CLASS_REASON), _short(_text(failed))
+    if not measured:
         return Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION, "no check had anything to say"
     return Decision.PASS, Reason.NONE, ""
 

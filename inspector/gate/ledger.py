@@ -86,10 +86,10 @@ class Vote(NamedTuple):
         return said if isinstance(said, str) else ""
 
     @property
-    def named(self) -> dict[str, Any] | None:
+    def named(self) -> tuple[str, int | None] | None:
         """The name and number of that recipe, None where vision does not say."""
-        name = self.body.get("recipe_name")
-        return {"name": name, "number": self.body.get("recipe_number")} if isinstance(name, str) and name else None
+        name, number = self.body.get("recipe_name"), self.body.get("recipe_number")
+        return (name, number if isinstance(number, int) else None) if isinstance(name, str) and name else None
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from inspector.records import Reason, Verdict
 LARGEST_FINDINGS: Final = 64
 LARGEST_DEFECTS: Final = 32
 LARGEST_REASON_BYTES: Final = 200
+RECIPES_KEPT: Final = 64
 ROOM_BYTES: Final = protocol.LARGEST_PAYLOAD_BYTES - 80
 
 _OPC: Final = {
@@ -28,6 +29,7 @@ _OPC: Final = {
 _ABORTED: Final = 3
 _NAMES: Final = {verdict: verdict.name.encode() for verdict in Verdict}
 _BOOL: Final = (b"false", b"true")
+_CLOCKS: Final = {state: protocol.dumps(state) for state in ("ok", "holdover", "unsynced")}
 
 
 class Outcome(NamedTuple):
@@ -79,6 +81,7 @@ class Form:
         self._line = line
         self._place = {"site": site, "line": line_name, "station": station}
         self._epoch = epoch
+        self._recipes: dict[tuple[str, tuple[str, int | None] | None], tuple[Sequence[Mapping[str, str]], bytes]] = {}
         self._verdict = (
             b'{"schema":"insp.verdict","ver":%b,"epoch":%b,"stream":"q","seq":"%%d","t_event_utc_ns":"%%d","site":%b,"line":%b,"station":%b,'
             b'"part_uid":%%b,"lane":%%d,"part_seq":"%%d","r_seq":%%b,'
@@ -86,8 +89,7 @@ class Form:
             b'"eject":{"encoder_target":%%b,"window_counts":%b,"deadline_ms_from_trigger":%b,"ttl_us":%%d},'
             b'"verdict":"%%b","reason":%%d,"reason_text":%%b,'
             b'"state":{"result_state":%%d,"evaluation":%%d,"is_simulated":%%b,"is_partial":%%b},'
-            b'"findings":%%b,"defects":%%b,"cameras":%%b,"model":%%b,"models":%%b,"config_sha256":%%b,"recipe":%%b,"calibration_id":null,'
-            b'"app_version":%b,"timing_ms":%%b,"pose":%%b,'
+            b'%%b,%%b,"calibration_id":null,"app_version":%b,%%b,'
             b'"counters":{"triggers":"%%d","pass":"%%d","reject":"%%d","not_inspected":"%%d","pending":"%%d"},'
             b'"durable_at_send":%%b,"late":false,"supersedes":null,"image_ref":%%b,"prev_hash":"%%b"%%b'
         ) % tuple(
@@ -140,7 +142,6 @@ class Form:
             pose = said.get("pose") or pose
             image_ref = said.get("image_ref") or image_ref
         recipe = recipe or recipe_now
-        models = models_of.get(recipe, ())
         if verdict is Verdict.PASS:
             defects = []
         result, evaluation = _OPC[verdict]
@@ -148,20 +149,22 @@ class Form:
             result = _ABORTED
         counts, travel = part.at_counts, self._line.travel_counts
         timing = {**timing, "trigger_to_verdict": (now_ns - part.at_ns) // 1000 / 1000}
-        dumps = protocol.dumps
+        whose = self._whose(recipe, named, models_of.get(recipe, ()))
 
         def write(findings: list[Any], defects: list[Any], *, more: bool = True, truncated: bytes = b"") -> bytes:
             return self._verdict % (
-                seq, now_ns + utc_offset_ns, dumps(part.uid) if more else b"null", part.lane, part.part_seq,
-                b"null" if r_seq is None else b'"%d"' % r_seq, _whole(counts), part.at_ns + utc_offset_ns, dumps(clock_state),
+                seq, now_ns + utc_offset_ns, _text(part.uid) if more else b"null", part.lane, part.part_seq,
+                b"null" if r_seq is None else b'"%d"' % r_seq, _whole(counts), part.at_ns + utc_offset_ns,
+                _CLOCKS.get(clock_state) or _text(clock_state),
                 _whole(None if counts is None or travel is None else counts + travel), ttl_us,
-                _NAMES[verdict], reason, dumps(cut(text, LARGEST_REASON_BYTES)),
+                _NAMES[verdict], reason, _text(cut(text, LARGEST_REASON_BYTES)),
                 result, evaluation, _BOOL[part.challenge], _BOOL[None in part.votes.values()],
-                dumps(findings[:LARGEST_FINDINGS]), dumps(defects[:LARGEST_DEFECTS]), dumps(cameras if more else []),
-                dumps({"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None),
-                dumps(models if more else ()), dumps(recipe), dumps(named),
-                dumps(timing if more else {}), dumps(pose if more else None),
-                *counters, _BOOL[verdict is Verdict.PASS and self._line.commit_ms > 0], dumps(image_ref if more else None),
+                _fields({
+                    "findings": findings[:LARGEST_FINDINGS], "defects": defects[:LARGEST_DEFECTS], "cameras": cameras if more else []
+                }),
+                whose if more else self._whose(recipe, named, ()),
+                _fields({"timing_ms": timing, "pose": pose} if more else {"timing_ms": {}, "pose": None}),
+                *counters, _BOOL[verdict is Verdict.PASS and self._line.commit_ms > 0], _text(image_ref if more else None),
                 previous.hex().encode(), truncated,
             )  # fmt: skip
 
@@ -174,3 +177,28 @@ class Form:
             if len(whole) <= ROOM_BYTES:
                 return whole
         return write([], [], more=False, truncated=b',"truncated":true')
+
+    def _whose(self, recipe: str, named: tuple[str, int | None] | None, models: Sequence[Mapping[str, str]]) -> bytes:
+        """By which networks and recipe a part was judged: the same text from part to part, and written once."""
+        known = self._recipes.get((recipe, named))
+        if known is not None and known[0] is models:
+            return known[1]
+        text = _fields({
+            "model": {"name": models[0]["name"], "version": "", "sha256": models[0]["sha256"]} if models else None,
+            "models": models,
+            "config_sha256": recipe,
+            "recipe": None if named is None else {"name": named[0], "number": named[1]},
+        })  # fmt: skip
+        if len(self._recipes) >= RECIPES_KEPT:
+            self._recipes.clear()
+        self._recipes[recipe, named] = models, text
+        return text
+
+
+def _fields(body: Mapping[str, Any]) -> bytes:
+    """Some members of an object, to stand among others."""
+    return protocol.dumps(body)[1:-1]
+
+
+def _text(text: str | None) -> bytes:
+    return b"null" if text is None else protocol.dumps(text) if text else b'""'

@@ -36,7 +36,7 @@ from inspector.records import ConfigError, Verdict
 from inspector.runtime import link, syslog
 from inspector.runtime.belt import Belt
 from inspector.runtime.changeover_asked import Changes
-from inspector.runtime.worker import Worker
+from inspector.runtime.worker import SWITCH_INTERVAL_S, Worker
 
 LARGEST_BACKLOG: Final = 20_000
 COMMIT_AT_ONCE: Final = 512
@@ -123,6 +123,7 @@ class GateProcess:
     def start(self, stack: ExitStack) -> None:
         """Open the journal, bind the sockets, start the threads; raises `ConfigError` for what a person must change."""
         config = self._config
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         stack.callback(os.close, self._bell)
         self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
         stack.callback(self._journal.close, clean=False)
@@ -363,6 +364,10 @@ class GateProcess:
         """What withholds the permit from every gateway, by name, with the reason in words."""
         return dict(self._arbiter.holds)
 
+    def workers(self) -> Sequence[Worker]:
+        """The threads."""
+        return tuple(self._workers)
+
     def withheld(self) -> dict[str, str]:
         """What withholds the permit from one gateway only, by its name, and the lanes that none serves."""
         return self._arbiter.withheld(self._clock())
@@ -479,7 +484,8 @@ class GateProcess:
         line = self._settings.line
         turn_ms = TRIGGER_TURN_MS if line.count == "conveyor" else TURN_MS if line.travel_counts is None else POSITION_TURN_MS
         wait_ms = min(turn_ms, max(0, -(-(self._arbiter.due_ns() - now_ns) // 1_000_000)))
-        ready = dict(self._poller.poll(wait_ms if self._inbox.empty() else 0))
+        more = self._link is not None and self._link.waits
+        ready = dict(self._poller.poll(0 if more or not self._inbox.empty() else wait_ms))
         if self._bell in ready:
             os.eventfd_read(self._bell)
         while not self._inbox.empty():
@@ -489,7 +495,7 @@ class GateProcess:
             else:
                 self._feed(item)
         self._belt()
-        if self._link is not None and self._link.fileno() in ready:
+        if self._link is not None and (more or self._link.fileno() in ready):
             self._hear_vision()
         if self._gate in ready:
             self._hear_gateways()

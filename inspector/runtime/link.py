@@ -1,13 +1,16 @@
 """The line between vision and gate: one Unix socket pair that keeps message borders (SOCK_SEQPACKET), and what is said on it.
 
 Vision says what it saw and judged; the gate says when to begin, to read its recipe again and to stop. Each message is one kind byte and
-a JSON array of its fields; `Judged.body`, JSON already, follows raw. What the arbiter hears is its own input, made here of the bytes.
-Neither side blocks: `send` says False when the other side does not read, and then the sender's rule for what is full holds.
+a JSON array of its fields; `Judged.body`, JSON already, follows raw. What is said together goes in one packet, with a byte between that
+no JSON has. What the arbiter hears is its own input, made here of the bytes. Neither side blocks: `send` says False when the other side
+does not read, and then the sender's rule for what is full holds.
 """
 
 from __future__ import annotations
 
 import socket
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from inspector.gate import protocol
@@ -21,6 +24,7 @@ from inspector.gate.arbiter import Seen as Seen
 
 LARGEST_MESSAGE_BYTES = 65_536
 BUFFER_BYTES = 1 << 20
+_BETWEEN = b"\x1e"
 
 
 class Ready(NamedTuple):
@@ -131,21 +135,31 @@ class End:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._socket = end
+        self._more: deque[bytes] = deque()
 
     def fileno(self) -> int:
         """The descriptor, to poll for reading or to pass to a child."""
         return self._socket.fileno()
 
-    def send(self, message: ToGate | ToVision) -> bool:
+    @property
+    def waits(self) -> bool:
+        """There is more to receive than `fileno()` shows."""
+        return bool(self._more)
+
+    def send(self, *messages: ToGate | ToVision) -> bool:
         """False when the other side's buffer is full; `BrokenPipeError` or `ConnectionResetError` when it is gone."""
+        packets = [encode(message) for message in messages]
         try:
-            self._socket.send(encode(message))
+            for packet in packets if len(packets) == 1 else _together(packets):
+                self._socket.send(packet)
         except BlockingIOError:
             return False
         return True
 
     def receive(self) -> ToGate | ToVision | None:
         """The next message, None when there is none now; `EOFError` when the other side is gone."""
+        if self._more:
+            return decode(self._more.popleft())
         try:
             data = self._socket.recv(LARGEST_MESSAGE_BYTES)
         except BlockingIOError:
@@ -154,11 +168,25 @@ class End:
             data = b""
         if not data:
             raise EOFError("the other end of the link is closed")
+        if _BETWEEN in data:
+            data, *more = data.split(_BETWEEN)
+            self._more.extend(more)
         return decode(data)
 
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+
+def _together(packets: Sequence[bytes]) -> Iterator[bytes]:
+    """As few packets as these fit into."""
+    some: list[bytes] = []
+    for packet in packets:
+        if some and sum(map(len, some)) + len(some) + len(packet) > LARGEST_MESSAGE_BYTES:
+            yield _BETWEEN.join(some)
+            some = []
+        some.append(packet)
+    yield _BETWEEN.join(some)
 
 
 def pair() -> tuple[End, End]:

@@ -1,4 +1,4 @@
-"""How good a camera's pictures are, and whether they get worse: seen before parts are rejected for it.
+"""How good a camera's pictures are: whether one shows anything at all, and whether they get worse, seen before parts are rejected for it.
 
 A few rows of each picture are looked at, other ones each time (`PHASES`), so that over eight pictures every tenth row or so is seen. What
 they show is compared with a baseline that is learnt from the first pictures of a camera with a recipe, and kept in the state folder: delete
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -23,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.config import Quality as Limits
+from inspector.records import Reason
 
 if TYPE_CHECKING:
-    from inspector.records import Image
+    from inspector.records import Image, Stamp
 
 ROWS: Final = 24
 PHASES: Final = 8
@@ -41,6 +43,36 @@ NEIGHBOURS: Final = np.ones((3, 9), np.uint8)
 BLACK, WHITE = 2, 253
 LEVELS: Final = np.arange(256, dtype=np.float64)
 KEPT_VERSION: Final = 1
+SAMPLE_ROWS, SAMPLE_COLUMNS = 32, 80
+REMEMBERED: Final = 4
+
+
+class PictureHealth:
+    """Looks at a few thousand pixels of each picture of one camera, and remembers enough to see that it is frozen."""
+
+    def __init__(self) -> None:
+        self._last: deque[int] = deque(maxlen=REMEMBERED)
+        self._times = 1
+
+    def look(self, stamp: Stamp, image: Image) -> tuple[float, tuple[Reason, str] | None]:
+        """The picture's quality, 0 (shows nothing) to 1 (neither black nor white anywhere), and what is wrong with it.
+
+        A picture identical to one of the last few, noise and all, is that one again (stale buffers come round) and says nothing of this
+        part: the first repetition is refused already. Only a source that names its parts (`uid`) may repeat itself.
+        """
+        rows, columns = max(1, image.shape[0] // SAMPLE_ROWS), max(1, image.shape[1] // SAMPLE_COLUMNS)
+        sample = image[rows // 2 :: rows, columns // 2 :: columns].copy()  # what is far apart is fetched once
+        black, white = np.count_nonzero(sample <= BLACK), np.count_nonzero(sample >= WHITE)
+        quality = 1.0 - max(black, white) / sample.size
+        if quality == 0.0:
+            return 0.0, (Reason.IMAGE_QUALITY, "the picture is all " + ("black" if black else "white"))
+        if stamp.uid is None:
+            digest = hash(sample.tobytes())
+            self._times = self._times + 1 if digest in self._last else 1
+            self._last.append(digest)
+            if self._times > 1:
+                return quality, (Reason.IMAGE_QUALITY, f"the camera shows what it has shown already, {self._times} times now")
+        return quality, None
 
 
 class Look(NamedTuple):

@@ -180,12 +180,13 @@ class Ring:
                 lent.append(Lent(Frame(stamp, image), committed_ns, slot))
             return lent
 
-    def give_back(self, lent: Lent) -> None:
-        """The reader is done with it; its bytes may be written from now on. Giving back twice is an error."""
+    def give_back(self, *lent: Lent) -> None:
+        """The reader is done with them; their bytes may be written from now on. Giving back twice is an error."""
         with self.bell:
-            self._lent.remove(lent.slot)
-            self._free.append(lent.slot)
-            self._done += 1
+            for each in lent:
+                self._lent.remove(each.slot)
+                self._free.append(each.slot)
+            self._done += len(lent)
             if self.when_full == "wait":
                 self.bell.notify_all()
 

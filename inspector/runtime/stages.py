@@ -11,8 +11,8 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol
 
 from inspector.gate import protocol
 from inspector.geometry import raster
@@ -23,14 +23,19 @@ from inspector.outputs.metrics import Histogram
 from inspector.records import Decision, DeviceError, Evidence, Finding, Frame, Inspection, Pose, Reason, Recipe, Stamp
 from inspector.runtime.changeover import Shadow
 from inspector.runtime.changeover_board import Board
-from inspector.runtime.health import PictureHealth
 from inspector.runtime.link import Dropped, Judged, Lost, Noted, Seen, ToGate
-from inspector.runtime.quality import Qualities
+from inspector.runtime.quality import PictureHealth, Qualities
 from inspector.runtime.quarantine import MOST_CRASHES, Quarantine, digest_of
 from inspector.runtime.ring import Lent, Ring
 
-Tell: TypeAlias = Callable[[ToGate], bool]
-"""Say it to the gate; False when it could not be said."""
+
+class Tell(Protocol):
+    """Say it to the gate; False when it could not be said."""
+
+    def __call__(self, *messages: ToGate) -> bool:
+        """One packet, where there is more than one message."""
+        ...
+
 
 LARGEST_GAP = 1_000
 SETTLING_FRAMES = 3
@@ -152,8 +157,7 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
     try:
         _inspect(state, lent)
     finally:
-        for each in lent:
-            ring.give_back(each)
+        ring.give_back(*lent)
     return len(lent)
 
 
@@ -168,16 +172,16 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         good = [n for n, turn in enumerate(turns) if turn[0] is recipe and looked[n][1] is None]
         inspections.update(zip(good, _judged(state, [lent[n].frame for n in good], recipe), strict=True))
     end_ns = state.clock()
+    reports = []
     for n, (each, (quality, trouble), (recipe, part)) in enumerate(zip(lent, looked, turns, strict=True)):
-        judged = trouble is None
         if trouble is None:
             inspection = inspections[n]
         else:
             inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
-        _report(state, each, inspection, _Case(recipe, part, judged, quality, start_ns, end_ns))
-        if judged and state.quality is not None:
-            for severity, text in state.quality.of(camera, recipe.plans[camera].recipe).see(each.frame.image):
-                state.tell(Noted("PICTURE_DRIFT", severity, f"camera {camera}: {text}"))
+        reports.append(_reported(state, each, inspection, _Case(recipe, part, trouble is None, quality, start_ns, end_ns)))
+    told = state.tell(*[report.said for report in reports])
+    for report in reports:
+        _account(state, report, told=told)
 
 
 def _judged(state: Inspecting, frames: list[Frame], recipe: Recipe) -> list[Inspection]:
@@ -216,7 +220,19 @@ def _unjudged(stamp: Stamp, error: Exception, digest: str) -> Inspection:
     return Inspection(stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, digest)
 
 
-def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) -> None:
+class _Report(NamedTuple):
+    """A judgement on its way: what is said of it, and what it is to be kept and counted by."""
+
+    said: Judged
+    lent: Lent
+    inspection: Inspection
+    case: _Case
+    reference: str | None
+    at_utc_ns: int
+    at_ns: int
+
+
+def _reported(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) -> _Report:
     stamp, now_ns, keeps = inspection.stamp, state.clock(), state.archive
     reference = keeps.wanted(lent.frame, inspection.decision, case.part) if keeps else None
     timing = {
@@ -229,14 +245,19 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
     plan = case.recipe.plans[stamp.camera]
     named = plan.recipe, plan.number
-    told_as = partial(body_of, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
     try:
-        body = told_as(inspection)
+        body = body_of(inspection, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
-        body = told_as(inspection)
-    decision = inspection.decision.value
-    told = state.tell(Judged(stamp.camera, stamp.seq, decision, inspection.reason, inspection.reason_text, body))
+        body = body_of(inspection, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
+    said = Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body)
+    return _Report(said, lent, inspection, case, reference, utc_ns, now_ns)
+
+
+def _account(state: Inspecting, report: _Report, *, told: bool) -> None:
+    """After the gate has heard it: what is to be kept is kept, and everything is counted."""
+    said, lent, inspection, case, reference, utc_ns, now_ns = report
+    stamp, keeps = inspection.stamp, state.archive
     state.board.judged(inspection)
     if keeps and (reference or case.part is not None):
         lane = state.lanes.get(stamp.camera, 0)
@@ -249,13 +270,17 @@ def _report(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) 
         shadow.offer(lent.frame, inspection, case.recipe, utc_ns)
     with state.lock:
         state.untold += not told
-        state.counts[stamp.camera, decision] += 1
+        state.counts[stamp.camera, said.decision] += 1
         histograms = [state.spent[stage] for stage in inspection.spent_ns]
         latency = state.latency[stamp.camera]
     latency.observe((now_ns - stamp.at_ns) / 1e9)
     state.waited.observe((case.start_ns - lent.committed_ns) / 1e9)
     for histogram, spent_ns in zip(histograms, inspection.spent_ns.values(), strict=True):
         histogram.observe(spent_ns / 1e9)
+    if case.judged and state.quality is not None:
+        quality = state.quality.of(stamp.camera, case.recipe.plans[stamp.camera].recipe)
+        for severity, text in quality.see(lent.frame.image):
+            state.tell(Noted("PICTURE_DRIFT", severity, f"camera {stamp.camera}: {text}"))
 
 
 def body_of(
@@ -273,29 +298,35 @@ def body_of(
     if len(findings) > MOST_FINDINGS:
         findings = tuple(sorted(findings, key=lambda finding: finding.ok))[:MOST_FINDINGS]
     bad = [(finding, finding.evidence) for finding in inspection.findings if finding.evidence and not finding.ok]
-    body = {
-        "findings": [_finding(finding) for finding in findings],
-        "defects": [_defect(finding, evidence, pose, stamp) for finding, evidence in bad[:MOST_DEFECTS]],
-        "camera": {
-            "cam_id": stamp.camera,
-            "frame_id": stamp.seq,
-            "t_exposure_utc_ns": str(utc_ns),
-            "exposure_us": None,
-            "complete": stamp.complete,
-            "quality": round(quality, 4),
-        },
-        "timing_ms": {
-            **timing_ms,
-            "stages": {stage: _ms(spent_ns) for stage, spent_ns in inspection.spent_ns.items()},
-        },
-        "pose": None if pose is None else _pose(pose),
-        "image_ref": image_ref,
-        "part_uid": stamp.uid,
-        "recipe": inspection.recipe,
-        "recipe_name": named[0],
-        "recipe_number": named[1],
-    }
-    return protocol.dumps(body)
+    return _BODY % (
+        b",".join([_finding(finding) for finding in findings]),
+        protocol.dumps([_defect(finding, evidence, pose, stamp) for finding, evidence in bad[:MOST_DEFECTS]]) if bad else b"[]",
+        _constant(stamp.camera),
+        stamp.seq,
+        utc_ns,
+        _TRUTH[stamp.complete],
+        quality,
+        protocol.dumps({**timing_ms, "stages": {stage: _ms(spent_ns) for stage, spent_ns in inspection.spent_ns.items()}}),
+        b"null" if pose is None else protocol.dumps(_pose(pose)),
+        b"null" if image_ref is None else protocol.dumps(image_ref),
+        b"null" if stamp.uid is None else protocol.dumps(stamp.uid),
+        _constant(inspection.recipe),
+        _constant(named[0]),
+        b"null" if named[1] is None else b"%d" % named[1],
+    )
+
+
+_BODY: Final = (
+    b'{"findings":[%b],"defects":%b,"camera":{"cam_id":%b,"frame_id":%d,"t_exposure_utc_ns":"%d","exposure_us":null,"complete":%b,'
+    b'"quality":%.4f},"timing_ms":%b,"pose":%b,"image_ref":%b,"part_uid":%b,"recipe":%b,"recipe_name":%b,"recipe_number":%b}'
+)
+"""Made for every picture: a form that is filled takes a third of the time of a dictionary that is written."""
+_TRUTH: Final = (b"false", b"true")
+
+
+@lru_cache(maxsize=1024)
+def _constant(text: str) -> bytes:
+    return protocol.dumps(text)
 
 
 def _ms(spent_ns: int) -> float:
@@ -308,17 +339,24 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "feature": finding.feature,
-        "value": _number(finding.value),
-        "low": _number(finding.low),
-        "high": _number(finding.high),
-        "unit": finding.unit,
-        "ok": finding.ok,
-        "at_mm": None if finding.at_mm is None else [_number(value) for value in finding.at_mm],
-    }
+def _written(value: float | None) -> bytes:
+    """The same as text."""
+    return b"null" if value is None or not math.isfinite(value) else b"%.6g" % value
+
+
+def _finding(finding: Finding) -> bytes:
+    place = finding.at_mm
+    at_mm = b"null" if place is None else b"[%b,%b]" % (_written(place[0]), _written(place[1]))
+    form = _finding_form(finding.check, finding.feature, finding.low, finding.high, finding.unit)
+    return form % (_written(finding.value), _TRUTH[finding.ok], at_mm)
+
+
+@lru_cache(maxsize=1024)
+def _finding_form(check: str, feature: str, low: float | None, high: float | None, unit: str) -> bytes:
+    """What a finding says of every part, with room for its value, whether that is within the limits, and its place."""
+    texts = [protocol.dumps(text).replace(b"%", b"%%") for text in (check, feature, unit)]
+    named = b'{"check":%b,"feature":%b,"value":%%b,"low":%b,"high":%b,"unit":%b,"ok":%%b,"at_mm":%%b}'
+    return named % (texts[0], texts[1], _written(low), _written(high), texts[2])
 
 
 def _defect(finding: Finding, evidence: Evidence, pose: Pose | None, stamp: Stamp) -> dict[str, Any]:

@@ -43,10 +43,9 @@ from inspector.runtime.changeover_board import Board
 from inspector.runtime.quality import Qualities, families
 from inspector.runtime.quarantine import Quarantine
 from inspector.runtime.ring import Ring
-from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
-from inspector.runtime.worker import Ended, Worker
+from inspector.runtime.stages import Capturing, Inspecting, Tell, capture, inspect
+from inspector.runtime.worker import SWITCH_INTERVAL_S, Ended, Worker
 
-SWITCH_INTERVAL_S = 0.0001
 BEAT_S = 0.1
 FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 DRAIN_S = 5.0
@@ -66,7 +65,7 @@ class Camera:
         settings: config.Camera,
         conveyor: Conveyor,
         inspecting: Inspecting,
-        tell: Callable[[link.ToGate], bool],
+        tell: Tell,
         clock: Clock,
         isolated: Callable[[], Isolated] | None = None,
     ) -> None:
@@ -268,9 +267,9 @@ class Vision:
 
     # -- saying
 
-    def _tell(self, message: link.ToGate) -> bool:
+    def _tell(self, *messages: link.ToGate) -> bool:
         try:
-            return self._end.send(message)
+            return self._end.send(*messages)
         except OSError:
             return False  # the main thread sees that the gate is gone
 

@@ -15,6 +15,9 @@ from contextlib import suppress
 
 from inspector.interfaces import Clock
 
+SWITCH_INTERVAL_S = 0.0001
+"""How long one thread's Python may keep the others waiting; Python's own 5 ms would be the latency of the line."""
+
 
 class Ended(Exception):
     """Raised by a step: the work is done and the thread ends well."""

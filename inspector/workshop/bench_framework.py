@@ -6,7 +6,9 @@ polling) is measured too and taken off, because it does not grow with them. `ses
 and acknowledges it. At full speed frames come as fast as both processes take them: what is left is the work of a frame, without the waking
 of threads that have nothing to do, which at a line's rates costs more than the work. The limit is what the bare primitives cost with
 messages of the same sizes: a queue between two threads, a socket pair between two processes, a row in SQLite (committed in the same
-groups), one message by ZeroMQ. `look` is what the framework does with the picture itself (is it black, is it the one before).
+groups), one message by ZeroMQ. `frame_us` is the part that a verdict takes with it: ring, hand-offs, ledger, event, metrics; `kept_us`
+follows it, on threads of their own: the journal's commits and the publishing. `look` is what is done with the picture itself
+(is it black, is it the one before), which is a part of vision's, and no part of `frame_us`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inspector.records import DeviceError
+
+if TYPE_CHECKING:
+    from inspector.runtime.gate import GateProcess
 
 NAME = "framework"
 
@@ -43,18 +48,21 @@ EVENT_BYTES, JUDGED_BYTES, SEEN_BYTES = 1600, 620, 70
 def measure() -> dict[str, dict[str, float]]:
     """CPU microseconds of a frame in each process, at full speed and at a rate, and of the bare primitives in the same run."""
     idle, idle_session = _line(0), _line(0, gateway=True)
+    look_us = _look_us()
     rows: dict[str, dict[str, float]] = {
         "idle": {f"{process}_share": idle[f"{process}_s"] / idle["wall_s"] for process in ("vision", "gate")},
-        "look": {"cpu_us": _look_us()},
+        "look": {"cpu_us": look_us},
     }
     for name, rate_hz, frames in (("frame at full speed", 0, FRAMES), (f"frame at {RATE_HZ}/s", RATE_HZ, round(RATE_HZ * SECONDS))):
         busy = _line(rate_hz, frames)
-        vision_us, gate_us = (
-            (busy[f"{process}_s"] - idle[f"{process}_s"] / idle["wall_s"] * busy["wall_s"]) / busy["frames"] * 1e6
-            for process in ("vision", "gate")
+        vision_us, gate_us, kept_us = (
+            (busy[f"{who}_s"] - idle[f"{who}_s"] / idle["wall_s"] * busy["wall_s"]) / busy["frames"] * 1e6
+            for who in ("vision", "gate", "kept")
         )
         limit_us = _primitives(rate_hz, frames)
         rows[name] = {
+            "frame_us": vision_us - look_us + gate_us - kept_us,
+            "kept_us": kept_us,
             "cpu_us": vision_us + gate_us,
             "vision_us": vision_us,
             "gate_us": gate_us,
@@ -70,12 +78,12 @@ def _look_us() -> float:
     import numpy as np
 
     from inspector.records import Stamp
-    from inspector.runtime.health import PictureHealth
+    from inspector.runtime.quality import PictureHealth
 
-    health, image = PictureHealth(), np.random.default_rng(1).integers(0, 255, SHAPE, np.uint8)
+    health, images = PictureHealth(), np.random.default_rng(1).integers(0, 255, (SLOTS, *SHAPE), np.uint8)
     began_s = time.process_time()
     for seq in range(1, 1001):
-        health.look(Stamp("c", seq, 0, None, SHAPE, True, str(seq)), image)
+        health.look(Stamp("c", seq, 0, None, SHAPE, True, str(seq)), images[seq % SLOTS])
     return (time.process_time() - began_s) * 1e3
 
 
@@ -107,17 +115,25 @@ def _line(rate_hz: int, frames: int = 0, *, gateway: bool = False) -> dict[str, 
         gc.freeze()
         gc.disable()  # as the daemon does
         stack.callback(gc.enable)
-        started_s = time.process_time()
+        started_s, kept_started_s = time.process_time(), _thread_s(gate, "journal", "events")
         ours.send(link.Begin(began_ns))
         said = json.loads(vision.communicate()[0])
         while gate.backlog():
             time.sleep(0.001)
         gate_s, wall_s = time.process_time() - started_s, (time.monotonic_ns() - began_ns) / 1e9
+        kept_s = _thread_s(gate, "journal", "events") - kept_started_s
         counters = gate.counters()
         gate.drain(2.0)
         if counters["pass"] < 0.7 * frames:
             raise DeviceError(f"the line did not keep up with {rate_hz} frames a second: {counters}; is this machine busy?")
-        return {"vision_s": said["cpu_s"], "gate_s": gate_s, "wall_s": wall_s, "frames": float(max(1, counters["triggers"]))}
+        frames = max(1, counters["triggers"])
+        return {"vision_s": said["cpu_s"], "gate_s": gate_s, "kept_s": kept_s, "wall_s": wall_s, "frames": float(frames)}
+
+
+def _thread_s(gate: GateProcess, *names: str) -> float:
+    """CPU seconds of these threads so far."""
+    idents = [worker.ident for worker in gate.workers() if worker.name in names]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in idents if ident is not None)
 
 
 _CONFIG: dict[str, Any] = {
@@ -182,8 +198,7 @@ def _vision(descriptor: int, rate_hz: int, frames: int) -> None:
     from inspector.runtime.changeover_board import Board
     from inspector.runtime.ring import Ring
     from inspector.runtime.stages import Capturing, Inspecting, capture, inspect
-    from inspector.runtime.vision import SWITCH_INTERVAL_S
-    from inspector.runtime.worker import Worker
+    from inspector.runtime.worker import SWITCH_INTERVAL_S, Worker
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     end = link.End(socket.socket(fileno=descriptor))
@@ -193,8 +208,8 @@ def _vision(descriptor: int, rate_hz: int, frames: int) -> None:
     source = _Blank(rate_hz, frames)
     ring = Ring(SLOTS, source.max_bytes, "drop_oldest" if rate_hz else "wait", bell)
 
-    def tell(message: link.ToGate) -> bool:
-        while not end.send(message):
+    def tell(*messages: link.ToGate) -> bool:
+        while not end.send(*messages):
             select.select([], [end], [], 1.0)
         return True
 

@@ -144,3 +144,15 @@ def test_a_broken_pipe_of_the_daemon_is_never_a_good_end(
         assert command_line._run() == command_line.BUG
         os.close(read)
         assert command_line._run() == command_line.OK
+
+
+def test_vision_is_not_told_where_the_keys_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    vision = daemon.Vision.start(tmp_path / "line.yaml", None, time.monotonic())
+    try:
+        told = Path(f"/proc/{vision.process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        vision.kill()
+        vision.end.close()
+    assert b"CREDENTIALS_DIRECTORY=/proc/nowhere" in told  # the configuration may name it, and vision reads the configuration
+    assert not any(os.fsencode(tmp_path / "credentials") in each for each in told)

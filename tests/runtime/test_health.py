@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inspector.records import Stamp
-from inspector.runtime.health import PictureHealth
+from inspector.runtime.quality import PictureHealth
 
 
 def refused(order: Sequence[int], uid: str | None = None) -> list[int]:

@@ -68,10 +68,10 @@ class Gate:
         self.heard: list[ToGate] = []
         self.deaf = list(deaf)
 
-    def tell(self, message: ToGate) -> bool:
+    def tell(self, *messages: ToGate) -> bool:
         if self.deaf and self.deaf.pop(0):
             return False
-        self.heard.append(message)
+        self.heard += messages
         return True
 
     def of(self, kind: type[Any]) -> list[Any]:

@@ -33,7 +33,7 @@ GATE = (
 STATEMENTS = ("BEGIN", "INSERT INTO event", "INSERT INTO epoch", "COMMIT")
 """Of the journal's connection; two points each."""
 
-VISION = ("inspector.runtime.stages:_inspect", "inspector.runtime.stages:_report", "inspector.runtime.stages:body_of")
+VISION = ("inspector.runtime.stages:_inspect", "inspector.runtime.stages:_reported", "inspector.runtime.stages:body_of")
 
 
 def names() -> list[str]:
