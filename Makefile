@@ -1,5 +1,6 @@
 # The whole tour: `make run` shows a line at work, `make test` proves the rest. Everything lands in .venv; nothing needs root.
-PYTHON ?= python3
+# The system's Python where it will do: a distribution builds it with optimisations, which some other ways of getting one do not.
+PYTHON ?= $(shell /usr/bin/python3 -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/requirements
