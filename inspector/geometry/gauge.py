@@ -19,14 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.refine import slope_filter
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, subset
+from inspector.geometry.refine import slope_filter, steepest, within
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Rows, Samples, Shape
 
 if TYPE_CHECKING:
     from inspector.records import Contour, Floats
 
-Look = Callable[[Samples, Floats32], Floats32]
-"""Grey values (n, J) along the normals of n samples at J offsets in model px."""
+Look = Callable[[Floats32, int], Floats32]
+"""Grey values (2·reach + 1, n) along the normals, from a design (5, n) as in `Samples` and a reach in model px."""
 
 NEAR_PX = 6
 FAR_PX = 40
@@ -35,10 +35,10 @@ _EXPECTED_PX = 0.5
 _LIKELY_CONTRAST = 0.7
 _PRIOR = 0.25  # how much less a slope counts at the end of the near search
 _BLURS_PX = (0.55, 3.5)
-_MOST_FAR = 600
+_MOST_FAR = 400
 _TINY_PX = 2.0
 _HOLE_PX = 0.15  # what lies so near to a hole's fit belongs to it
-_UPPER = np.triu_indices(3)
+_RIDGE = 1e-9 * np.eye(3)
 _GRID_PX = 512  # extra holes are looked for on a raster of about this size
 _LEAST_GRID_PX = 2.0  # and no finer than this, where a speck of dust would be one
 
@@ -86,24 +86,20 @@ class Gauged:
     contrast_counts: float
 
 
-@dataclass(frozen=True, slots=True)
-class Straight:
-    """Samples whose predicted profile is that of a straight edge, for estimating the blur; empty where there are too few."""
+def straight_edges(profiles: Profiles) -> Floats32:
+    """The design (5, n), as in `Samples`, of up to 400 samples where the drawing shows a plain straight edge within ± 6 px.
 
-    samples: Samples
-
-
-def straight_samples(profiles: Profiles) -> Straight:
-    """Up to 400 of the samples where the drawing shows a plain straight edge within ± 6 px."""
+    From these the blur is estimated; n is 0 where there are less than 40.
+    """
     samples = profiles.samples
     t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=np.float64)
-    points = samples.points.astype(np.float64)[:, None] + t[None, :, None] * samples.normals.astype(np.float64)[:, None]
+    points = samples.points.astype(np.float64) + t[:, None, None] * samples.normals.astype(np.float64)
     share = 1.0 - profiles.shape.material(points, DEFAULT_BLUR_PX)
-    plain = np.flatnonzero(np.abs(share - _edge(t / DEFAULT_BLUR_PX)).max(axis=1) < 0.012)
+    plain = np.flatnonzero(np.abs(share - _edge(t / DEFAULT_BLUR_PX)[:, None]).max(axis=0) < 0.012)
     if len(plain) < 40:
         plain = plain[:0]
     chosen = plain[np.linspace(0, len(plain) - 1, min(400, len(plain))).astype(np.intp)] if len(plain) else plain
-    return Straight(subset(samples, chosen))
+    return samples.design.take(chosen, axis=1)
 
 
 def _edge(x: Floats) -> Floats:
@@ -125,22 +121,22 @@ def _blur_solver(step: int) -> tuple[float, Floats]:
     return sigma, np.asarray(np.linalg.pinv(basis), np.float64)
 
 
-def estimate_blur(look: Look, straight: Straight) -> float:
+def estimate_blur(look: Look, straight: Floats32) -> float:
     """The picture's total blur in px, from the mean profile of the straight edges.
 
     Least squares of a + b·Φ((t − d)/σ), linear about the nearest of a grid of blurs. Without straight edges the default.
     """
-    if not len(straight.samples):
+    if not straight.size:
         return DEFAULT_BLUR_PX
-    t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=F32)
-    mean = look(straight.samples, t).mean(axis=0, dtype=np.float64)
+    mean = look(straight, NEAR_PX).mean(axis=1, dtype=np.float64)
     sigma = DEFAULT_BLUR_PX
     for _ in range(4):
         about, solver = _blur_solver(round(math.log(sigma) / math.log(1.05)))
-        _, contrast, _, growth = solver @ mean
+        _, contrast, _, growth = (solver @ mean).tolist()
         if abs(contrast) < 1e-3:
             return DEFAULT_BLUR_PX
-        sigma = float(np.clip(about + np.clip(growth / contrast, -0.4 * about, 0.4 * about), *_BLURS_PX))
+        change = min(max(growth / contrast, -0.4 * about), 0.4 * about)
+        sigma = min(max(about + change, _BLURS_PX[0]), _BLURS_PX[1])
     return sigma
 
 
@@ -166,27 +162,22 @@ def find_edges(look: Look, profiles: Profiles, blur_px: float, sign: float, inne
     there far.
     """
     samples, rows = profiles.samples, profiles.rows(blur_px)
-    values = look(samples, np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32))
-    contrast = np.einsum("ij,ij->i", values, rows.contrast) * F32(sign)
-    places = np.einsum("ij,ij->i", values, rows.shift) * F32(sign)
+    values = look(samples.design, PROFILE_REACH)
+    contrast, places = _fitted(values, rows, sign)
     typical = max(float(middle(contrast)), 1e-3)
-    places /= np.maximum(contrast, F32(1e-3))
     near = np.flatnonzero((np.abs(places) > _EXPECTED_PX) | (contrast < _LIKELY_CONTRAST * F32(typical)))
     good = np.ones(len(samples), bool)
-    material, background = float(middle(values[::4, 0])), float(middle(values[::4, -1]))
+    material, background = float(middle(values[0, ::4])), float(middle(values[-1, ::4]))
     if len(near):
-        reach = NEAR_PX + PROFILE_REACH
-        values = look(subset(samples, near), np.arange(-reach, reach + 1, dtype=F32))
-        places[near], contrast[near] = _near_edges(values, rows.contrast[near], rows.shift[near], sign, _PRIOR)
+        values = look(samples.design.take(near, axis=1), NEAR_PX + PROFILE_REACH)
+        places[near], contrast[near] = _strongest(values, _of(rows, near), sign, _PRIOR)
         good[near] = contrast[near] > _LEAST_CONTRAST * typical
         lost = near[~good[near]]
         if len(lost):  # where much is lost, one sample speaks for its neighbours: what is far needs no fine grain
             stride = len(lost) // _MOST_FAR + 1
             asked = lost[::stride]
-            levels = (material, background)
-            found = _far_edges(
-                look, subset(samples, asked), rows.contrast[asked], rows.shift[asked], inner_reach_px[asked], levels, typical
-            )
+            values = look(samples.design.take(asked, axis=1), FAR_PX + PROFILE_REACH)
+            found = _far_edges(values, _of(rows, asked), inner_reach_px[asked], (material, background), typical)
             places[lost], good[lost] = (np.repeat(each, stride)[: len(lost)] for each in found)
     return Edges(places, good, contrast, typical, material, background)
 
@@ -197,52 +188,47 @@ def middle(values: Floats32) -> np.float32:
     return np.float32(np.partition(values, middle)[middle])
 
 
-def _near_edges(values: Floats32, contrast_rows: Floats32, shift_rows: Floats32, sign: float, prior: float) -> tuple[Floats32, Floats32]:
-    """Place (px from the middle) and contrast of the strongest slope in each profile."""
-    count, width = values.shape
-    reach = width // 2
-    slopes = values @ (slope_filter(width, PROFILE_REACH, prior) * F32(sign))
-    best = slopes.argmax(axis=1)
-    window = (best + np.arange(count) * width)[:, None] + np.arange(2 * PROFILE_REACH + 1)
-    around = values.ravel().take(window)
-    contrast = np.einsum("ij,ij->i", around, contrast_rows) * F32(sign)
-    shift = np.einsum("ij,ij->i", around, shift_rows) * F32(sign)
-    shift /= np.maximum(contrast, F32(1e-3))
-    return np.asarray(best + F32(PROFILE_REACH - reach) + np.clip(shift, F32(-1.2), F32(1.2)), F32), contrast
+def _fitted(values: Floats32, rows: Rows, sign: float) -> tuple[Floats32, Floats32]:
+    """Contrast, and place (px from the middle), of the predicted profiles in grey values (9, n)."""
+    contrast, shift = (values * rows.contrast).sum(axis=0), (values * rows.shift).sum(axis=0)
+    if sign < 0:
+        contrast, shift = -contrast, -shift
+    return contrast, shift / np.maximum(contrast, F32(1e-3))
+
+
+def _of(rows: Rows, chosen: NDArray[np.intp]) -> Rows:
+    return Rows(rows.contrast.take(chosen, axis=1), rows.shift.take(chosen, axis=1))
+
+
+def _strongest(
+    values: Floats32, rows: Rows, sign: float, prior: float = 0.0, inner_reach_px: Floats32 | None = None
+) -> tuple[Floats32, Floats32]:
+    """Place (px from the middle) and contrast of the strongest slope in each of the grey values (J, n); none beyond the inner reach."""
+    width, count = values.shape
+    slopes = slope_filter(width, PROFILE_REACH, prior) @ values
+    slopes *= F32(sign)
+    first = PROFILE_REACH - width // 2
+    if inner_reach_px is not None:
+        slopes[np.arange(first, len(slopes) + first)[:, None] > inner_reach_px] = -np.inf
+    best = steepest(slopes)
+    around = values.ravel().take((best + np.arange(2 * PROFILE_REACH + 1)[:, None]) * count + np.arange(count))
+    contrast, shift = _fitted(around, rows, sign)
+    return best + F32(first) + within(shift, -1.2, 1.2), contrast
 
 
 def _far_edges(
-    look: Look,
-    samples: Samples,
-    contrast_rows: Floats32,
-    shift_rows: Floats32,
-    inner_reach_px: Floats32,
-    levels: tuple[float, float],
-    typical: float,
+    values: Floats32, rows: Rows, inner_reach_px: Floats32, levels: tuple[float, float], typical: float
 ) -> tuple[Floats32, NDArray[np.bool_]]:
     """The edge farther away where what lies between is all material or all background; else ± the reach, or NaN."""
     material, background = levels
-    sign = 1.0 if background >= material else -1.0
-    reach = FAR_PX + PROFILE_REACH
-    offsets = np.arange(-reach, reach + 1, dtype=F32)
-    values = look(samples, offsets)
+    place, contrast = _strongest(values, rows, 1.0 if background >= material else -1.0, 0.0, inner_reach_px)
     share = (values - F32(material)) / F32(background - material if abs(background - material) > 1e-3 else 1e-3)
-    where = offsets[PROFILE_REACH:-PROFILE_REACH]
-    slopes = values @ (slope_filter(len(offsets), PROFILE_REACH) * F32(sign))
-    slopes[where[None] > inner_reach_px[:, None]] = -np.inf
-    best = slopes.argmax(axis=1)
-    n = len(samples)
-    window = (best + np.arange(n) * len(offsets))[:, None] + np.arange(2 * PROFILE_REACH + 1)
-    around = values.ravel().take(window)
-    contrast = np.einsum("ij,ij->i", around, contrast_rows) * F32(sign)
-    shift = np.einsum("ij,ij->i", around, shift_rows) * F32(sign) / np.maximum(contrast, F32(1e-3))
-    place = where[best] + np.clip(shift, F32(-1.2), F32(1.2))
-    total = np.concatenate([np.zeros((n, 1), F32), np.cumsum(share, axis=1)], axis=1)
-    rows, middle = np.arange(n), reach
-    found = best + PROFILE_REACH
+    total = np.concatenate([np.zeros((1, values.shape[1]), F32), np.cumsum(share, axis=0)])
+    middle, columns = len(values) // 2, np.arange(values.shape[1])
+    found = middle + np.rint(place).astype(np.intp)
     first, last = np.minimum(found, middle), np.maximum(found, middle) + 1
-    between = (total[rows, last] - total[rows, first]) / (last - first)
-    here = share[:, middle - 3 : middle + 4].mean(axis=1)
+    between = (total[last, columns] - total[first, columns]) / (last - first)
+    here = share[middle - 3 : middle + 4].mean(axis=0)
     real = (contrast > _LEAST_CONTRAST * typical) & np.where(place > 0, between < 0.45, between > 0.55)
     beyond = np.where(here < 0.3, np.minimum(inner_reach_px, F32(FAR_PX)), np.where(here > 0.7, F32(-FAR_PX), F32(np.nan)))
     beyond = np.where(inner_reach_px < _TINY_PX, F32(np.nan), beyond)
@@ -275,7 +261,7 @@ def inner_radius(points_px: Floats) -> float:
 class Holes:
     """What fitting the holes needs, computed once, for the n samples (`chosen`) that lie on holes; those of hole k from `starts[k]` on.
 
-    `contours` and `counts` (K,): which contour, how many samples; `hole` (n,): which hole; `basis` (n, 3), `products` (n, 6).
+    `contours` and `counts` (K,): which contour, how many samples; `hole` (n,): which hole; `basis` (3, n), `products` (9, n).
     """
 
     contours: NDArray[np.intp]
@@ -283,8 +269,8 @@ class Holes:
     starts: NDArray[np.intp]
     chosen: NDArray[np.intp]
     hole: NDArray[np.intp]
-    basis: Floats
-    products: Floats
+    basis: Floats32
+    products: Floats32
 
 
 def holes_of(contours: tuple[Contour, ...], samples: Samples) -> Holes:
@@ -293,9 +279,9 @@ def holes_of(contours: tuple[Contour, ...], samples: Samples) -> Holes:
     chosen = np.flatnonzero(np.isin(samples.contour, indices))
     hole = np.searchsorted(indices, samples.contour[chosen])
     starts = np.searchsorted(hole, np.arange(len(indices)))
-    basis = np.column_stack([samples.normals[chosen].astype(np.float64), -np.ones(len(chosen))])
+    basis = np.concatenate([samples.design[3:, chosen], -np.ones((1, len(chosen)), F32)])
     counts = np.bincount(hole, minlength=len(indices)).astype(np.float64)
-    return Holes(indices, counts, starts, chosen, hole, basis, basis[:, _UPPER[0]] * basis[:, _UPPER[1]])
+    return Holes(indices, counts, starts, chosen, hole, basis, (basis[:, None] * basis).reshape(9, -1))
 
 
 def hole_fits(holes: Holes, edges: Edges, px_per_mm: float) -> tuple[HoleFit, ...]:
@@ -303,28 +289,23 @@ def hole_fits(holes: Holes, edges: Edges, px_per_mm: float) -> tuple[HoleFit, ..
     if not len(holes.contours):
         return ()
     found = edges.seen[holes.chosen]
-    shift = np.where(found, edges.shift_px[holes.chosen], 0.0)
-    seen = np.add.reduceat(found.astype(np.float64), holes.starts)
-    rest, limits = np.zeros(len(shift)), np.full(len(holes.starts), np.inf)
+    shift = np.where(found, edges.shift_px[holes.chosen], F32(0))
+    seen = np.add.reduceat(found, holes.starts, dtype=np.float64)
+    sums = np.concatenate([holes.products, holes.basis * shift, np.ones((1, len(shift)), F32)])
     fits: Floats = np.zeros((len(holes.starts), 3))
+    used = found
     for last in (False, False, True):
-        used = (found & (np.abs(rest) < limits[holes.hole])).astype(np.float64)
-        sums = np.add.reduceat(holes.products * used[:, None], holes.starts)
-        matrix = np.zeros((len(fits), 3, 3))
-        matrix[:, _UPPER[0], _UPPER[1]] = matrix[:, _UPPER[1], _UPPER[0]] = sums
-        right = np.add.reduceat(holes.basis * (used * shift)[:, None], holes.starts)
-        fits = np.asarray(np.linalg.solve(matrix + 1e-9 * np.eye(3), right[:, :, None])[:, :, 0], np.float64)
+        total = np.add.reduceat(sums * used, holes.starts, axis=1).astype(np.float64)
+        fits = np.asarray(np.linalg.solve(total[:9].T.reshape(-1, 3, 3) + _RIDGE, total[9:12].T[:, :, None])[:, :, 0], np.float64)
         if not last:
-            rest = shift - (holes.basis * fits[holes.hole]).sum(axis=1)
-            total = np.maximum(np.add.reduceat(used, holes.starts), 1.0)
-            limits = np.maximum(1.8 * np.sqrt(np.add.reduceat(used * rest * rest, holes.starts) / total), _HOLE_PX)
-            if not (found & (np.abs(rest) > limits[holes.hole])).any():
+            rest = np.abs(shift - np.einsum("ij,ij->j", holes.basis, fits.T.astype(F32).take(holes.hole, axis=1)))
+            mean = np.add.reduceat(used * rest * rest, holes.starts) / np.maximum(total[12], 1.0)
+            used = found & (rest <= np.maximum(1.8 * np.sqrt(mean), _HOLE_PX).astype(F32).take(holes.hole))
+            if (used == found).all():
                 break
-    out: list[HoleFit] = []
-    for k, contour in enumerate(holes.contours.tolist()):
-        dx, dy, dr = (fits[k] / px_per_mm).tolist() if seen[k] >= 8 else (math.nan, math.nan, math.nan)
-        out.append(HoleFit(contour, float(seen[k] / holes.counts[k]), dx, -dy, dr))
-    return tuple(out)
+    fits[seen < 8] = math.nan
+    each = zip(holes.contours.tolist(), (seen / holes.counts).tolist(), (fits / px_per_mm).tolist(), strict=True)
+    return tuple(HoleFit(contour, ratio, dx, -dy, dr) for contour, ratio, (dx, dy, dr) in each)
 
 
 @dataclass(frozen=True, slots=True)

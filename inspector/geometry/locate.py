@@ -23,8 +23,8 @@ from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
 from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, resolved, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Samples, Shape, subset
-from inspector.geometry.twins import matches, options_of, resolve
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, subset
+from inspector.geometry.twins import matches, resolve, turned
 from inspector.records import ConfigError, Pose
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
 _COARSE_STEP = 1.12
 _LEAST_RADIUS_PX = 24.0
+_FAR_PX = 0.7  # from farther than that, predicted profiles do not lead to the edge in one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,12 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A refined guess: placement of the base shape, sign, share of the contour seen."""
+    """A refined guess: placement of the base shape, sign, share of the contour seen, typical contrast of its edges in counts."""
 
     placement: Floats
     sign: float
     score: float
+    contrast: float
 
 
 def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] | None, perspective: bool = False) -> Locator:
@@ -176,8 +178,8 @@ class Locator:
             for reach, limit in ((7, 5.0),) if wide else ((8, 8.0), (6, 4.0)):
                 placements = edge_step(level, self._few, _sane(placements), signs, reach=reach, step_px=1.0, limit_px=limit, free_size=free)
             placements = _sane(placements)
-            scores, _ = seen(level, self._few, placements, signs)
-            out += [_Found(p, float(s), float(score)) for p, s, score in zip(placements, signs, scores, strict=True)]
+            scores, contrasts = seen(level, self._few, placements, signs)
+            out += map(_Found, placements, signs.tolist(), scores.tolist(), contrasts.tolist())
         return out
 
     def _apart(self, found: Sequence[_Found], most: int) -> list[_Found]:
@@ -207,16 +209,9 @@ class Locator:
         fine = self._fine(found.placement[3] * base_scale)
         ratio = base_scale / fine.shape.scale_px_per_mm
         placement = found.placement * (1.0, 1.0, 1.0, ratio)
-        free, sign, full = self._known is None, found.sign, levels[0]
-        signs = np.array([sign], F32)
-        ambiguous = fine.twins.exact
-        if len(fine.twins.turns):
-            _, typical = seen(full, fine.pose.samples, placement[None], signs, within_px=4.0)
-            placement, ambiguous = resolve(full, fine.twins, placement, sign, float(typical[0]))
-        placement = edge_step(full, fine.few, placement[None], signs, reach=6, step_px=1.0, limit_px=3.0, free_size=free)[0]
-        rows = fine.pose.rows(DEFAULT_BLUR_PX)
-        for last in (False, True):
-            placement = profile_step(full, fine.pose.samples, rows, placement, sign, free_size=free, last=last)
+        free, sign, signs = self._known is None, found.sign, np.array([found.sign], F32)
+        placement, ambiguous = resolve(levels[0], fine.twins, placement, sign, found.contrast)
+        placement = self._settled(levels[0], fine, placement, sign, once=gauge)
         small = placement * (1.0, 1.0, 1.0, 1.0 / ratio)
         level = levels[int(np.clip(round(math.log2(small[3])), 0, len(levels) - 1))]
         score = float(seen(level, self._few, small[None], signs)[0][0])
@@ -229,11 +224,21 @@ class Locator:
         spent_ms = (time.thread_time_ns() - start_ns) / 1e6
         return Located(_pose(fine.shape, placement, score, gauged.noise_mm, ambiguous), gauged, spent_ms)
 
+    def _settled(self, full: Level, fine: Scaled, placement: Floats, sign: float, *, once: bool) -> Floats:
+        """The placement after sub-pixel steps: two, or `once` where measuring is a step of its own."""
+        free, samples, rows = self._known is None, fine.pose.samples, fine.pose.rows(DEFAULT_BLUR_PX)
+        after, moved_px = profile_step(full, samples, rows, placement, sign, free_size=free, last=False)
+        if moved_px > _FAR_PX:
+            signs = np.array([sign], F32)
+            near = edge_step(full, fine.few, placement[None], signs, reach=6, step_px=1.0, limit_px=3.0, free_size=free)[0]
+            after, _ = profile_step(full, samples, rows, near, sign, free_size=free, last=False)
+        return after if once else profile_step(full, samples, rows, after, sign, free_size=free, last=True)[0]
+
     def _is_mirrored(self, level: Level, placement: Floats, sign: float, score: float) -> bool:
         """Whether the part's mirror image fits clearly better."""
         if score >= _MIRROR_ASKED_BELOW or not len(self._mirrored):
             return False
-        asked = np.array([options_of(placement, turn)[0] for turn in self._mirrored])
+        asked = turned(placement, self._mirrored)
         signs = np.full(len(asked), sign, F32)
         for reach, limit in ((8, 6.0), (6, 3.0)):
             asked = edge_step(level, self._mirror, asked, signs, reach=reach, step_px=1.0, limit_px=limit, free_size=False)
@@ -306,8 +311,7 @@ def _slanted_pose(shape: Shape, view: Floats, score: float, residual_mm: float) 
 def _for_small(base: Shape, count: int, most: int) -> Samples:
     """About `count` samples of the base shape, with weight where an edge can be seen at that size."""
     samples = base.samples(max(2.0, base.length_px / count), most=most)
-    offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
-    return resolved(samples, base.material(samples.points[:, None] + offsets[None, :, None] * samples.normals[:, None]))
+    return resolved(samples, base)
 
 
 def _sane(placements: Floats) -> Floats:

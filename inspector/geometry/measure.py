@@ -13,8 +13,19 @@ import numpy as np
 from inspector.geometry import gauge
 from inspector.geometry.oblique import Slanted, design, look_through, step
 from inspector.geometry.raster import warp
-from inspector.geometry.refine import Level, moved, phase_bias, placement_matrix, predicted_shifts, profiles, resolved, solve, tukey
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape
+from inspector.geometry.refine import (
+    Level,
+    moved,
+    phase_bias,
+    placement_matrix,
+    predicted_shifts,
+    profiles,
+    resolved,
+    solve,
+    tukey,
+    within,
+)
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
 from inspector.geometry.twins import Twins, twins_of
 
 if TYPE_CHECKING:
@@ -28,14 +39,14 @@ FEW_SAMPLES = 300
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """What is needed at one scale: `few` catch the pose, `pose` profiles fit it, `every` (one a px) measure; twins; extras."""
+    """What is needed at one scale: `few` catch the pose, `pose` profiles fit it, `every` (one a px) measure, `straight` tell the blur."""
 
     contours: tuple[Contour, ...]
     shape: Shape
     few: Samples
     pose: Profiles
     every: Profiles
-    straight: gauge.Straight
+    straight: Floats32
     twins: Twins
     inner_reach_px: Floats32
     grid: gauge.Grid
@@ -53,7 +64,7 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
         profile.rows(DEFAULT_BLUR_PX)
     twins = twins_of(shape, pose, matches, roundness)
     reaches = gauge.inner_reaches(shape, contours, every.samples)
-    straight, holes = gauge.straight_samples(every), gauge.holes_of(contours, every.samples)
+    straight, holes = gauge.straight_edges(every), gauge.holes_of(contours, every.samples)
     few = shape.samples(max(1.0, shape.length_px / FEW_SAMPLES))
     return Scaled(
         contours,
@@ -73,23 +84,22 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
 
 def _measurable(shape: Shape, samples: Samples) -> Samples:
     """The samples, without weight where two contours come so close that the drawing itself shows no edge."""
-    offsets = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
-    return resolved(samples, shape.material(samples.points[:, None] + offsets[None, :, None] * samples.normals[:, None]), by_contour=True)
+    return resolved(samples, shape, by_contour=True)
 
 
 def along(levels: Sequence[Level], at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:
     """The whole outline measured, and the placement (4,) fitted to all of it."""
 
-    def look(samples: Samples, offsets: Floats32) -> Floats32:
-        return profiles(levels[0], samples, placement[None], offsets)
+    def look(design: Floats32, reach: int) -> Floats32:
+        return profiles(levels[0], design, placement[None], reach)
 
     samples = at.every.samples
     blur = gauge.estimate_blur(look, at.straight)
     edges = gauge.find_edges(look, at.every, blur, sign, at.inner_reach_px)
     edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
     weights, shift = fit_weights(samples, edges, 0.15)
-    steps = solve(samples, weights[None], shift[None], placement[None, 3], free_size)
-    edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps, placement[None, 3])[0])
+    steps = solve(samples, weights[None], shift[None], free_size)
+    edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps)[0])
     placement = moved(placement[None], steps)[0]
     px_per_mm = at.shape.scale_px_per_mm * float(placement[3])
     return placement, gauged(levels, at, placement_matrix(placement), px_per_mm, edges, blur)
@@ -102,8 +112,8 @@ def along_view(levels: Sequence[Level], at: Scaled, found: Slanted) -> tuple[Sla
     for _ in range(2):
         now = found
 
-        def look(chosen: Samples, offsets: Floats32, now: Slanted = now) -> Floats32:
-            return look_through(levels[0], now.view, now.wall_px, chosen, offsets)
+        def look(chosen: Floats32, reach: int, now: Slanted = now) -> Floats32:
+            return look_through(levels[0], now.view, now.wall_px, chosen, reach)
 
         blur = gauge.estimate_blur(look, at.straight)
         edges = gauge.find_edges(look, at.every, blur, found.sign, at.inner_reach_px)
@@ -118,8 +128,9 @@ def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float) -> 
     """Robust weights (n,) for fitting a pose to measured edges, and the shifts (n,) with nothing where nothing near was seen."""
     near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
     shift = np.where(near, edges.shift_px, F32(0))
-    trust = samples.weight * near * np.square(np.clip(edges.contrast / F32(edges.typical), 0, F32(1.5)))
-    return np.asarray(trust * tukey(shift, max(4.5 * spread(shift[near]), least_limit_px)), F32), shift
+    trust = within(edges.contrast / F32(edges.typical), 0.0, 1.5)
+    weights = samples.weight * near * tukey(shift, max(4.5 * spread(shift[near]), least_limit_px)) * trust * trust
+    return np.asarray(weights, F32), shift
 
 
 def gauged(levels: Sequence[Level], at: Scaled, matrix: Floats, px_per_mm: float, edges: gauge.Edges, blur_px: float) -> gauge.Gauged:

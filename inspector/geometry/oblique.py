@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from inspector.geometry.coarse import ANGLES, RADII, Silhouette, correlate, otsu, parabola, silhouette
+from inspector.geometry.coarse import CIRCLE, RADII, Silhouette, otsu, rotations, silhouette
 from inspector.geometry.refine import Level, sample, strongest_slopes, tukey
 from inspector.geometry.shape import F32, Floats32, Samples, Shape
 
@@ -85,12 +85,9 @@ _REACH = 3.2  # the unrolled picture goes to so many standard deviations
 
 
 def _unroll(mask: NDArray[np.floating], centroid: Floats, root: Floats) -> Floats32:
-    """The whitened picture about its centroid: one row a degree, one column a radius."""
-    angle = np.arange(ANGLES) * math.tau / ANGLES
-    radius = (np.arange(RADII) + 0.5) * _REACH / RADII
-    circle = np.stack([np.cos(angle)[:, None] * radius, np.sin(angle)[:, None] * radius], axis=2)
-    at = (circle @ root.T + centroid).astype(F32)
-    return np.asarray(cv2.remap(np.ascontiguousarray(mask, F32), at[..., 0], at[..., 1], cv2.INTER_LINEAR), F32)
+    """The whitened picture about its centroid: one row a radius, one column a degree."""
+    x, y = np.tensordot(root * _REACH / RADII, CIRCLE, 1) + centroid[:, None, None]
+    return np.asarray(cv2.remap(np.ascontiguousarray(mask, F32), x.astype(F32), y.astype(F32), cv2.INTER_LINEAR), F32)
 
 
 def guesses(level: Level, base: Shape, shape: Whitened, most: int) -> list[Slanted]:
@@ -120,10 +117,8 @@ def guesses(level: Level, base: Shape, shape: Whitened, most: int) -> list[Slant
 def _rotations(mask: Floats32, centroid: Floats, covariance: Floats, shape: Whitened) -> list[Floats]:
     """Linear maps (2, 2) of the shape that give the blob's covariance, at the likeliest rotations of the whitened figures."""
     root = _root(covariance)
-    alike = correlate(_unroll(mask, centroid, root), shape.outline)
-    peaks = np.flatnonzero((alike >= np.roll(alike, 1)) & (alike > np.roll(alike, -1)))
-    turns = [math.tau * (p + parabola(alike, int(p))) / ANGLES for p in peaks[np.argsort(-alike[peaks], kind="stable")][:4]]
-    return [root @ _turned(turn) @ np.linalg.inv(shape.root) for turn in turns]
+    found = rotations(_unroll(mask, centroid, root), shape.outline, 4, least=math.inf)
+    return [root @ _turned(turn) @ np.linalg.inv(shape.root) for turn, _ in found]
 
 
 def _tilts(covariance: Floats, shape: Whitened) -> list[Floats]:
@@ -167,18 +162,16 @@ def _to_full(factor: float) -> Floats:
     return np.array([[factor, 0.0, half], [0.0, factor, half], [0.0, 0.0, 1.0]])
 
 
-def lift(samples: Samples, wall_px: Floats) -> Floats32:
-    """How much farther out (n,) the edge of each sample is seen because of the wall."""
-    return np.maximum(samples.normals @ wall_px.astype(F32), F32(0))
+def look_through(level: Level, view: Floats, wall_px: Floats, design_px: Floats32, reach: int, step_px: float = 1.0) -> Floats32:
+    """Grey values (2·reach + 1, n) along the normals of the model through a view, in steps of model px from the edge with its wall.
 
-
-def look_through(level: Level, view: Floats, wall_px: Floats, samples: Samples, offsets_px: Floats32) -> Floats32:
-    """Grey values (n, J) along the normals of the model, offsets in model px from the edge with its wall, through a view."""
+    `design_px` (5, n) as in `Samples`.
+    """
     matrix = np.linalg.inv(_to_full(level.factor)) @ view
-    points, normals = samples.points.astype(np.float64), samples.normals.astype(np.float64)
-    along = lift(samples, wall_px)[:, None] + offsets_px
-    x = points[:, :1] + normals[:, :1] * along
-    y = points[:, 1:] + normals[:, 1:] * along
+    px, py, _, nx, ny = design_px.astype(np.float64)
+    wall = np.maximum(wall_px.astype(F32) @ design_px[3:], F32(0))  # how much farther out the edge is seen
+    along = wall + (np.arange(-reach, reach + 1, dtype=F32) * F32(step_px))[:, None]
+    x, y = px + nx * along, py + ny * along
     w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
     w = np.where(np.abs(w) < 1e-9, 1e-9, w)
     u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / w
@@ -235,9 +228,8 @@ def refined(levels: Sequence[Level], guess: Slanted, samples: Samples, radius_px
             level = _level_for(levels, now.view)
             if level is None:
                 return replace(now, score=0.0)
-            offsets = np.arange(-reach, reach + 1, dtype=F32) * F32(step_px)
-            values = look_through(level, now.view, now.wall_px, samples, offsets)
-            places, sizes = strongest_slopes(values, np.full(len(samples), now.sign, F32))
+            values = look_through(level, now.view, now.wall_px, samples.design, reach, step_px)
+            places, sizes = strongest_slopes(values, now.sign)
             shifts = places * F32(step_px)
             typical = max(float(np.median(sizes)), 1e-6)
             base = samples.weight * np.clip(sizes / F32(typical), 0, F32(1.5))
@@ -254,9 +246,7 @@ def score(levels: Sequence[Level], slanted: Slanted, samples: Samples) -> float:
     level = _level_for(levels, slanted.view)
     if level is None:
         return 0.0
-    offsets = np.arange(-8, 9, dtype=F32)
-    values = look_through(level, slanted.view, slanted.wall_px, samples, offsets)
-    places, sizes = strongest_slopes(values, np.full(len(samples), slanted.sign, F32))
+    places, sizes = strongest_slopes(look_through(level, slanted.view, slanted.wall_px, samples.design, 8), slanted.sign)
     rank = int(0.6 * len(sizes))
     typical = max(float(np.partition(sizes, rank)[rank]), 1e-3)
     good = (sizes > 0.35 * typical) & (np.abs(places) < _WITHIN_PX)

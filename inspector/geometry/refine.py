@@ -17,12 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, TRIANGLE, Floats32, Rows, Samples
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Rows, Samples, Shape
 
 if TYPE_CHECKING:
     from inspector.records import Floats, Image
-
-MOST_ROWS = 32_000  # cv2.remap wants sides below 32,767
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,99 +44,115 @@ def pyramid(image: Image, count: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def profiles(level: Level, samples: Samples, placements: Floats, offsets_px: Floats32) -> Floats32:
-    """Grey values along the normals: (K·n, J) float32, offsets in px of the level, beyond the border the nearest pixel."""
-    inverse = 1.0 / level.factor
-    c, s = np.cos(placements[:, 2]), np.sin(placements[:, 2])
-    size = placements[:, 3] * inverse
-    across, down = np.empty((2, len(placements), 5, len(offsets_px)), F32)
-    for rows, values in (
-        (across, (c * size, -s * size, (placements[:, 0] + 0.5) * inverse - 0.5, c, -s)),
-        (down, (s * size, c * size, (placements[:, 1] + 0.5) * inverse - 0.5, s, c)),
-    ):
-        for i, value in enumerate(values):
-            rows[:, i] = value[:, None]
-        rows[:, 3:] *= offsets_px
-    count = len(placements) * len(samples)
-    map_x = np.matmul(samples.design, across).reshape(count, len(offsets_px))
-    map_y = np.matmul(samples.design, down).reshape(count, len(offsets_px))
-    return sample(level.image, map_x, map_y)
+def profiles(level: Level, design: Floats32, placements: Floats, reach: int, step_px: float = 1.0) -> Floats32:
+    """Grey values along the normals, beyond the border the nearest pixel: (2·reach + 1, K·n) float32, one profile a column.
 
-
-def sample(image: Image, map_x: Floats32, map_y: Floats32) -> Floats32:
-    """Grey values (n, J) float32 at these pixels, bilinear."""
-    pieces = [
-        cv2.remap(image, map_x[i : i + MOST_ROWS], map_y[i : i + MOST_ROWS], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for i in range(0, len(map_x), MOST_ROWS)
-    ]
-    return np.asarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces), F32)
+    Profiles go from −reach to reach steps of `step_px` of the level. `design` (5, n) as in `Samples`.
+    """
+    shrink = 1.0 / level.factor
+    rows = []
+    for x, y, turn, size in placements.tolist():
+        c, s, grow = math.cos(turn), math.sin(turn), size * shrink
+        rows.append(((c * grow, -s * grow, (x + 0.5) * shrink - 0.5, c, -s), (s * grow, c * grow, (y + 0.5) * shrink - 0.5, s, c)))
+    views = np.array(rows, F32).transpose(1, 0, 2)
+    tables = np.asarray(views[:, None] * _ladder(reach, step_px), F32)
+    across, down = (tables.reshape(-1, 5) @ design).reshape(2, -1, design.shape[1])
+    return sample(level.image, across, down).reshape(2 * reach + 1, -1)
 
 
 @lru_cache
-def slope_filter(length: int, margin: int = 2, prior: float = 0.0) -> Floats32:
-    """(length, length − 2·margin): the smoothed slope −1 −2 0 2 1 along a profile, as a matrix; `prior` less at its ends."""
-    count = length - 2 * margin
-    out = np.zeros((length, count), F32)
-    for j in range(count):
-        away = (j - (count - 1) / 2) / max((count - 1) / 2, 1.0)
-        out[j + margin - 2 : j + margin + 3, j] = (1.0 - prior * away**2) * np.array((-1, -2, 0, 2, 1))
+def _ladder(reach: int, step_px: float) -> Floats32:
+    """(2·reach + 1, 1, 5): how often each row of a design counts at each place of a profile."""
+    out = np.ones((2 * reach + 1, 1, 5), F32)
+    out[..., 3:] = (np.arange(-reach, reach + 1) * step_px)[:, None, None]
     out.setflags(write=False)
     return out
 
 
-def strongest_slopes(values: Floats32, signs: Floats32) -> tuple[Floats32, Floats32]:
-    """The place (in steps from the middle, parabola through three) and size of the strongest slope of the wanted sign in each profile."""
-    reach = values.shape[1] // 2
-    slopes = values @ slope_filter(values.shape[1])
-    slopes *= signs[:, None]
-    top = slopes.argmax(axis=1)
-    rows = np.arange(len(slopes))
-    at = slopes[rows, top]
-    before = slopes[rows, np.maximum(top - 1, 0)]
-    after = slopes[rows, np.minimum(top + 1, slopes.shape[1] - 1)]
+def sample(image: Image, map_x: Floats32, map_y: Floats32) -> Floats32:
+    """Grey values (J, n) float32 at these pixels, bilinear. Few long rows take half the time of many short ones."""
+    return np.asarray(cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), F32)
+
+
+@lru_cache
+def slope_filter(length: int, margin: int = 2, prior: float = 0.0) -> Floats32:
+    """(length − 2·margin, length): the smoothed slope −1 −2 0 2 1 along a profile, as a matrix; `prior` less at its ends."""
+    count = length - 2 * margin
+    out = np.zeros((count, length), F32)
+    for j in range(count):
+        away = (j - (count - 1) / 2) / max((count - 1) / 2, 1.0)
+        out[j, j + margin - 2 : j + margin + 3] = (1.0 - prior * away**2) * np.array((-1, -2, 0, 2, 1))
+    out.setflags(write=False)
+    return out
+
+
+def steepest(slopes: Floats32) -> NDArray[np.int32]:
+    """In which row (N,) each column of (J, N) is largest; the first of equals."""
+    return np.asarray(cv2.reduceArgMax(slopes, 0)[0], np.int32)
+
+
+def strongest_slopes(values: Floats32, signs: Floats32 | float) -> tuple[Floats32, Floats32]:
+    """The place (in steps from the middle, parabola through three) and size of the strongest slope of the wanted sign in each column.
+
+    `values` (J, N); `signs` (N,), or one for all.
+    """
+    slopes = slope_filter(len(values)) @ values
+    slopes *= signs
+    top = steepest(slopes)
+    rows, count = slopes.shape
+    columns = np.arange(count)
+    here, flat = top * count + columns, slopes.ravel()
+    at = flat.take(here)
+    before = flat.take(np.maximum(here - count, columns))
+    after = flat.take(np.minimum(here + count, (rows - 1) * count + columns))
     bend = np.minimum(before - 2 * at + after, F32(-1e-6))
-    offset = np.clip(F32(0.5) * (before - after) / bend, F32(-0.6), F32(0.6))
-    return np.asarray(top + offset + F32(2 - reach), F32), at
+    offset = within(F32(0.5) * (before - after) / bend, -0.6, 0.6)
+    return np.asarray(top + offset - F32(rows // 2), F32), at
 
 
-def solve(samples: Samples, weights: Floats32, shifts: Floats32, sizes: Floats, free_size: bool) -> Floats:
-    """Weighted least squares of the shifts (K, n) along the normals: (K, 4) of (x, y, turn, growth) in the model's axes."""
-    products = (weights @ samples.products).astype(np.float64)
-    right = ((weights * shifts) @ samples.lever).astype(np.float64)
-    matrix = np.zeros((len(weights), 4, 4))
-    matrix[:, TRIANGLE[0], TRIANGLE[1]] = products
-    matrix[:, TRIANGLE[1], TRIANGLE[0]] = products
-    scale = np.ones((len(weights), 4))
-    scale[:, 2] = sizes
-    matrix *= scale[:, :, None] * scale[:, None, :]
-    right *= scale
-    if not free_size:
-        matrix[:, 3, :], matrix[:, :, 3], right[:, 3] = 0.0, 0.0, 0.0
-        matrix[:, 3, 3] = 1.0
-    matrix += np.eye(4) * (1e-7 * np.diagonal(matrix, axis1=1, axis2=2) + 1e-9)[:, :, None]
-    return np.asarray(np.linalg.solve(matrix, right[:, :, None])[:, :, 0], np.float64)
+def within(values: Floats32, low: float, high: float) -> Floats32:
+    """The values, none less than `low` or more than `high`: in a third of the time of `np.clip`, where there are few."""
+    return np.minimum(np.maximum(values, F32(low)), F32(high))
 
 
-def predicted_shifts(samples: Samples, steps: Floats, sizes: Floats) -> Floats32:
-    """What `steps` (K, 4) in the model's axes do along the normals, (K, n) px."""
-    scaled = steps.copy()
-    scaled[:, 2] *= sizes
-    return np.asarray(scaled.astype(F32) @ samples.lever.T, F32)
+_EYE = np.eye(4)
+
+
+def solve(samples: Samples, weights: Floats32, shifts: Floats32, free_size: bool) -> Floats:
+    """Weighted least squares of the shifts (K, n) along the normals: steps (K, 4) of (x, y, turn · size, growth) in the model's axes."""
+    count = 4 if free_size else 3
+    matrix = (weights @ samples.products.T).reshape(-1, 4, 4)[:, :count, :count].astype(np.float64)
+    matrix += _EYE[:count, :count] * (1e-7 * matrix + 1e-9)
+    right = ((weights * shifts) @ samples.lever.T)[:, :count, None]
+    steps = np.zeros((len(matrix), 4))
+    steps[:, :count] = np.linalg.solve(matrix, right)[:, :, 0]
+    return steps
+
+
+def predicted_shifts(samples: Samples, steps: Floats) -> Floats32:
+    """What `steps` (K, 4) do along the normals, (K, n) px."""
+    return np.asarray(steps.astype(F32) @ samples.lever, F32)
 
 
 def moved(placements: Floats, steps: Floats) -> Floats:
-    """The placements after `steps` (K, 4) in the model's axes."""
+    """The placements after `steps` (K, 4)."""
     c, s = np.cos(placements[:, 2]), np.sin(placements[:, 2])
     out = placements.copy()
     out[:, 0] += c * steps[:, 0] - s * steps[:, 1]
     out[:, 1] += s * steps[:, 0] + c * steps[:, 1]
-    out[:, 2:] += steps[:, 2:]
+    out[:, 2] += steps[:, 2] / placements[:, 3]
+    out[:, 3] += steps[:, 3]
     return out
 
 
-def tukey(residuals: Floats32, limit: NDArray[np.floating] | float) -> Floats32:
+def tukey(residuals: Floats32, limit: float) -> Floats32:
     """Tukey's weights: (1 − (r/limit)²)² within, 0 beyond."""
-    return np.asarray(np.square(np.clip(1 - np.square(residuals / limit), 0, None)), F32)
+    rest = residuals * F32(1.0 / limit)
+    rest *= rest
+    np.subtract(F32(1), rest, out=rest)
+    np.maximum(rest, F32(0), out=rest)
+    rest *= rest
+    return rest
 
 
 def edge_step(
@@ -149,21 +163,19 @@ def edge_step(
     `signs` (K,) is +1 where the background is brighter than the part, −1 where it is darker.
     """
     count, n = len(placements), len(samples)
-    offsets = np.arange(-reach, reach + 1, dtype=F32) * F32(step_px)
-    values = profiles(level, samples, placements, offsets)
-    places, sizes_of_slope = strongest_slopes(values, np.repeat(signs, n))
+    places, sizes_of_slope = strongest_slopes(profiles(level, samples.design, placements, reach, step_px), _each(signs, n))
     shifts = (places * F32(step_px * level.factor)).reshape(count, n)
     slopes = sizes_of_slope.reshape(count, n)
     typical = np.maximum(np.partition(slopes, n // 2, axis=1)[:, n // 2 : n // 2 + 1], F32(1e-6))
-    base = samples.weight * np.clip(slopes / typical, 0, F32(1.5))
-    residuals, steps = shifts, np.zeros_like(placements)
-    for _ in range(2):
-        steps = solve(samples, base * tukey(residuals, limit_px * level.factor), shifts, placements[:, 3], free_size)
-        residuals = shifts - predicted_shifts(samples, steps, placements[:, 3])
-    return moved(placements, steps)
+    base = samples.weight * within(np.asarray(slopes / typical, F32), 0.0, 1.5)
+    steps = solve(samples, base * tukey(shifts, limit_px * level.factor), shifts, free_size)
+    left = shifts - predicted_shifts(samples, steps)
+    return moved(placements, solve(samples, base * tukey(left, limit_px * level.factor), shifts, free_size))
 
 
-_OFFSETS = np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+def _each(signs: Floats32, count: int) -> Floats32 | float:
+    """One sign for all, where it is one, else `count` times each."""
+    return float(signs[0]) if (signs == signs[0]).all() else np.repeat(signs, count)
 
 
 _PHASE_BLURS_PX = (0.64, 0.78, 0.94, 1.12, 1.39, 1.68, 2.06, 2.55)
@@ -177,29 +189,38 @@ def phase_bias(samples: Samples, matrix: Floats, blur_px: float) -> Floats32:
     averages out, along a straight row or column all samples share it: k·g, with k computed for ideal edges of each blur (and falling
     off quickly with the slant: ninth power of the normal's component).
     """
-    flat = matrix.astype(F32)
-    at = samples.design[:, :3] @ flat[:2].T
-    if abs(matrix[2, 0]) + abs(matrix[2, 1]) > 0:
-        at /= (samples.design[:, :3] @ flat[2])[:, None]
-    normals = samples.normals @ (flat[:2, :2] / F32(math.sqrt(abs(np.linalg.det(matrix[:2, :2]))))).T
-    f = at - np.floor(at)
-    cubed = normals * normals * normals
-    g = f * (1 - f) * (1 - 2 * f) * (cubed * cubed * cubed)
-    return np.asarray((g[:, 0] + g[:, 1]) * F32(np.interp(blur_px, _PHASE_BLURS_PX, _PHASE_BIASES)), F32)
+    (a, b, _), (c, d, _), (e, f, _) = matrix.tolist()
+    flat = np.zeros((4, 5), F32)
+    flat[:2, :3], flat[2:, 3:] = matrix[:2], matrix[:2, :2] / math.sqrt(abs(a * d - b * c))
+    at, normals = (flat @ samples.design).reshape(2, 2, -1)
+    if abs(e) + abs(f) > 0:
+        at /= matrix[2].astype(F32) @ samples.design[:3]
+    at -= np.floor(at)
+    third = at * (1 - at) * (1 - 2 * at)
+    normals *= normals * normals
+    normals *= normals * normals
+    third *= normals
+    return np.asarray((third[0] + third[1]) * F32(np.interp(blur_px, _PHASE_BLURS_PX, _PHASE_BIASES)), F32)
 
 
 def placement_matrix(placement: Floats) -> Floats:
     """The (3, 3) matrix, model px → picture px."""
-    x, y, turn, size = placement
+    x, y, turn, size = placement.tolist()
     c, s = math.cos(turn) * size, math.sin(turn) * size
     return np.array([[c, -s, x], [s, c, y], [0.0, 0.0, 1.0]])
 
 
-def profile_step(image: Level, samples: Samples, rows: Rows, placement: Floats, sign: float, *, free_size: bool, last: bool) -> Floats:
-    """One step from the predicted profiles at full size: the new placement (4,). The last one minds the bias of the sampling, too."""
-    values = profiles(image, samples, placement[None], _OFFSETS)
-    contrast = np.einsum("ij,ij->i", values, rows.contrast) * F32(sign)
-    shift = np.einsum("ij,ij->i", values, rows.shift) * F32(sign)
+def profile_step(
+    image: Level, samples: Samples, rows: Rows, placement: Floats, sign: float, *, free_size: bool, last: bool
+) -> tuple[Floats, float]:
+    """One step from the predicted profiles at full size: the new placement (4,), and how far it moved the part's rim, px.
+
+    The last one minds the bias of the sampling, too.
+    """
+    values = profiles(image, samples.design, placement[None], PROFILE_REACH)
+    contrast, shift = (values * rows.contrast).sum(axis=0), (values * rows.shift).sum(axis=0)
+    if sign < 0:
+        contrast, shift = -contrast, -shift
     middle = len(contrast) // 2
     typical = max(float(np.partition(contrast, middle)[middle]), 1e-3)
     shift /= np.maximum(contrast, F32(0.3 * typical))
@@ -207,27 +228,26 @@ def profile_step(image: Level, samples: Samples, rows: Rows, placement: Floats, 
         shift -= phase_bias(samples, placement_matrix(placement), DEFAULT_BLUR_PX)
     centre = np.partition(shift, middle)[middle]
     spread = 1.4826 * float(np.partition(np.abs(shift - centre), middle)[middle]) + 0.02
-    trust = np.square(np.clip(contrast / F32(typical), 0, F32(1.5)))
-    weights = samples.weight * tukey(shift, max(4.0 * spread, 0.15)) * trust
-    steps = solve(samples, weights[None], shift[None], placement[None, 3], free_size)
-    return np.asarray(moved(placement[None], steps)[0], np.float64)
+    trust = within(contrast / F32(typical), 0.0, 1.5)
+    weights = samples.weight * tukey(shift, max(4.0 * spread, 0.15)) * trust * trust
+    steps = solve(samples, weights[None], shift[None], free_size)
+    return np.asarray(moved(placement[None], steps)[0], np.float64), float(np.abs(predicted_shifts(samples, steps)).max())
 
 
 _INSIDE_OUT = np.array([-0.25] * 4 + [0] + [0.25] * 4, F32)
 _LEAST_STEP = 0.6  # of a plain edge's, for a sample of a small shape to be of use
-_MOMENTS = np.stack([np.ones(8, F32), np.arange(-3.5, 4, dtype=F32)], axis=1)
+_MOMENTS = np.stack([np.ones(8, F32), np.arange(-3.5, 4, dtype=F32)])
 
 
-def resolved(samples: Samples, share: Floats32, *, by_contour: bool = False) -> Samples:
-    """The samples with weight only where the shape itself shows an edge at this size; `share` (n, 9) is its material along the normals.
+def resolved(samples: Samples, shape: Shape, *, zoom: float = 1.0, by_contour: bool = False) -> Samples:
+    """The samples with weight only where the shape itself shows an edge at this size, on pixels `zoom` times as large as its own.
 
     Slots and holes of a pixel or two, and webs as thin, show none: they are left to the full picture. When too little would be left,
     all count; with `by_contour`, all of a contour of which less than half would be left.
     """
-    step = -(share @ _INSIDE_OUT)
-    slopes = np.maximum(-np.diff(share, axis=1), 0)
-    moments = slopes @ _MOMENTS
-    place = moments[:, 1] / (moments[:, 0] + F32(1e-3))
+    offsets = F32(zoom) * np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32)
+    share = shape.material(samples.points + offsets[:, None, None] * samples.normals)
+    step, place = -(_INSIDE_OUT @ share), _centre(share[:-1] - share[1:])
     good = (step > _LEAST_STEP * max(float(np.quantile(step, 0.6)), 1e-3)) & (np.abs(place) < 0.8)
     if by_contour:
         kept = np.bincount(samples.contour, good) / np.maximum(np.bincount(samples.contour), 1)
@@ -237,18 +257,22 @@ def resolved(samples: Samples, share: Floats32, *, by_contour: bool = False) -> 
     return replace(samples, weight=np.asarray(samples.weight * good, F32))
 
 
+def _centre(slopes: Floats32) -> Floats32:
+    """The centre of gravity (n,) of what is positive in the slopes (8, n) between nine places, px from the middle."""
+    moments = _MOMENTS @ np.maximum(slopes, F32(0))
+    return np.asarray(moments[1] / (moments[0] + F32(1e-3)), F32)
+
+
 def seen(level: Level, samples: Samples, placements: Floats, signs: Floats32, *, within_px: float = 1.2) -> tuple[Floats32, Floats32]:
     """Which share of the contour (K,) shows an edge of the right sign within `within_px` of the level, and the typical contrast (K,).
 
     The edge's place is the centre of gravity of the slopes of the right sign within ± 4 px; typical is the 60 % quantile.
     """
     count, n = len(placements), len(samples)
-    values = profiles(level, samples, placements, _OFFSETS)
-    sign = np.repeat(signs, n)
-    step = ((values @ _INSIDE_OUT) * sign).reshape(count, n)
-    slopes = np.maximum(np.diff(values, axis=1) * sign[:, None], 0)
-    moments = slopes @ _MOMENTS
-    place = (moments[:, 1] / (moments[:, 0] + F32(1e-3))).reshape(count, n)
+    values = profiles(level, samples.design, placements, PROFILE_REACH)
+    values *= _each(signs, n)
+    step = (_INSIDE_OUT @ values).reshape(count, n)
+    place = _centre(values[1:] - values[:-1]).reshape(count, n)
     rank = int(0.6 * n)
     typical = np.maximum(np.partition(step, rank, axis=1)[:, rank], F32(1e-3))
     good = (step > F32(0.35) * typical[:, None]) & (np.abs(place) < within_px)

@@ -28,6 +28,8 @@ Floats32 = NDArray[np.float32]
 
 PROFILE_REACH = 4  # px on either side of a point that its predicted profile spans
 _BLUR_STEP = 1.06
+_BETWEEN = 12  # steps between two of these
+_MOST_KEPT = 8  # a line's optics blur all pictures much alike
 DEFAULT_BLUR_PX = _BLUR_STEP**2
 MOST_SAMPLES = 24_000  # cv2.remap wants sides below 32,767
 _OVERSAMPLING = 2
@@ -38,10 +40,10 @@ _WINDOW_PX = 2.6  # spread of the weights of a profile about its point
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """n points along the contours, in the model frame. All arrays are float32 but `contour`.
+    """n points along the contours, in the model frame, one column each. All arrays are float32 but `contour`.
 
-    `design` (n, 5) is (x, y, 1, nx, ny): position, one, outward normal of the material. `lever` (n, 4) is what the shift along the
-    normal does per unit of (shift x, shift y, turn, growth); `products` (n, 10) its upper-triangle products, for normal equations.
+    `design` (5, n) is (x, y, 1, nx, ny): position, one, outward normal of the material. `lever` (4, n) is what the shift along the
+    normal does per unit of (shift x, shift y, turn, growth); `products` (16, n) its products, for normal equations.
     `weight` is 0 within 2 px of a corner, else 1. `contour` (n,) indexes the contours of the shape.
     """
 
@@ -54,31 +56,29 @@ class Samples:
     @property
     def points(self) -> Floats32:
         """(n, 2) px."""
-        return self.design[:, :2]
+        return self.design[:2].T
 
     @property
     def normals(self) -> Floats32:
         """(n, 2), unit, out of the material."""
-        return self.design[:, 3:]
+        return self.design[3:].T
 
     def __len__(self) -> int:
-        return len(self.design)
+        return len(self.weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Weight rows (n, 2·PROFILE_REACH + 1) float32 of the predicted profiles, for the offsets −PROFILE_REACH … PROFILE_REACH px."""
+    """Weights (2·PROFILE_REACH + 1, n) float32 of the predicted profiles, a row for each offset −PROFILE_REACH … PROFILE_REACH px."""
 
     contrast: Floats32
     shift: Floats32
 
 
-TRIANGLE = np.triu_indices(4)
-
-
 def subset(samples: Samples, chosen: NDArray[np.intp]) -> Samples:
     """The samples of these indices."""
-    return Samples(samples.design[chosen], samples.lever[chosen], samples.products[chosen], samples.weight[chosen], samples.contour[chosen])
+    design, lever, products = (np.take(each, chosen, axis=1) for each in (samples.design, samples.lever, samples.products))
+    return Samples(design, lever, products, samples.weight[chosen], samples.contour[chosen])
 
 
 class Shape:
@@ -146,9 +146,9 @@ class Shape:
         normals = np.concatenate([f[1] for f in found])
         weight = np.concatenate([f[2] for f in found])
         turn = normals[:, 1] * points[:, 0] - normals[:, 0] * points[:, 1]
-        lever = np.column_stack([normals, turn, (points * normals).sum(axis=1)])
-        products = lever[:, TRIANGLE[0]] * lever[:, TRIANGLE[1]]
-        design = np.column_stack([points, np.ones(len(points)), normals])
+        lever = np.stack([*normals.T, turn, (points * normals).sum(axis=1)])
+        products = (lever[:, None] * lever[None]).reshape(16, -1)
+        design = np.stack([*points.T, np.ones(len(points)), *normals.T])
         contour = np.repeat(np.arange(len(found)), [len(f[0]) for f in found])
         return Samples(design.astype(F32), lever.astype(F32), products.astype(F32), weight.astype(F32), contour)
 
@@ -159,20 +159,22 @@ class Profiles:
     def __init__(self, shape: Shape, samples: Samples) -> None:
         self.shape, self.samples = shape, samples
         self._rows: dict[int, Rows] = {}
+        self._between: dict[int, Rows] = {}
 
     def rows(self, blur_px: float) -> Rows:
-        """The weight rows for pictures of this blur, interpolated between two steps of it."""
-        place = math.log(blur_px) / math.log(_BLUR_STEP)
-        step = math.floor(place + 1e-6)
-        share = F32(place - step)
-        below = self._at(step)
-        if share < 1e-6:
-            return below
-        above = self._at(step + 1)
-        return Rows(
-            below.contrast + share * (above.contrast - below.contrast),
-            below.shift + share * (above.shift - below.shift),
-        )
+        """The weight rows for pictures of this blur (to half a percent), interpolated between two steps of 6 %."""
+        fine = round(math.log(blur_px) / math.log(_BLUR_STEP) * _BETWEEN)
+        step, part = divmod(fine, _BETWEEN)
+        if part == 0:
+            return self._at(step)
+        if fine not in self._between:
+            below, above, share = self._at(step), self._at(step + 1), F32(part / _BETWEEN)
+            if len(self._between) >= _MOST_KEPT:
+                self._between.pop(next(iter(self._between)))
+            self._between[fine] = Rows(
+                below.contrast + share * (above.contrast - below.contrast), below.shift + share * (above.shift - below.shift)
+            )
+        return self._between[fine]
 
     def _at(self, step: int) -> Rows:
         if step not in self._rows:
@@ -190,7 +192,7 @@ class Profiles:
         weighted = basis * np.exp(-0.5 * (t / _WINDOW_PX) ** 2)[None, :, None]
         normal = np.einsum("njk,njl->nkl", weighted, basis) + 1e-9 * np.eye(3)
         solved = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2))
-        return Rows(np.ascontiguousarray(solved[:, 1], F32), np.ascontiguousarray(solved[:, 2], F32))
+        return Rows(np.ascontiguousarray(solved[:, 1].T, F32), np.ascontiguousarray(solved[:, 2].T, F32))
 
 
 def _material_left(contour: Contour) -> Points:

@@ -8,7 +8,6 @@ twins: nothing can tell them apart, and the pose says `ambiguous`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.coarse import Silhouette, correlate, parabola
+from inspector.geometry.coarse import Silhouette, correlate, parabola, peaks
 from inspector.geometry.polygon import Points
-from inspector.geometry.refine import Level, edge_step, profiles, sample, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, subset
+from inspector.geometry.refine import Level, edge_step, profiles, sample, seen, within
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape
 
 if TYPE_CHECKING:
     from inspector.records import Floats
@@ -39,14 +38,14 @@ class Twins:
 
     `turns` (K, 3): the model shifted by (x, y) px and turned looks like the model (exact ones left out). `exact`: there is at least one
     that nothing tells apart. `probes` (m, 2) model px and `share` (m,): where they differ, and what the drawing shows there.
-    `edges` are samples (with `rows`) that no twin shares.
+    `edges` (5, n) is the design, as in `Samples`, of those that no twin shares, `contrast_rows` (9, n) what weighs their profiles.
     """
 
     turns: Floats
     exact: bool
     probes: Floats32
     share: Floats32
-    edges: Samples
+    edges: Floats32
     contrast_rows: Floats32
     lead: float
 
@@ -63,18 +62,19 @@ def matches(shown: Shape, shown_outline: Silhouette, asked: Shape, asked_outline
     share = shown.material(np.stack(np.meshgrid(grid + low[0], grid + low[1]), axis=2))
     image = Level(np.rint(230 - 200 * np.clip(share, 0, 1)).astype(np.uint8), 1.0)
     alike = correlate(shown_outline.unrolled, asked_outline)
-    peaks = np.flatnonzero((alike >= np.roll(alike, 1)) & (alike > np.roll(alike, -1)) & (alike > _LEAST_LIKENESS))
+    at = peaks(alike)
+    at = at[alike[at] > _LEAST_LIKENESS]
     if shown is asked:
-        peaks = peaks[(peaks >= 3) & (peaks <= len(alike) - 3)]
-    peaks = peaks[np.argsort(-alike[peaks], kind="stable")][:_MOST_TWINS]
-    if not len(peaks):
+        at = at[(at >= 3) & (at <= len(alike) - 3)]
+    at = at[np.argsort(-alike[at], kind="stable")][:_MOST_TWINS]
+    if not len(at):
         return np.zeros((0, 3))
     samples = asked.samples(max(1.0, asked.length_px / 300), most=900)
-    turns = np.array([math.tau * (p + parabola(alike, int(p))) / len(alike) for p in peaks])
+    turns = np.array([math.tau * (p + parabola(alike, p)) / len(alike) for p in at.tolist()])
     c, s = np.cos(turns), np.sin(turns)
     (cx, cy), (tx, ty) = asked_outline.centroid_px, shown_outline.centroid_px - low
     placements = np.column_stack([tx - (c * cx - s * cy), ty - (s * cx + c * cy), turns, np.ones(len(turns))])
-    signs = np.ones(len(peaks), F32)
+    signs = np.ones(len(at), F32)
     for reach, step, limit in ((10, 1.5, 12.0), (7, 1.0, 5.0), (5, 1.0, 3.0), (5, 1.0, 2.0)):
         placements = edge_step(image, samples, placements, signs, reach=reach, step_px=step, limit_px=limit, free_size=False)
     share_seen, _ = seen(image, samples, placements, signs)
@@ -93,9 +93,7 @@ def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> T
     exact = bool((~apart).any()) or roundness > _ROUND
     turns, differ = turns[apart], [d for d, keep in zip(differ, apart, strict=True) if keep]
     if not len(turns):
-        return Twins(
-            turns, exact, np.zeros((0, 2), F32), np.zeros(0, F32), subset(fine.samples, np.zeros(0, np.intp)), np.zeros((0, 9), F32), 0.0
-        )
+        return Twins(turns, exact, np.zeros((0, 2), F32), np.zeros(0, F32), np.zeros((5, 0), F32), np.zeros((9, 0), F32), 0.0)
     chosen = np.flatnonzero(np.max(differ, axis=0) > 0.35)
     most = max(_LEAST_PROBES, _MOST_PROBES // len(turns))
     if len(chosen) > most:
@@ -106,15 +104,16 @@ def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> T
     probes, share = grid[chosen], own[chosen]
     others = np.stack([_material_at(shape, probes, turn) for turn in turns])
     lead = 1.0 - float(_likeness(others, share, 1.0, 1.0).max()) + (1.05 if len(edges) else 0.0)
-    return Twins(turns, exact, probes.astype(F32), share, subset(fine.samples, edges), fine.rows(DEFAULT_BLUR_PX).contrast[edges], lead)
+    own_edges, rows = fine.samples.design.take(edges, axis=1), fine.rows(DEFAULT_BLUR_PX).contrast.take(edges, axis=1)
+    return Twins(turns, exact, probes.astype(F32), share, own_edges, rows, lead)
 
 
 def _with_inverses(turns: Floats) -> Floats:
     """The turns and those of their inverses that are not among them."""
-    identity = np.array([0.0, 0.0, 0.0, 1.0])
     out = [np.append(turn, 1.0) for turn in turns]
     for turn in turns:
-        back = options_of(identity, turn)[1]
+        c, s = math.cos(turn[2]), math.sin(turn[2])
+        back = np.array([-c * turn[0] - s * turn[1], s * turn[0] - c * turn[1], -turn[2], 1.0])
         if not any(_same(back, known) for known in out):
             out.append(back)
     return np.asarray(out)[:, :3]
@@ -168,15 +167,15 @@ def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast
     """
     if not len(twins.turns):
         return placement, twins.exact
-    options = np.array([placement, *(options_of(placement, turn)[0] for turn in twins.turns)])
+    options = np.concatenate([placement[None], turned(placement, twins.turns)])
     c, s = np.cos(options[:, 2]) * options[:, 3], np.sin(options[:, 2]) * options[:, 3]
     across = np.stack([c, -s], axis=1).astype(F32) @ twins.probes.T + options[:, :1].astype(F32)
     down = np.stack([s, c], axis=1).astype(F32) @ twins.probes.T + options[:, 1:2].astype(F32)
     scores = _likeness(sample(level.image, across, down), twins.share, -sign, contrast)
-    if len(twins.edges):
-        values = profiles(level, twins.edges, options, np.arange(-PROFILE_REACH, PROFILE_REACH + 1, dtype=F32))
-        found = np.einsum("kij,ij->ki", values.reshape(len(options), len(twins.edges), -1), twins.contrast_rows) * F32(sign)
-        scores += F32(1.5) * np.clip(found / F32(max(contrast, 1e-3)), F32(-0.5), F32(1.3)).mean(axis=1)
+    if twins.edges.size:
+        values = profiles(level, twins.edges, options, PROFILE_REACH).reshape(2 * PROFILE_REACH + 1, len(options), -1)
+        found = (values * twins.contrast_rows[:, None]).sum(axis=0)
+        scores += F32(1.5) * within(found * F32(sign / max(contrast, 1e-3)), -0.5, 1.3).mean(axis=1)
     order = np.argsort(-scores, kind="stable")
     best = options[order[0]]
     rival = next((scores[i] for i in order[1:] if not _same(options[i], best)), None)
@@ -189,12 +188,9 @@ def _same(a: Floats, b: Floats) -> bool:
     return abs(turn) < 0.02 and float(np.abs(a[:2] - b[:2]).max()) < 4.0
 
 
-def options_of(placement: Floats, turn: Floats) -> Sequence[Floats]:
-    """The placement followed by the self-match, and by its inverse."""
-    x, y, angle, size = placement
+def turned(placement: Floats, turns: Floats) -> Floats:
+    """The placements (K, 4) at which the model, moved by its self-matches (K, 3) first, lies as at `placement`."""
+    x, y, angle, size = placement.tolist()
     c, s = math.cos(angle) * size, math.sin(angle) * size
-    rotation = np.array([[c, -s], [s, c]])
-    there = rotation @ turn[:2] + (x, y)
-    ct, st = math.cos(turn[2]), math.sin(turn[2])
-    back = rotation @ -np.array([ct * turn[0] + st * turn[1], -st * turn[0] + ct * turn[1]]) + (x, y)
-    return np.array([there[0], there[1], angle + turn[2], size]), np.array([back[0], back[1], angle - turn[2], size])
+    across, down = turns[:, 0], turns[:, 1]
+    return np.column_stack([c * across - s * down + x, s * across + c * down + y, angle + turns[:, 2], np.full(len(turns), size)])
