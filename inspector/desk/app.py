@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from inspector.desk import doing, report
+from inspector.desk.disagreements import Disagreement
 from inspector.desk.doing import Reading
 from inspector.desk.guard import Guard, Refused, answer
 from inspector.desk.render import LIVE, Asked, Desk, Pages, window_of
@@ -144,6 +145,21 @@ def create(desk: Desk) -> FastAPI:
     def thumb(asks: Reading, epoch: Epoch, seq: Seq) -> Response:
         return Response(pages.thumb(found_in(desk.board, epoch, seq)), media_type="image/jpeg", headers=_kept("thumb"))
 
+    @app.get("/shadow/{token}")
+    def disagreement(asks: Reading, token: Token) -> Response:
+        return HTMLResponse(pages.disagreement(_disagreed(desk, token), asks))
+
+    @app.get("/shadow/{token}/picture")
+    def disagreement_picture(asks: Reading, token: Token) -> Response:
+        data = _disagreed(desk, token).data()
+        if not data:
+            raise Refused(404, "E_HTTP_404", "the picture is no longer kept")
+        return Response(data, media_type=_media(data), headers=_kept("shadow"))
+
+    @app.get("/shadow/{token}/thumb")
+    def disagreement_thumb(asks: Reading, token: Token) -> Response:
+        return Response(pages.small(_disagreed(desk, token).data()), media_type="image/jpeg", headers=_kept("thumb"))
+
     _explain(app, desk, pages)
     app.add_middleware(Guard, hosts=desk.hosts, clock=desk.clock, secure=desk.secure)
     return app
@@ -199,6 +215,13 @@ def _tried(desk: Desk, token: str) -> Tried:
     found = desk.trial.result(token)
     if found is None:
         raise Refused(404, "E_HTTP_404", "this result is no longer kept; try the picture again")
+    return found
+
+
+def _disagreed(desk: Desk, key: str) -> Disagreement:
+    found = desk.disagreements.of(key)
+    if found is None:
+        raise Refused(404, "E_HTTP_404", "this picture is no longer among the newest; the archive may have it")
     return found
 
 

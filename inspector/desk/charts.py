@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inspector.desk.history import SUBGROUP, Count, Dimension
 from inspector.desk.state import MINUTE_NS, Measured, Minute, Part
@@ -16,6 +16,7 @@ from inspector.desk.words import clock, moment, number
 MEDIAN_RANGE_D4 = 0.954
 """Median of the range of two normal values, in standard deviations (Wheeler's d4 for n = 2)."""
 RUN_OF_ONE_SIDE = 8
+LABEL_TALL = 18.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,12 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A level line of a control chart."""
+    """A level line of a control chart; its label stands at `label_y`, clear of its neighbours'."""
 
     y: float
     kind: str
     label: str
+    label_y: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +214,11 @@ def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, heig
         )
         for i, ((part, finding), value) in enumerate(zip(series, values, strict=True))
     )
-    lines = [Line(y_of(median), "mean", f"median {number(median, 5)}")]
+    levels = [(y_of(median), "mean", f"median {number(median, 5)}")]
     if sigma > 0:
-        lines += [Line(y_of(upper), "process", f"+3σ {number(upper, 5)}"), Line(y_of(lower), "process", f"−3σ {number(lower, 5)}")]
+        levels += [(y_of(upper), "process", f"+3σ {number(upper, 5)}"), (y_of(lower), "process", f"−3σ {number(lower, 5)}")]
     named = (("low", low), ("high", high)) if low != high else (("exactly", low),)
-    lines += [Line(y_of(v), "limit", f"{name} {number(v)}") for name, v in named if v is not None]
+    levels += [(y_of(v), "limit", f"{name} {number(v)}") for name, v in named if v is not None]
     capable = len(values) >= 25 and sigma > 0
     sides = [(median - low) / (3 * sigma)] if capable and low is not None else []
     sides += [(high - median) / (3 * sigma)] if capable and high is not None else []
@@ -225,7 +227,7 @@ def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, heig
         height,
         dots,
         "M" + "L".join(f"{d.x} {d.y}" for d in dots),
-        tuple(lines),
+        _lines(levels, height),
         tuple(Tick(y_of(t), number(t)) for t in ticks(bottom, top, 5)),
         median,
         sigma,
@@ -281,7 +283,7 @@ def means(dimension: Dimension, *, width: float = 900, height: float = 260) -> C
         height,
         dots,
         "M" + "L".join(f"{d.x} {d.y}" for d in dots),
-        tuple(Line(y_of(v), kind, f"{name} {number(v)}") for kind, name, v in levels),
+        _lines([(y_of(v), kind, f"{name} {number(v)}") for kind, name, v in levels], height),
         (),
         tuple(Tick(y_of(t), number(t)) for t in ticks(bottom, top, 5)),
         _times([(d.x, g.at_utc_ns) for d, g in zip(dots, groups, strict=True)]),
@@ -323,11 +325,23 @@ def shares(counts: Sequence[Count], *, width: float = 900, height: float = 200) 
         height,
         dots,
         "M" + "L".join(f"{d.x} {d.y}" for d in dots),
-        (Line(y_of(share), "mean", f"mean {number(100 * share, 3)} %"),),
+        _lines([(y_of(share), "mean", f"mean {number(100 * share, 3)} %")], height),
         (steps,),
         tuple(Tick(y_of(t), f"{number(100 * t, 3)} %") for t in ticks(0, highest, 4)),
         _times([((i + 0.5) * step, c.from_ns) for i, c in enumerate(counts)]),
     )
+
+
+def _lines(levels: Sequence[tuple[float, str, str]], height: float) -> tuple[Line, ...]:
+    """Level lines (y, kind, label) from above, their labels moved apart."""
+    placed: list[Line] = []
+    for y, kind, label in sorted(levels):
+        placed.append(Line(y, kind, label, max([y, *(line.label_y + LABEL_TALL for line in placed[-1:])])))
+    lowest = height
+    for i in reversed(range(len(placed))):
+        placed[i] = replace(placed[i], label_y=round(min(placed[i].label_y, lowest), 2))
+        lowest = placed[i].label_y - LABEL_TALL
+    return tuple(placed)
 
 
 def _room(values: Sequence[float]) -> tuple[float, float]:

@@ -76,9 +76,9 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """A camera's drawing in mm (y turned down) with the places where its parts failed: (x, y, what)."""
+    """A recipe's drawing in mm (y turned down) with the places where its parts failed: (x, y, what)."""
 
-    camera: str
+    recipe: str
     view_box: str
     line: float
     outlines: tuple[Outline, ...]
@@ -86,9 +86,9 @@ class Places:
     parts: int
 
 
-def places(camera: str, contours: Sequence[Contour], parts: Sequence[Part]) -> Places | None:
-    """Where the rejects of one camera failed, on its drawing; None when none of them says where."""
-    mine = [p for p in parts if any(e.camera == camera for e in p.exposures)]
+def places(recipe: str, contours: Sequence[Contour], parts: Sequence[Part]) -> Places | None:
+    """Where the rejects of one recipe failed, on its drawing; None when none of them says where."""
+    mine = [p for p in parts if p.recipe_name == recipe]
     dots = tuple((round(f.at_mm[0], 3), round(-f.at_mm[1], 3), f"part {p.part_seq}, {f.name}") for p in mine for f in p.failed if f.at_mm)
     if not dots or not contours:
         return None
@@ -98,7 +98,7 @@ def places(camera: str, contours: Sequence[Contour], parts: Sequence[Part]) -> P
     room = 0.06 * side
     box = f"{x0 - room:.4g} {-y1 - room:.4g} {x1 - x0 + 2 * room:.4g} {y1 - y0 + 2 * room:.4g}"
     outlines = tuple(Outline(c.name, c.kind, path_of(c.points_mm * (1, -1), least_step=side / 400), False) for c in contours)
-    return Places(camera, box, float(f"{side / 220:.3g}"), outlines, dots, len(mine))
+    return Places(recipe, box, float(f"{side / 220:.3g}"), outlines, dots, len(mine))
 
 
 def pose_of(said: Mapping[str, Any] | None) -> Pose | None:

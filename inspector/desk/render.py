@@ -17,6 +17,7 @@ from inspector.config import Config
 from inspector.desk import charts, health, report, words
 from inspector.desk.acts import ACTS, Acts
 from inspector.desk.audit import Audit
+from inspector.desk.disagreements import Disagreement, Disagreements
 from inspector.desk.guard import LARGEST_BODY_BYTES, Refused
 from inspector.desk.health import Health
 from inspector.desk.history import Dimension, History
@@ -46,11 +47,12 @@ LONG_SPANS = {**SPANS, 10_080: "last 7 days"}
 PIECES = {60: 20, 480: 32, 1440: 48, 10_080: 42}
 MINUTE_NS = 60 * 10**9
 WORST_KNOWN = 300
+SHOWN_DISAGREEMENTS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What the routes are given. `contours` by camera, in drawing mm; `picture` gives a stored picture's file by its reference.
+    """What the routes are given. `contours` by recipe, in drawing mm; `picture` gives a stored picture's file by its reference.
 
     `clock` measures, `utc` labels; `secure`: served with TLS.
     """
@@ -69,6 +71,7 @@ class Desk:
     acts: Acts
     opinions: Opinions
     history: History
+    disagreements: Disagreements
     health: Health
     secure: bool = False
 
@@ -149,11 +152,16 @@ class Pages:
         """The page of one part."""
         data = self.picture(part)
         size = None if data is None else size_of(data)
-        contours = next((self._desk.contours[e.camera] for e in part.exposures if e.camera in self._desk.contours), ())
-        drawn = None if size is None else overlay(part, size, contours)
+        drawn = None if size is None else overlay(part, size, self._desk.contours.get(part.recipe_name, ()))
         opinions = self._desk.opinions
         classes = sorted({*opinions.classes(), *(d.class_name for d in part.defects)} - {""})
         return self.page("part.html", who, part=part, drawn=drawn, opinion=opinions.of(part), classes=classes)
+
+    def disagreement(self, found: Disagreement, who: Who) -> str:
+        """The page of a picture on which a recipe in shadow said something else: what each of the two saw in it."""
+        size = size_of(found.data())
+        sides = [(p, None if size is None else overlay(p, size, self._desk.contours.get(p.recipe_name, ()))) for p in found.parts]
+        return self.page("disagreement.html", who, found=found, sides=sides)
 
     def picture(self, part: Part) -> bytes | None:
         """The picture of a part: the archive's, or the copy that an opinion kept."""
@@ -215,7 +223,7 @@ class Pages:
 
     def small(self, data: bytes | None) -> bytes:
         """A small JPEG of a picture."""
-        image = None if data is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+        image = None if not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
         if image is None:
             raise Refused(404, "E_HTTP_404", "the picture is no longer kept")
         scale = THUMB_PX / max(image.shape[:2])
@@ -286,6 +294,7 @@ class Pages:
             "back": [(c.lane, c.id, name) for c in config.cameras if (name := before.get(c.id)) and name != in_use.get(c.id)],
             "shadow": {} if said is None else said.shadow,
             "shadowed": shadowed.arguments.get("recipe") if shadowed else None,
+            "disagreements": self._desk.disagreements.last(SHOWN_DISAGREEMENTS),
             "orders": orders[:8],
             "acts": ACTS,
             "busy": any(o.said is None for o in orders),

@@ -20,6 +20,7 @@ from inspector.config import Desk as Settings
 from inspector.desk.acts import Acts
 from inspector.desk.app import create
 from inspector.desk.audit import Audit
+from inspector.desk.disagreements import Disagreements
 from inspector.desk.feed import Feed
 from inspector.desk.health import Health, address_of
 from inspector.desk.history import History
@@ -81,16 +82,16 @@ def _no_password() -> str:
 
 
 def contours_of(config: Config) -> dict[str, tuple[Contour, ...]]:
-    """The part's contours in drawing mm by camera. A drawing that cannot be read is the daemon's trouble: the page goes without."""
+    """The part's contours in drawing mm by recipe. A drawing that cannot be read is the daemon's trouble: the page goes without."""
     found = {}
-    for camera in config.cameras:
-        settings = config.recipes[camera.recipe].template
+    for name, recipe in config.recipes.items():
+        settings = recipe.template
         if settings is None:
             continue
         with suppress(ConfigError):
             drawing = dxf.read(settings.drawing, units=settings.units)
             if settings.part < len(drawing.parts):
-                found[camera.id] = tuple(drawing.contours[i] for i in drawing.parts[settings.part])
+                found[name] = tuple(drawing.contours[i] for i in drawing.parts[settings.part])
     return found
 
 
@@ -141,6 +142,7 @@ def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callabl
         acts=acts,
         opinions=Opinions(own / "opinions", lambda reference: picture_of(pictures, reference), utc=time.time_ns),
         history=History(config.state_dir / "journal.sqlite"),
+        disagreements=Disagreements(pictures, clock=clock),
         health=health,
         secure=bool(tls),
     )

@@ -84,7 +84,8 @@ class Exposure:
 class Part:
     """One verdict. (`epoch`, `seq`) names it.
 
-    `total_ms` runs from the trigger to the verdict, `margin_ms` is what was left to the deadline when the verdict was sent.
+    `total_ms` runs from the trigger to the verdict, `margin_ms` is what was left to the deadline when the verdict was sent. `recipe` is the
+    digest of all cameras' recipes, `recipe_name` the one that judged this part, empty where nobody did.
     """
 
     epoch: str
@@ -105,6 +106,7 @@ class Part:
     pose: Mapping[str, Any] | None = None
     image_ref: str | None = None
     recipe: str = ""
+    recipe_name: str = ""
     models: tuple[str, ...] = ()
     late: bool = False
 
@@ -313,6 +315,7 @@ def part_of(event: Mapping[str, Any]) -> Part:
             pose=event["pose"] if isinstance(event.get("pose"), Mapping) else None,
             image_ref=event["image_ref"] if isinstance(event.get("image_ref"), str) else None,
             recipe=_text(event.get("config_sha256")),
+            recipe_name=_text(_mapping(event.get("recipe")).get("name")),
             models=tuple(_text(m.get("name")) for m in models if m.get("name")),
             late=event.get("late") is True,
         )

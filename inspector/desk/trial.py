@@ -9,7 +9,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from inspector import judge, recipe
 from inspector.checks import classify, surface
 from inspector.config import Config, plugin, settings_of
+from inspector.desk.disagreements import judged
 from inspector.desk.overlay import Overlay, overlay
-from inspector.desk.state import Defect, Measured, Part
+from inspector.desk.state import Defect, Part
 from inspector.interfaces import Clock
 from inspector.neural import model as networks
 from inspector.neural.pictures import as_channels, decode
-from inspector.records import Contour, Decision, DeviceError, Frame, Image, Inspection, Recipe, Stamp, Verdict
+from inspector.outputs import archive
+from inspector.records import Contour, DeviceError, Frame, Image, Recipe, Stamp
 
 KEPT_RESULTS = 8
 WAIT_S = 20.0
@@ -37,11 +39,11 @@ COLOURS = ((80, 80, 255), (60, 180, 255), (255, 160, 60), (120, 220, 80), (230, 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a picture can be tried with; `key` is its number in the list, `text` what a person reads."""
+    """What a picture can be tried with: a recipe, or one of its models. `key` is its number in the list, `text` what a person reads."""
 
     key: str
     text: str
-    camera: str | None
+    recipe: str
     model: Path | None
 
 
@@ -85,16 +87,14 @@ class Trial:
         self._results: OrderedDict[str, Tried] = OrderedDict()
 
     def choices(self) -> tuple[Choice, ...]:
-        """Each recipe in use, then each of its models that judges a picture on its own."""
-        found: dict[str, tuple[str | None, Path | None]] = {}
-        for camera in self._config.cameras:
-            found.setdefault(f"recipe {camera.recipe}", (camera.id, None))
-        for name in dict.fromkeys(camera.recipe for camera in self._config.cameras):
-            for kind in self._config.recipes[name].checks.values():
+        """Each recipe, then each of their models that judges a picture on its own."""
+        found: dict[str, tuple[str, Path | None]] = {f"recipe {name}": (name, None) for name in self._config.recipes}
+        for name, settings_of_recipe in self._config.recipes.items():
+            for kind in settings_of_recipe.checks.values():
                 settings = settings_of("checks", kind, plugin("checks", kind.kind).Settings)
                 for path in (getattr(settings, key, None) for key in ("model", "classifier")):
                     if isinstance(path, Path) and networks.read_card(path.with_suffix(".yaml")).task in TASKS:
-                        found.setdefault(f"model {path.stem}", (None, path))
+                        found.setdefault(f"model {path.stem}", (name, path))
         return tuple(Choice(str(i), text, *what) for i, (text, what) in enumerate(found.items()))
 
     def result(self, token: str) -> Tried | None:
@@ -121,15 +121,16 @@ class Trial:
         return found
 
     def _judged(self, choice: Choice, data: bytes, image: Image) -> Tried:
-        camera = choice.camera or ""
-        if camera not in self._recipes:
-            alone = self._config.model_copy(update={"cameras": [c for c in self._config.cameras if c.id == camera]})
-            self._recipes[camera] = recipe.prepare(alone)
-        began = self._clock()
-        frame = Frame(Stamp(camera, 1, began, None, image.shape), np.ascontiguousarray(image))
-        (inspection,) = judge.judge([frame], self._recipes[camera], self._clock)
-        part = part_of(inspection)
-        drawn = overlay(part, (image.shape[1], image.shape[0]), self._contours.get(camera, ()))
+        name, cameras = choice.recipe, self._config.cameras
+        camera = next((c for c in cameras if c.recipe == name), cameras[0])  # a recipe that none begins with is tried as the first would
+        if name not in self._recipes:
+            self._recipes[name] = recipe.prepare(self._config.model_copy(update={"cameras": [camera]}), chosen={camera.id: name})
+        ready, began = self._recipes[name], self._clock()
+        frame = Frame(Stamp(camera.id, 1, began, None, image.shape), np.ascontiguousarray(image))
+        (inspection,) = judge.judge([frame], ready, self._clock)
+        stages = tuple((stage, ns / 1e6) for stage, ns in inspection.spent_ns.items())
+        part = replace(judged(archive.judgement(inspection, ready)), stages_ms=stages)
+        drawn = overlay(part, (image.shape[1], image.shape[0]), self._contours.get(name, ()))
         return Tried(_token(), choice.text, data, drawn, part, (), None, (self._clock() - began) / 1e6)
 
     def _predicted(self, choice: Choice, path: Path, data: bytes, image: Image) -> Tried:
@@ -157,23 +158,6 @@ class Trial:
         mask = _mask(class_map, score_map, card)
         drawn = overlay(Part(*NO_PART, verdict="", defects=boxes), size, ())
         return Tried(_token(), choice.text, data, drawn, None, tuple(scored), mask, spent_ms)
-
-
-def part_of(inspection: Inspection) -> Part:
-    """An inspection in the shape in which the page shows parts."""
-    pose, found = inspection.pose, inspection.findings
-    verdict = {Decision.PASS: Verdict.PASS, Decision.FAIL: Verdict.REJECT_DEFECT}.get(inspection.decision, Verdict.REJECT_NOT_INSPECTED)
-    return Part(
-        *NO_PART,
-        verdict=verdict.name,
-        reason=inspection.reason,
-        reason_text=inspection.reason_text,
-        stages_ms=tuple((name, ns / 1e6) for name, ns in inspection.spent_ns.items()),
-        findings=tuple(Measured(f.check, f.feature, f.value, f.low, f.high, f.unit, f.ok, f.at_mm) for f in found),
-        defects=tuple(Defect(e.class_name, e.score, e.threshold, e.bbox_px, e.area_mm2) for f in found if (e := f.evidence) is not None),
-        pose=None if pose is None else asdict(pose),
-        recipe=inspection.recipe,
-    )
 
 
 def _mask(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], card: networks.Card) -> bytes:

@@ -71,6 +71,12 @@ def picture_of(folder: Path, reference: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
+def letter_of(reference: str) -> str:
+    """r, p or s; empty for what is no reference."""
+    match = _REFERENCE.fullmatch(reference)
+    return match[3] if match else ""
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of an archive, or of one of its days, in order of time. Raises `ConfigError` E_ARCHIVE_OPEN where there is no folder."""
     if not folder.is_dir():

@@ -14,6 +14,7 @@ import numpy as np
 from inspector.config import Camera, Config, Kind, PartTemplate, RecipeSettings
 from inspector.desk.acts import Acts
 from inspector.desk.audit import Audit
+from inspector.desk.disagreements import Disagreements
 from inspector.desk.health import Health
 from inspector.desk.history import History
 from inspector.desk.opinions import Opinions
@@ -64,6 +65,7 @@ def verdict(seq: int, name: str = "PASS", **changes: Any) -> dict[str, Any]:
         "cameras": [{"cam_id": "cam0", "frame_id": seq, "t_exposure_utc_ns": str(NOW_UTC_NS), "complete": True, "quality": 0.9}],
         "model": [{"name": "surface", "sha256": "0" * 64}],
         "config_sha256": "ab" * 32,
+        "recipe": {"name": "plate", "number": None},
         "timing_ms": {"acq": 1.0, "queue": 2.0, "infer": 20.0, "decide": 0.1, "total": 25.0, "stages": {"locate": 9.0}},
         "counters": {"triggers": seq, "pass": seq, "reject": 0, "not_inspected": 0, "pending": 0},
         "pose": POSE,
@@ -127,13 +129,13 @@ def desk(
     put: Callable[..., dict[str, Any]] | None = None,
     **changes: Any,
 ) -> Desk:
-    """A desk whose state is in `folder`, with the drawing of `contours` for cam0."""
+    """A desk whose state is in `folder`, with the drawing of `contours` for the recipe plate."""
     settings = (config(("cam1", 1)) if settings is None else settings).model_copy(update={"state_dir": folder})
     audit = Audit(folder / "desk")
     known: dict[str, Any] = {
         "config": settings,
         "board": board,
-        "contours": {"cam0": contours()},
+        "contours": {"plate": contours()},
         "picture": picture,
         "hosts": ("127.0.0.1", "localhost"),
         "clock": clock,
@@ -145,6 +147,7 @@ def desk(
         "acts": Acts(settings, audit) if put is None else Acts(settings, audit, put=put),
         "opinions": Opinions(folder / "desk" / "opinions", lambda reference: None, utc=time.time_ns),
         "history": History(folder / "journal.sqlite"),
+        "disagreements": Disagreements(folder / "pictures", clock=clock),
         "health": Health(lambda: "", clock=clock),
     }
     return Desk(**(known | changes))

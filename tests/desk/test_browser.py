@@ -25,8 +25,13 @@ from tests.desk.events import EPOCH, config, desk, finding, heartbeat, png, verd
 from tests.desk.test_trial import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
-LOST = "Failed to load resource: net::ERR_"
-"""How Chromium tells that the desk has gone, which it may."""
+FAILED = "Failed to load resource: "
+EXPECTED = (
+    f"{FAILED}net::ERR_",
+    f"{FAILED}the server responded with a status of 401",
+    f"{FAILED}the server responded with a status of 404",
+)
+"""How Chromium tells that the desk has gone, a password was wrong, and a picture is not kept or not written yet: these may happen."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -79,7 +84,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         yield tab
         browser.close()
-    assert [text for text in complaints if not text.startswith(LOST)] == []
+    assert [text for text in complaints if not text.startswith(EXPECTED)] == []
 
 
 def shot(page: Any, name: str) -> None:
@@ -148,7 +153,7 @@ def test_a_reject_is_shown_with_its_drawing(served: Served, page: Any) -> None:
     assert box is not None
     assert abs((box["x"] + box["width"] / 2 - frame["x"]) / frame["width"] - 160.5 / 600) < 0.01  # the finding lies where the pose says
     shot(page, "part")
-    page.uncheck("#overlay")
+    page.uncheck(".overlay")
     assert not page.locator("svg.picture .over").is_visible()
 
 
@@ -170,5 +175,5 @@ def test_a_picture_is_tried(served: Served, page: Any, tmp_path: Path) -> None:
     page.click("button[type=submit]")
     page.wait_for_selector("svg.picture", timeout=60_000)
     assert "reject" in page.inner_text("h1 .verdict")
-    assert page.locator("#contours path.bad").count() >= 1
+    assert page.locator(".contours path.bad").count() >= 1
     shot(page, "try")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -53,6 +54,16 @@ def test_bars_fill_the_height_with_the_greatest_minute() -> None:
     first, second = drawn.bars
     assert (first.passed, first.rejected, first.not_inspected) == ((20.0, 30.0), (5.0, 15.0), (0.0, 5.0))
     assert second.passed == (50.0, 0.0)
+
+
+@given(VALUES)
+def test_labels_of_lines_stand_clear_of_each_other(values: list[float]) -> None:
+    chart = charts.control(series(values))
+    assert chart is not None
+    places = [line.label_y for line in chart.lines]
+    assert all(b - a >= charts.LABEL_TALL - 0.02 for a, b in itertools.pairwise(places))
+    assert all(line.y <= after.y for line, after in itertools.pairwise(chart.lines))
+    assert max(places) <= chart.height
 
 
 @given(VALUES)

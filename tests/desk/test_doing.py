@@ -234,6 +234,14 @@ def test_an_act_needs_the_page_that_it_comes_from(stage: Stage) -> None:
     assert stage.asked == []
 
 
+@pytest.mark.parametrize(("lane", "lanes"), [("", []), ("1", [1])])
+def test_the_lane_of_a_shadow_is_chosen_when_it_is_confirmed(stage: Stage, lane: str, lanes: list[int]) -> None:
+    stage.log_in("engineer")
+    assert '<option value="1">1 (cam1)</option>' in stage.client.get("/confirm/shadow?recipe=plate").text
+    assert stage.post("/act/shadow", recipe="plate", lane=lane) == 303
+    assert stage.asked == [("recipe", {"do": "shadow", "recipe": "plate", "lanes": lanes})]
+
+
 def test_what_the_daemon_refuses_is_shown_and_written_down(stage: Stage) -> None:
     stage.refuses = True
     stage.log_in("operator")

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inspector.desk.overlay import overlay, places, pose_of
+from inspector.desk.render import Pages
+from inspector.desk.sessions import Who
 from inspector.desk.state import part_of
-from tests.desk.events import POSE, contours, finding, verdict
+from inspector.desk.users import Role
+from tests.desk.events import EPOCH, POSE, board, contours, desk, finding, png, verdict
 
 
 def test_the_drawing_lies_where_the_pose_says() -> None:
@@ -46,10 +50,20 @@ def test_a_defect_with_its_finding_is_marked_once() -> None:
     assert [b.label for b in drawn.boxes] == [c.label for c in drawn.close_ups] == ["1: scratch 0.90"]
 
 
+def test_a_part_is_drawn_with_the_drawing_of_the_recipe_that_judged_it(tmp_path: Path) -> None:
+    parts = board(("cam0", 0))
+    known = desk(tmp_path, parts, picture=lambda reference: png())
+    who = Who("", Role.VIEWER, "")
+    for seq, recipe in enumerate(("plate", "gear"), 1):
+        parts.verdict(verdict(seq, image_ref="r", recipe={"name": recipe, "number": None}), 1)
+    shown = [Pages(known).part(part, who) for seq in (1, 2) if (part := parts.part(EPOCH, seq)) is not None]
+    assert ["<path" in page for page in shown] == [True, False]
+
+
 def test_places_of_failure_are_on_the_drawing() -> None:
     parts = [part_of(verdict(i, "REJECT_DEFECT")) for i in (1, 2)]
-    found = places("cam0", contours(), parts)
+    found = places("plate", contours(), parts)
     assert found is not None
     assert [(x, y) for x, y, _ in found.dots] == [(12.0, -30.0)] * 2
     assert found.view_box == "-3.6 -43.6 67.2 47.2"
-    assert places("cam1", contours(), parts) is None
+    assert places("gear", contours(), parts) is None

@@ -47,7 +47,7 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 def test_contours_come_from_the_configuration() -> None:
     settings = config()
-    assert contours_of(settings)["cam0"][0].name == "outer"
+    assert contours_of(settings)["plate"][0].name == "outer"
 
 
 def test_a_drawing_that_cannot_be_read_leaves_the_page_without(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def trial_of(**recipes: RecipeSettings) -> Trial:
 
 def photo(*, without: str = "") -> bytes:
     """The plate of the drawing on a dark ground, as `POSE` says; one hole may be missing."""
-    outlines = [raster.to_picture(c.points_mm, POSE) for c in contours_of(config())["cam0"] if c.name != without]
+    outlines = [raster.to_picture(c.points_mm, POSE) for c in contours_of(config())["plate"] if c.name != without]
     image = 50 + 120 * cv2.GaussianBlur(coverage(outlines, (600, 700)), (0, 0), 0.8)
     return cv2.imencode(".png", image.round().astype(np.uint8))[1].tobytes()
 
@@ -52,7 +52,7 @@ def test_a_good_part_passes_where_it_lies(plates: Trial) -> None:
     assert found.part.passed, found.part.reason_text
     assert found.part.pose is not None
     assert abs(found.part.pose["x_px"] - POSE.x_px) < 1
-    assert len(found.drawn.outlines) == len(contours_of(config())["cam0"])
+    assert len(found.drawn.outlines) == len(contours_of(config())["plate"])
     assert found.spent_ms > 0
 
 
@@ -63,6 +63,17 @@ def test_a_missing_hole_is_found_and_marked(plates: Trial) -> None:
     assert "hole-3" in {f.feature for f in found.part.failed}
     assert any(o.bad for o in found.drawn.outlines if o.name == "hole-3")
     assert found.drawn.close_ups
+
+
+def test_a_recipe_that_no_camera_begins_with_can_be_tried_too() -> None:
+    settings, ticks = config(), clock()
+    settings = settings.model_copy(update={"recipes": {**settings.recipes, "spare": settings.recipes["plate"]}})
+    made = Trial(settings, contours_of(settings), clock=lambda: next(ticks))
+    assert [c.text for c in made.choices()] == ["recipe plate", "recipe spare"]
+    found = made.run(made.choices()[1], photo())
+    assert found.part is not None
+    assert (found.part.passed, found.part.recipe_name) == (True, "spare")
+    assert found.drawn.outlines
 
 
 def test_a_picture_without_the_part_is_a_reject(plates: Trial) -> None:

@@ -4,14 +4,19 @@
   var gone = document.getElementById("gone"), banner = document.getElementById("banner"), live = document.getElementById("live");
   var hold = document.getElementById("hold"), page = document.body.getAttribute("data-live");
   var heard = Date.now(), held = false, pressed = false, waiting = null;
-  // A picture that is gone says so.
-  document.addEventListener("error", function (event) {
-    var image = event.target;
-    if (!image || image.tagName !== "IMG") { return; }
+  // A picture that is gone says so. It may not have been written yet, so it is asked for a few times.
+  var lost = {}, TRIES = 5;
+  function miss(image) {
     var text = document.createElement("span");
     text.className = "nopicture";
     text.textContent = "picture not kept";
     image.parentNode.replaceChild(text, image);
+  }
+  document.addEventListener("error", function (event) {
+    var image = event.target;
+    if (!image || image.tagName !== "IMG") { return; }
+    lost[image.getAttribute("src")] = (lost[image.getAttribute("src")] || 0) + 1;
+    miss(image);
   }, true);
 
   // Trying a picture: it can be dropped anywhere, and one that is too large is not sent.
@@ -43,11 +48,19 @@
   function show() {
     if (waiting === null || held || pressed) { return; }
     var focused = document.activeElement, href = focused && live.contains(focused) ? focused.getAttribute("href") : null;
+    var shown = {}, images = live.querySelectorAll("img"), i;
+    for (i = 0; i < images.length; i++) { shown[images[i].getAttribute("src")] = images[i]; }
     live.innerHTML = waiting;
     waiting = null;
+    images = live.querySelectorAll("img");
+    for (i = 0; i < images.length; i++) {
+      var src = images[i].getAttribute("src"), before = shown[src];
+      if (lost[src] >= TRIES) { miss(images[i]); }
+      else if (before && !live.contains(before)) { images[i].parentNode.replaceChild(before, images[i]); }  // or it would flicker
+    }
     if (href) {
       var links = live.getElementsByTagName("a");
-      for (var i = 0; i < links.length; i++) { if (links[i].getAttribute("href") === href) { links[i].focus(); break; } }
+      for (i = 0; i < links.length; i++) { if (links[i].getAttribute("href") === href) { links[i].focus(); break; } }
     }
   }
 
