@@ -28,6 +28,7 @@ from inspector.records import ConfigError, Decision, Evidence, Finding, Frame, I
 from inspector.scene import Look, draw
 from inspector.workshop import reinspect
 from tests.contracts import REPOSITORY
+from tests.smoke.test_daemon import until
 
 DRAWINGS = REPOSITORY / "dxf_templates"
 BEGAN_NS = 1_795_224_268 * 10**9
@@ -192,23 +193,30 @@ def test_a_record_gives_every_number_back(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_line_at_work_leaves_a_day_that_says_the_same_again(tmp_path: Path) -> None:
-    """The demo's line for some seconds: what its archive and its journal hold is judged again to the same, for every part."""
+    """The demo's line until its archive has some pictures: these and its journal are judged again to the same, for every part."""
     free = {f"INSPECTOR__{key}": "tcp://127.0.0.1:0" for key in ("GATE__BIND", "EVENTS__BIND", "EVENTS__REPLAY_BIND")}
     free |= {f"INSPECTOR__METRICS__{key}_BIND": "127.0.0.1:0" for key in ("GATE", "VISION")}
-    more = {"INSPECTOR_STATE": str(tmp_path), "INSPECTOR__ARCHIVE__EVERY_NTH_PASS": "2", "INSPECTOR__STATE_DIR": str(tmp_path)}
-    environment = {**os.environ, **free, **more}
-    demo = str(REPOSITORY / "configs" / "demo.yaml")
-    command = [sys.executable, "-m", "inspector", "run", demo, "--for", "4", "--allow-root", "--quiet"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1].endswith("unexplained=0")
-    kept = len(archive.pictures_in(tmp_path / "pictures"))
-    assert kept > 3
+    slowly = {"INSPECTOR__CONVEYOR__RATE_PARTS_PER_S": "2", "INSPECTOR__ARCHIVE__EVERY_NTH_PASS": "2"}
+    environment = {**os.environ, **free, **slowly, "INSPECTOR_STATE": str(tmp_path), "INSPECTOR__STATE_DIR": str(tmp_path)}
+    demo, pictures = str(REPOSITORY / "configs" / "demo.yaml"), tmp_path / "pictures"
+    with (tmp_path / "out.txt").open("w") as out, (tmp_path / "err.txt").open("w") as err:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "inspector", "run", demo, "--allow-root", "--quiet"], env=environment, stdout=out, stderr=err
+        )
+        try:
+            until(lambda: daemon.poll() is not None or (pictures.is_dir() and len(archive.pictures_in(pictures)) >= 12), 300)
+            daemon.terminate()
+            assert daemon.wait(100) == 0, (tmp_path / "err.txt").read_text()
+        finally:
+            daemon.kill()
+            daemon.wait()
+    assert (tmp_path / "out.txt").read_text().splitlines()[-1].endswith("unexplained=0")
+    kept = len(archive.pictures_in(pictures))
     command = [sys.executable, "-m", "inspector", "reinspect", demo, str(tmp_path), "--json"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert said.returncode == 0, said.stderr
     (told,) = [json.loads(text) for text in said.stdout.splitlines()]
     summary = told["summary"]
-    assert summary["pictures"] + sum(summary["left_out"].values()) == kept
+    assert summary["pictures"] + sum(summary["left_out"].values()) == kept >= 12
     assert summary["identical"] == summary["same_recipe"] == summary["pictures"]
     assert summary["parts"]["changed"] == 0
