@@ -19,7 +19,7 @@ import typer
 from inspector import __version__, commands
 from inspector.records import ConfigError, DeviceError
 
-ORDER = ("run", "check", "demo", "events", "desk", "template", "match", "calibrate", "model", "synth", "journal", "bench")
+ORDER = ("run", "check", "demo", "events", "desk", "template", "match", "camera", "calibrate", "model", "synth", "journal", "bench")
 """How the groups follow each other in the help; what is not named here comes after, by name."""
 
 OK, USAGE, BUG, REFUSED = 0, 64, 70, 78

@@ -58,6 +58,7 @@ COLLECT_EVERY_S = 10.0
 FROZEN_SAID_S, FROZEN_EXIT_S = 0.5, 10.0
 ANSWER_S, RELOADED_WITHIN_S = 5.0, 120.0
 REFUSED, BUG = 78, 70
+KEYS, NOWHERE = "CREDENTIALS_DIRECTORY", "/proc/nowhere"
 
 OnReady: TypeAlias = Callable[[Mapping[str, str], str], None]
 OnEnd: TypeAlias = Callable[[Mapping[str, int]], None]
@@ -134,6 +135,8 @@ class Vision:
         command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
         command += [] if begin_with is None or not begin_with.is_file() else ["--begin-with", str(begin_with)]
         environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
+        if KEYS in environment:  # the configuration names it; what lies there is the gate's
+            environment[KEYS] = NOWHERE
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
         try:
             process = subprocess.Popen(
