@@ -543,12 +543,15 @@ class GateProcess:
             self._feed(core.Position(look.counts))
 
     def _hear_vision(self) -> None:
-        """What vision says is judged together, up to `HEARD_AT_ONCE`: one look at clock, deadlines, sessions and permit for all of it."""
-        more = True
+        """What vision says is judged together, up to `HEARD_AT_ONCE`: one look at clock, deadlines, sessions and permit for all of it.
+
+        The first of it, which on most lines is all, waits for no other.
+        """
+        more, most = True, 1
         for _ in range(TURN_MESSAGES // HEARD_AT_ONCE):
             began_ns = self._clock()
             heard: list[core.Input] = []
-            while more and len(heard) < HEARD_AT_ONCE:
+            while more and len(heard) < most:
                 more = self._hear(heard)
             if heard:
                 self._feed(*heard)
@@ -558,6 +561,7 @@ class GateProcess:
                         self._steps.observe(spent_s)
             if not more:
                 return
+            most = HEARD_AT_ONCE
 
     def _hear(self, heard: list[core.Input]) -> bool:
         """Take one message of vision and add what is the arbiter's to `heard`; False when there is none now."""

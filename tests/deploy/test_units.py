@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,24 @@ def test_and_little_more_with_cameras_and_a_plc(drop_in: Path, tmp_path: Path) -
     whole.write_text((DEPLOY / unit).read_text().partition("[Install]")[0] + drop_in.read_text())
     said = exposed(whole)
     assert said.returncode == 0, said.stdout
+
+
+@pytest.mark.skipif(not os.access("/dev/cpu_dma_latency", os.W_OK), reason="needs to write /dev/cpu_dma_latency")
+def test_the_kernel_keeps_the_cpus_awake_while_the_unit_runs() -> None:
+    def latency_us() -> int:
+        with Path("/dev/cpu_dma_latency").open("rb", buffering=0) as file:
+            return int.from_bytes(file.read(4), "little", signed=True)
+
+    before_us = latency_us()
+    (start,) = [line for line in (DEPLOY / "inspector-awake.service").read_text().splitlines() if line.startswith("ExecStart=")]
+    script = start.partition("'")[2].rpartition("'")[0].replace("\\\\", "\\")  # as systemd reads it
+    kept = subprocess.Popen(["/bin/sh", "-c", script])
+    try:
+        until_s = time.monotonic() + 10
+        while latency_us() != 0 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert latency_us() == 0
+    finally:
+        kept.kill()
+        kept.wait()
+    assert latency_us() == before_us
