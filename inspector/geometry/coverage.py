@@ -12,21 +12,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.polygon import Points, nested
+from inspector.geometry.polygon import Points, nested, sides
 
 
-def coverage(contours_px: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.float32]:
+def coverage(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: bool = False) -> NDArray[np.float32]:
     """The covered area of each pixel, 0…1, float32 (H, W), of the even-odd inside of closed contours (N, 2).
 
     Pixel (column u, row v) is the square u ± ½, v ± ½. Contours may run either way, leave the picture and nest. Exact, but in
-    pixels that hold a crossing of two contours, where areas that cancel cannot be told apart.
+    pixels that hold a crossing of two contours, where areas that cancel cannot be told apart. Contours that are `turned` run already
+    so that their signed areas are positive where they lie in an even number of others, else negative, and need not be asked.
     """
     height, width = shape
     usable = [np.asarray(c, dtype=np.float64) for c in contours_px if len(c) >= 3]
     covered = np.zeros(shape, dtype=np.float32)
     if not usable or not height or not width:
         return covered
-    rows, columns, here, beside = _cells(nested(usable) if len(usable) > 1 else usable, height, width)
+    rows, columns, here, beside = _cells(usable if turned or len(usable) == 1 else nested(usable), height, width)
     if not len(rows):
         return covered
     top, left, bottom, right = int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
@@ -46,13 +47,13 @@ def inside(contours_px: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.
     """Which pixel centres lie inside by the even-odd rule, bool (H, W)."""
     height, width = shape
     flips = np.zeros((height, width + 1), dtype=np.int32)
-    for contour in contours_px:
-        x0, y0 = np.asarray(contour, dtype=np.float64).T
-        x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-        first, last = (np.clip(np.ceil(f(y0, y1)), 0, height).astype(np.int64) for f in (np.minimum, np.maximum))
-        segment, row = _runs(first, last)
-        x = x0[segment] + (row - y0[segment]) * (x1[segment] - x0[segment]) / (y1[segment] - y0[segment])
-        np.add.at(flips, (row, np.clip(np.ceil(x), 0, width).astype(np.int64)), 1)
+    if not contours_px:
+        return np.zeros(shape, dtype=np.bool_)
+    (x0, y0), (x1, y1) = (ends.T for ends in sides(contours_px))
+    first, last = (np.clip(np.ceil(f(y0, y1)), 0, height).astype(np.int64) for f in (np.minimum, np.maximum))
+    segment, row = _runs(first, last)
+    x = x0[segment] + (row - y0[segment]) * (x1[segment] - x0[segment]) / (y1[segment] - y0[segment])
+    np.add.at(flips, (row, np.clip(np.ceil(x), 0, width).astype(np.int64)), 1)
     return np.asarray(np.cumsum(flips, axis=1)[:, :-1] % 2 == 1)
 
 
@@ -67,8 +68,7 @@ def _cells(
     contours: Sequence[Points], height: int, width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """All pieces of the contours: row, column (0 … width), what they add to that cell and to the next one."""
-    start = np.concatenate(contours) + 0.5  # from here on pixel (u, v) is the square u … u + 1, v … v + 1
-    end = np.concatenate([np.roll(c, -1, axis=0) for c in contours]) + 0.5
+    start, end = (ends + 0.5 for ends in sides(contours))  # from here on pixel (u, v) is the square u … u + 1, v … v + 1
     kept = (start[:, 1] != end[:, 1]) & (np.maximum(start[:, 1], end[:, 1]) > 0) & (np.minimum(start[:, 1], end[:, 1]) < height)
     start, step = start[kept], (end - start)[kept]
     segments = np.arange(len(start))

@@ -295,7 +295,7 @@ def hole_fits(holes: Holes, edges: Edges, px_per_mm: float) -> tuple[HoleFit, ..
     fits: Floats = np.zeros((len(holes.starts), 3))
     used = found
     for last in (False, False, True):
-        total = np.add.reduceat(sums * used, holes.starts, axis=1).astype(np.float64)
+        total = np.add.reduceat(sums * used.astype(F32), holes.starts, axis=1).astype(np.float64)
         fits = np.asarray(np.linalg.solve(total[:9].T.reshape(-1, 3, 3) + _RIDGE, total[9:12].T[:, :, None])[:, :, 0], np.float64)
         if not last:
             rest = np.abs(shift - np.einsum("ij,ij->j", holes.basis, fits.T.astype(F32).take(holes.hole, axis=1)))

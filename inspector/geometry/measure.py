@@ -25,6 +25,7 @@ from inspector.geometry.refine import (
     tukey,
     within,
 )
+from inspector.geometry.runs import Runs, redundancy, runs_of
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
 from inspector.geometry.twins import Twins, twins_of
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 POSE_SAMPLES = 1000
 FEW_SAMPLES = 300
+_ROUGH_PX = 0.08  # spread of the deviations above which they are more than noise of the camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Scaled:
     holes: gauge.Holes
     points_mm: Floats
     trusted: NDArray[np.bool_]
+    runs: Runs
 
 
 def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float) -> Scaled:
@@ -79,6 +82,7 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
         holes,
         shape.to_mm(every.samples.points),
         every.samples.weight > 0,
+        runs_of(every.samples),
     )
 
 
@@ -99,6 +103,9 @@ def along(levels: Sequence[Level], at: Scaled, placement: Floats, sign: float, *
     edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
     weights, shift = fit_weights(samples, edges, 0.15)
     steps = solve(samples, weights[None], shift[None], free_size)
+    left = shift - predicted_shifts(samples, steps)[0]
+    if spread(left) > _ROUGH_PX:
+        steps = solve(samples, (weights / redundancy(at.runs, left, weights))[None], shift[None], free_size)
     edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps)[0])
     placement = moved(placement[None], steps)[0]
     px_per_mm = at.shape.scale_px_per_mm * float(placement[3])

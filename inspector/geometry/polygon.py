@@ -14,7 +14,12 @@ Points: TypeAlias = NDArray[np.float64]
 def signed_area(points: Points) -> float:
     """The area (shoelace formula), positive for a counter-clockwise run with y up; taken about the first point to keep its digits."""
     x, y = (points - points[0]).T
-    return 0.5 * float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    return 0.5 * float(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:]))
+
+
+def sides(contours: Sequence[Points]) -> tuple[Points, Points]:
+    """Where the sides of closed lines begin and end, both (M, 2), in running order."""
+    return np.concatenate(contours), np.concatenate([part for c in contours for part in (c[1:], c[:1])])
 
 
 def perimeter(points: Points) -> float:
@@ -35,14 +40,11 @@ def centroid(points: Points) -> Points:
 
 def contains(points: Points, probes: Points) -> NDArray[np.bool_]:
     """Which of the probes (M, 2) lie inside by the even-odd rule; one on the line itself may go either way."""
-    x0, y0 = points.T
-    x1, y1 = np.roll(points, -1, axis=0).T
-    inside = np.zeros(len(probes), dtype=bool)
-    for i, (px, py) in enumerate(probes):
-        crosses = np.flatnonzero((y0 <= py) != (y1 <= py))
-        at = x0[crosses] + (py - y0[crosses]) * (x1[crosses] - x0[crosses]) / (y1[crosses] - y0[crosses])
-        inside[i] = np.count_nonzero(at > px) % 2 == 1
-    return inside
+    x, y = np.concatenate([points, points[:1]]).T
+    below = y <= probes[:, 1:]
+    probe, i = np.nonzero(below[:, :-1] != below[:, 1:])
+    at = x[i] + (probes[probe, 1] - y[i]) * (x[i + 1] - x[i]) / (y[i + 1] - y[i])
+    return np.asarray(np.bincount(probe[at > probes[probe, 0]], minlength=len(probes)) % 2 == 1)
 
 
 def enclosing(contours: Sequence[Points]) -> list[list[int]]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.geometry.coverage import coverage
-from inspector.geometry.polygon import Points, signed_area
+from inspector.geometry.polygon import Points, perimeter, signed_area
 
 if TYPE_CHECKING:
     from inspector.records import Contour, Floats
@@ -94,7 +94,8 @@ class Shape:
         self.low_px: Points = np.floor(every.min(axis=0)) - _PAD_PX
         span = np.ceil(every.max(axis=0)) + _PAD_PX - self.low_px
         self._fine_shape = (int(span[1]) * _OVERSAMPLING, int(span[0]) * _OVERSAMPLING)
-        fine = coverage([self._to_fine(c) for c in self.contours_px], self._fine_shape)
+        self.length_px = float(sum(perimeter(c) for c in self.contours_px))
+        fine = coverage([self._to_fine(c[::-1]) for c in self.contours_px], self._fine_shape, turned=True)
         self.area_px2 = float(fine.sum()) / _OVERSAMPLING**2
         self._fine = np.rint(fine * 255).astype(np.uint8)
         self._blurred: dict[float, Floats32] = {}
@@ -133,23 +134,14 @@ class Shape:
         ]
         return np.asarray(np.concatenate(pieces).ravel()[: len(fine)].reshape(points_px.shape[:-1]), F32)
 
-    @property
-    def length_px(self) -> float:
-        """The length of all contours."""
-        return float(sum(np.hypot(*(np.roll(c, -1, axis=0) - c).T).sum() for c in self.contours_px))
-
     def samples(self, spacing_px: float, *, most: int = MOST_SAMPLES) -> Samples:
         """Points every `spacing_px` along every contour (at least 12 on each), wider apart where that would be more than `most`."""
         spacing = max(spacing_px, self.length_px / most)
-        found = [_along(c, spacing) for c in self.contours_px]
-        points = np.concatenate([f[0] for f in found])
-        normals = np.concatenate([f[1] for f in found])
-        weight = np.concatenate([f[2] for f in found])
+        points, normals, weight, contour = _along(self.contours_px, spacing)
         turn = normals[:, 1] * points[:, 0] - normals[:, 0] * points[:, 1]
         lever = np.stack([*normals.T, turn, (points * normals).sum(axis=1)])
         products = (lever[:, None] * lever[None]).reshape(16, -1)
         design = np.stack([*points.T, np.ones(len(points)), *normals.T])
-        contour = np.repeat(np.arange(len(found)), [len(f[0]) for f in found])
         return Samples(design.astype(F32), lever.astype(F32), products.astype(F32), weight.astype(F32), contour)
 
 
@@ -200,23 +192,30 @@ def _material_left(contour: Contour) -> Points:
     return contour.points_mm if (signed_area(contour.points_mm) > 0) == (contour.kind != "hole") else contour.points_mm[::-1]
 
 
-def _along(points: Points, spacing: float) -> tuple[Points, Points, Points]:
-    """Evenly spaced points of one closed contour (y down, material on the left as seen with y up), outward normals, weights."""
-    ring = np.concatenate([points, points[:1]])
-    at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(ring, axis=0).T))])
-    length = float(at[-1])
-    count = max(12, round(length / spacing))
-    where = (np.arange(count) + 0.5) * length / count
+def _along(contours: Sequence[Points], spacing: float) -> tuple[Points, Points, Points, NDArray[np.intp]]:
+    """Evenly spaced points of closed contours (y down, material on the left as seen with y up), outward normals, weights, and whose."""
+    rings = np.concatenate([np.concatenate([c, c[:1]]) for c in contours])
+    last = np.cumsum([len(c) + 1 for c in contours]) - 1
+    sides = np.hypot(*np.diff(rings, axis=0).T)
+    sides[last[:-1]] = 1.0  # from ring to ring: nobody asks there
+    at = np.concatenate([[0.0], np.cumsum(sides)])
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = at[last] - at[first]
+    counts = np.maximum(12, np.rint(lengths / spacing).astype(np.intp))
+    whose = np.repeat(np.arange(len(contours)), counts)
+    number = np.arange(len(whose)) - np.repeat(np.cumsum(counts) - counts, counts)
+    length, begin = lengths[whose], at[first][whose]
+    where = (number + 0.5) * length / counts[whose]
 
     def place(s: Points) -> Points:
-        s = s % length
-        return np.column_stack([np.interp(s, at, ring[:, 0]), np.interp(s, at, ring[:, 1])])
+        s = s % length + begin
+        return np.column_stack([np.interp(s, at, rings[:, 0]), np.interp(s, at, rings[:, 1])])
 
     here = place(where)
-    step = min(0.25, length / 64)
+    step = np.minimum(0.25, length / 64)
     tangent = place(where + step) - place(where - step)
     tangent /= np.maximum(np.hypot(*tangent.T), 1e-12)[:, None]
-    arm = min(2.0, length / 16)
+    arm = np.minimum(2.0, length / 16)
     ahead, behind = place(where + arm) - here, here - place(where - arm)
     cosine = (ahead * behind).sum(axis=1) / np.maximum(np.hypot(*ahead.T) * np.hypot(*behind.T), 1e-12)
-    return here, np.column_stack([-tangent[:, 1], tangent[:, 0]]), (cosine > _CORNER_COSINE).astype(np.float64)
+    return here, np.column_stack([-tangent[:, 1], tangent[:, 0]]), (cosine > _CORNER_COSINE).astype(np.float64), whose

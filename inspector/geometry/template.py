@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from inspector.geometry.coverage import inside
 from inspector.geometry.dxf import Drawing
-from inspector.geometry.polygon import Points
+from inspector.geometry.polygon import Points, sides
 from inspector.geometry.side import Side
 from inspector.records import ConfigError, ConfigErrors, Contour, Distance, Template
 
@@ -106,16 +106,13 @@ def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> ND
 
 def _short_segments(contours_px: Sequence[Points], longest_px: float = 0.5) -> tuple[Points, Points]:
     """The contours as segments of at most half a pixel: starts and steps, both (M, 2), in running order."""
-    starts, steps = [], []
-    for contour in contours_px:
-        step = np.roll(contour, -1, axis=0) - contour
-        count = np.maximum(np.ceil(np.hypot(*step.T) / longest_px).astype(np.int64), 1)
-        which = np.repeat(np.arange(len(contour)), count)
-        number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
-        short = step[which] / count[which, None]
-        starts.append(contour[which] + short * number[:, None])
-        steps.append(short)
-    return np.concatenate(starts), np.concatenate(steps)
+    start, end = sides(contours_px)
+    step = end - start
+    count = np.maximum(np.ceil(np.hypot(*step.T) / longest_px).astype(np.int64), 1)
+    which = np.repeat(np.arange(len(start)), count)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    short = step[which] / count[which, None]
+    return start[which] + short * number[:, None], short
 
 
 def _square(u: NDArray[np.int64], v: NDArray[np.int64], start: Points, step: Points) -> Points:

@@ -80,6 +80,25 @@ def test_the_scale_is_found_where_it_is_not_known(scale: tuple[float, float] | N
     assert off_by(found[0].pose, true, PLATE)[0] < 0.08
 
 
+@pytest.mark.parametrize("angle", [0.4, 2.9, 4.6])
+def test_a_light_that_slopes_by_more_than_the_contrast_hides_nothing(plate_locator: locate.Locator, angle: float) -> None:
+    true = placed(PLATE, SIZE, angle, SCALE, (-14.0, 9.0))
+    slope = np.add.outer(np.linspace(-12, 12, SIZE[1]), np.linspace(-20, 20, SIZE[0]))
+    image = np.clip(picture(PLATE, true, LOW_CONTRAST).astype(float) + slope, 0, 255).astype(np.uint8)
+    found = plate_locator.find(image)
+    assert len(found) == 1
+    assert off_by(found[0].pose, true, PLATE)[0] < 0.08
+
+
+def test_streaks_along_the_edges_hardly_move_the_pose(plate_locator: locate.Locator) -> None:
+    off = []
+    for seed in range(8):
+        true = placed(PLATE, SIZE, 0.7 * seed, SCALE, (1.3 * seed, -2.1 * seed))
+        found = plate_locator.find(picture(PLATE, true, FRONT_LIT, seed))
+        off.append(off_by(found[0].pose, true, PLATE)[0])
+    assert float(np.sqrt(np.square(off).mean())) < 0.035
+
+
 def test_colour_pictures_are_read_too(plate_locator: locate.Locator) -> None:
     true = placed(PLATE, SIZE, 1.0, SCALE, (0.0, 0.0))
     grey = picture(PLATE, true)
