@@ -62,7 +62,7 @@ def set_(
     """
     from inspector.desk import users as kept
 
-    path = _file(config)
+    path, state_dir = _places(config)
     found = kept.read(path) if path.exists() else {}
     kept.new(name, role, "x" * kept.LEAST_PASSWORD)  # a bad name or role is said before anybody types
     if stdin:
@@ -70,7 +70,7 @@ def set_(
     else:
         password = typer.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True)
     user = kept.new(name, role, password)
-    kept.write(path, {**found, name: user})
+    kept.write(path, {**found, name: user}, owner=state_dir)
     typer.echo(f"{name} may log in as {role}: {path}")
 
 
@@ -84,7 +84,7 @@ def remove(config: ConfigPath, name: Name) -> None:
     from inspector.desk import users as kept
     from inspector.records import ConfigError
 
-    path = _file(config)
+    path, _ = _places(config)
     found = kept.read(path)
     if found.pop(name, None) is None:
         raise ConfigError("E_USAGE", f"nobody is called {name[:40]!r}{nearest(name, found)}", file=str(path), key="NAME")
@@ -100,19 +100,19 @@ def list_(config: ConfigPath, as_json: Annotated[bool, typer.Option("--json", he
     """
     from inspector.desk import users as kept
 
-    found = {name: user.role.name.lower() for name, user in kept.read(_file(config)).items()}
+    found = {name: user.role.name.lower() for name, user in kept.read(_places(config)[0]).items()}
     typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {role}" for name, role in found.items()))
 
 
-def _file(config: Path) -> Path:
-    """The file of users. Raises `ConfigError` E_USERS_OPEN where the configuration names none."""
+def _places(config: Path) -> tuple[Path, Path]:
+    """The file of users, and the line's state folder. Raises `ConfigError` E_USERS_OPEN where the configuration names none."""
     from inspector import config as settings
     from inspector.records import ConfigError
 
     found = settings.read(config)
     if found.desk.users is None:
         raise ConfigError("E_USERS_OPEN", "it names no file of users; set desk.users", file=found.file, key="desk.users")
-    return found.desk.users
+    return found.desk.users, found.state_dir
 
 
 def add(app: typer.Typer) -> None:

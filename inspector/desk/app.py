@@ -161,7 +161,11 @@ def create(desk: Desk) -> FastAPI:
         return Response(pages.small(_disagreed(desk, token).data()), media_type="image/jpeg", headers=_kept("thumb"))
 
     _explain(app, desk, pages)
-    app.add_middleware(Guard, hosts=desk.hosts, clock=desk.clock, secure=desk.secure)
+
+    def brings_picture(request: Request) -> bool:
+        return request.url.path == "/try" and desk.sessions.who(doing.token_of(request, desk)).may(Role.VIEWER)
+
+    app.add_middleware(Guard, hosts=desk.hosts, clock=desk.clock, brings_picture=brings_picture, secure=desk.secure)
     return app
 
 

@@ -6,10 +6,11 @@ that refuse are JSON, `{"error": {"code", "text"}}`, and never repeat what was a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +27,8 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 LARGEST_BODY_BYTES = 32 << 20
+"""Of a picture that is tried, by somebody who may."""
+LARGEST_FORM_BYTES = 1 << 20
 LARGEST_QUERY_BYTES = 2048
 LARGEST_HEADER_BYTES = 16 << 10
 ASKED_PER_S = 200
@@ -54,10 +57,15 @@ def host_of(authority: str) -> str:
 
 
 class Guard:
-    """ASGI middleware: refuses, limits, and dresses every answer. `hosts` are the names under which the page may be called."""
+    """ASGI middleware: refuses, limits, and dresses every answer. `hosts` are the names under which the page may be called.
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], clock: Clock, secure: bool = False) -> None:
-        self._app, self._hosts, self._clock = app, frozenset(hosts), clock
+    `brings_picture` says of a request whether it may have a large body: bodies are read before a route asks who sends them.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str], clock: Clock, brings_picture: Callable[[Request], bool], secure: bool = False
+    ) -> None:
+        self._app, self._hosts, self._clock, self._brings_picture = app, frozenset(hosts), clock, brings_picture
         self._scheme = "https" if secure else "http"
         self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
         self._tokens, self._filled_ns = float(ASKED_AT_ONCE), clock()
@@ -75,7 +83,7 @@ class Guard:
         if refused is not None:
             await answer(refused.status_code, refused.code, refused.detail)(scope, receive, dressed)
             return
-        await self._app(scope, _limited(receive), dressed)
+        await self._app(scope, _limited(receive, self._largest(scope)), dressed)
 
     def _refused(self, scope: Scope) -> Refused | None:
         headers = Headers(scope=scope)
@@ -93,10 +101,14 @@ class Guard:
             ours = origin in (None, f"{self._scheme}://{host}") and site in (None, "same-origin")
             if not ours or origin is site is None:
                 return Refused(403, "E_HTTP_ORIGIN", "this page takes what is sent from itself only")
-            length = headers.get("content-length", "0")
-            if not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
-                return Refused(413, "E_HTTP_SIZE", f"at most {LARGEST_BODY_BYTES >> 20} MiB")
+            length, largest = headers.get("content-length", "0"), self._largest(scope)
+            if not length.isdigit() or int(length) > largest:
+                return _too_large(largest)
         return None
+
+    def _largest(self, scope: Scope) -> int:
+        """Bytes of a body."""
+        return LARGEST_BODY_BYTES if self._brings_picture(Request(scope)) else LARGEST_FORM_BYTES
 
     def _token(self) -> bool:
         """A bucket of `ASKED_AT_ONCE` tokens that fills with `ASKED_PER_S`."""
@@ -109,7 +121,11 @@ class Guard:
         return True
 
 
-def _limited(receive: Receive) -> Receive:
+def _too_large(largest: int) -> Refused:
+    return Refused(413, "E_HTTP_SIZE", f"at most {largest >> 20} MiB")
+
+
+def _limited(receive: Receive, largest: int) -> Receive:
     """The body, which must not grow beyond its limit whatever its header said."""
     taken = 0
 
@@ -117,8 +133,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > LARGEST_BODY_BYTES:
-            raise Refused(413, "E_HTTP_SIZE", f"at most {LARGEST_BODY_BYTES >> 20} MiB")
+        if taken > largest:
+            raise _too_large(largest)
         return message
 
     return limited

@@ -84,8 +84,11 @@ def read(path: Path) -> dict[str, User]:
     return found
 
 
-def write(path: Path, users: Mapping[str, User]) -> None:
-    """Put these users into the file, whole or not at all. Raises `ConfigError` E_USERS_OPEN."""
+def write(path: Path, users: Mapping[str, User], *, owner: Path | None = None) -> None:
+    """Put these users into the file, whole or not at all. It stays whose it was; a new one that root makes is given to whose `owner` is.
+
+    Raises `ConfigError` E_USERS_OPEN.
+    """
     lines = "".join(f"{u.name} {u.role.name.lower()} {u.secret}\n" for _, u in sorted(users.items()))
     beside = path.with_name(f"{path.name}.new")
     try:
@@ -95,9 +98,9 @@ def write(path: Path, users: Mapping[str, User]) -> None:
             file.write("# Who may log in at the page; written by `inspector desk-user`.\n" + lines)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            owner = path.stat()
-            os.chown(beside, owner.st_uid, owner.st_gid)
+        like = path if path.exists() else owner if os.geteuid() == 0 else None
+        if like is not None and like.exists():
+            os.chown(beside, like.stat().st_uid, like.stat().st_gid)
         beside.rename(path)
     except OSError as error:
         raise ConfigError("E_USERS_OPEN", f"{error.strerror}", file=str(path), key="desk.users") from error

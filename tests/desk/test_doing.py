@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 import warnings
@@ -109,6 +110,30 @@ def test_nothing_is_seen_without_a_login(stage: Stage, path: str) -> None:
     assert "Running" not in stage.client.get("/login").text
 
 
+def test_every_route_but_the_login_asks_who_it_is(stage: Stage) -> None:
+    """Whatever is added later, too: a path is filled in with what its parameters allow."""
+    open_to_all = {"/healthz", "/static/{name}", "/login"}
+    values = {"epoch": EPOCH, "seq": "1", "token": "x" * 22, "page": "line", "name": "switch"}
+    routes = [route for route in stage.client.app.routes if route.path not in open_to_all]  # type: ignore[attr-defined]
+    assert len(routes) > 20
+    for route in routes:
+        path = route.path.format(**values)
+        for method in route.methods - {"HEAD"}:
+            sent = stage.client.request(method, path, headers=HERE, data={"csrf": csrf_of(stage.client.get("/login").text)})
+            assert sent.status_code in (400, 401, 403) or route.path == "/logout", (method, route.path, sent.status_code)
+            assert "Running" not in sent.text
+    assert stage.asked == []
+
+
+def test_only_who_is_logged_in_may_send_much(stage: Stage) -> None:
+    large = {"picture": ("x.png", bytes(2 << 20))}
+    assert stage.client.post("/try", headers=HERE, data={"choice": "0"}, files=large).status_code == 413
+    stage.log_in("viewer")
+    csrf = csrf_of(stage.client.get("/try").text)
+    assert stage.client.post("/try", headers=HERE, data={"choice": "0", "csrf": csrf}, files=large).status_code == 415  # no picture
+    assert stage.client.post("/logout", headers=HERE, files=large).status_code == 413
+
+
 def test_a_session_begins_and_ends(stage: Stage) -> None:
     assert stage.log_in("viewer") == 303
     (cookie,) = stage.client.cookies.jar
@@ -168,6 +193,18 @@ def test_who_is_taken_out_or_given_another_role_is_logged_out(stage: Stage) -> N
     found = users.read(stage.folder / "users")
     users.write(stage.folder / "users", {**found, "engineer": users.new("engineer", "viewer", PASSWORD)})
     assert stage.client.get("/").status_code == 401
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_users_that_root_makes_belongs_to_the_line(tmp_path: Path) -> None:
+    state, path = tmp_path / "state", tmp_path / "users"
+    state.mkdir()
+    os.chown(state, 65534, 65534)
+    users.write(path, four(), owner=state)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (65534, 0o600)
+    os.chown(path, 1, 1)
+    users.write(path, four(), owner=state)
+    assert path.stat().st_uid == 1
 
 
 def test_a_file_that_others_may_read_or_that_is_damaged_lets_nobody_in(tmp_path: Path) -> None:
