@@ -6,41 +6,14 @@ With `--notes` each finished block of seeds is written down, and the same comman
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import time
-import traceback
-from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 
-from tests.sim.world import Broken, run
+from tests.sim.blocks import BLOCK, results
 
-BLOCK = 100
 PROGRESS_S = 10.0
-
-
-def one(seed: int) -> tuple[int, str]:
-    """(parts, what broke)."""
-    try:
-        return run(seed), ""
-    except Broken as error:
-        return 0, str(error)
-    except Exception:  # noqa: BLE001 - a crash of the core is a finding like any other
-        return 0, traceback.format_exc(limit=-6)
-
-
-def block(seeds: range) -> tuple[int, int, list[tuple[int, str]]]:
-    """(the first seed, parts, (seed, what broke)) of some seeds."""
-    gc.set_threshold(200_000)  # a world is one knot of garbage, and there is no need to look for it in between
-    parts, broken = 0, []
-    for seed in seeds:
-        count, broke = one(seed)
-        parts += count
-        if broke:
-            broken.append((seed, broke))
-    return seeds.start, parts, broken
 
 
 def done_before(path: Path | None) -> dict[int, int]:
@@ -49,15 +22,6 @@ def done_before(path: Path | None) -> dict[int, int]:
         return {}
     notes = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
     return {note["first"]: note["parts"] for note in notes if not note["broken"]}
-
-
-def results(blocks: list[range], workers: int) -> Iterator[tuple[int, int, list[tuple[int, str]]]]:
-    """Of each block as it is done."""
-    if workers == 1:
-        yield from map(block, blocks)
-        return
-    with get_context("spawn").Pool(workers, maxtasksperchild=50) as pool:
-        yield from pool.imap_unordered(block, blocks)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.sim.blocks import results
 from tests.sim.mutants import MUTANTS, caught
 from tests.sim.world import Knobs, World, run
 
@@ -46,3 +47,8 @@ def test_there_are_many_mutants() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught(name: str) -> None:
     assert caught(name) is not None
+
+
+def test_several_processes_see_what_one_sees() -> None:
+    some = [range(3), range(3, 6)]
+    assert sorted(results(some, workers=2)) == sorted(results(some, workers=1))
