@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from inspector.geometry.dxf import Drawing
+    from inspector.records import Contour
 
 Units = Annotated[str | None, typer.Option("--units", metavar="UNITS", help="mm, cm, m, inch or foot, where the drawing does not say.")]
 
@@ -33,10 +35,12 @@ def inspect(
         return
     x0, y0, x1, y1 = drawing.bbox_mm
     typer.echo(f"{drawing.name}: {drawing.dxf_version}, {drawing.units} ({drawing.units_source}), {x1 - x0:.3f} × {y1 - y0:.3f} mm")
-    rows = [("part", "contour", "layer", "area mm²", "perimeter mm", "diameter mm")]
+    rows = [("part", "contour", "layer", "area mm²", "perimeter mm", "size mm")]
     for c in said["contours"]:
-        diameter = "" if c["diameter_mm"] is None else f"{c['diameter_mm']:.3f}"
-        rows.append((str(c["part"]), c["name"], c["layer"], f"{c['area_mm2']:.3f}", f"{c['perimeter_mm']:.3f}", diameter))
+        size = "" if c["diameter_mm"] is None else f"⌀ {c['diameter_mm']:.3f}"
+        if c["slot"] is not None:
+            size = f"{c['slot']['length_mm']:.3f} × {c['slot']['width_mm']:.3f}"
+        rows.append((str(c["part"]), c["name"], c["layer"], f"{c['area_mm2']:.3f}", f"{c['perimeter_mm']:.3f}", size))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
@@ -83,8 +87,18 @@ def render(
 
 
 def describe(drawing: Drawing) -> dict[str, Any]:
-    """The drawing as JSON, lengths in mm; an area counts the whole inside of its contour."""
-    from inspector.geometry import polygon
+    """The drawing as JSON, lengths in mm; an area counts the whole inside of its contour.
+
+    `slot` is given for holes that are one: rectangles with corners that are sharp, rounded, or half circles for ends.
+    """
+    from inspector.geometry import polygon, slots
+
+    def slot(contour: Contour) -> dict[str, Any] | None:
+        found = None if contour.kind != "hole" or contour.circle is not None else slots.slot_of(contour.points_mm)
+        if found is None:
+            return None
+        sizes = {"length_mm": found.length_mm, "width_mm": found.width_mm, "corner_mm": found.corner_mm}
+        return {**sizes, "centre_mm": list(found.centre_mm), "angle_deg": math.degrees(math.atan2(found.axis[1], found.axis[0])) % 180.0}
 
     part_of = {index: number for number, part in enumerate(drawing.parts, 1) for index in part}
     return {
@@ -103,6 +117,7 @@ def describe(drawing: Drawing) -> dict[str, Any]:
                 "name": c.name,
                 "part": part_of[index],
                 "diameter_mm": None if c.circle is None else 2.0 * c.circle[2],
+                "slot": slot(c),
             }
             for index, c in enumerate(drawing.contours)
         ],

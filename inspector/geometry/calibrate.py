@@ -35,6 +35,14 @@ LENS_NUMBERS = (4, 5, 8, 12, 14)
 """How many coefficients OpenCV's lens models have."""
 
 MOST_RMS_PX = 1.0
+_CURE_BOARD = (
+    "Lay the board on something flat and rigid, count its inner corners and measure a square again, "
+    "leave out pictures that are blurred or in which the board moved, and take three or more with the board tilted to different sides"
+)
+_CURE_PART = (
+    "Take a part that measures true to its drawing, flat and without burrs, all of it in focus and in the picture; "
+    "name the scale with --scale-range, and give --perspective where the camera looks at a slant and only there"
+)
 MOST_FOCAL_DOUBT = 0.02
 _WHOLE_CAMERA = cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_K3
 _ONE_NUMBER = _WHOLE_CAMERA | cv2.CALIB_FIX_K2 | cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_FOCAL_LENGTH | cv2.CALIB_FIX_PRINCIPAL_POINT
@@ -310,7 +318,7 @@ def from_board(pictures: Sequence[NDArray[np.uint8]], board: Board, *, camera: s
     views_px = [(v, undistorted(v.picture_px, found)) for v in seen]
     planes = [_homography(v.board_mm, px) for v, px in views_px]
     off = np.concatenate([raster.apply(plane, v.board_mm) - px for plane, (v, px) in zip(planes, views_px, strict=True)])
-    return _on_plane(found, planes[0], float(np.sqrt((off**2).sum(axis=1).mean())))
+    return _on_plane(found, planes[0], float(np.sqrt((off**2).sum(axis=1).mean())), _CURE_BOARD)
 
 
 def nominal(rows: int, columns: int) -> Floats:
@@ -322,12 +330,15 @@ def nominal(rows: int, columns: int) -> Floats:
 def _homography(plane_mm: Floats, picture_px: Floats) -> Floats:
     found, _ = cv2.findHomography(plane_mm, picture_px, 0)
     if found is None:
-        raise ConfigError("E_CAL_FIT", "the corners lie on a line")
+        raise ConfigError("E_CAL_FIT", "the corners lie on a line. Take a picture that shows the board from above, and all of it")
     return np.asarray(found, np.float64)
 
 
-def _on_plane(lens: Calibration, plane_to_px: Floats, rms_px: float) -> Calibration:
-    """The calibration with its plane: scale in the middle, and the homography where the scale differs over the picture."""
+def _on_plane(lens: Calibration, plane_to_px: Floats, rms_px: float, cure: str) -> Calibration:
+    """The calibration with its plane: scale in the middle, and the homography where the scale differs over the picture.
+
+    `cure` says what to do where the fit is bad.
+    """
     rows, columns = lens.shape_px or (1, 1)
     back = np.asarray(np.linalg.inv(plane_to_px), np.float64)
     places = np.array([(0.5 * (columns - 1), 0.5 * (rows - 1)), (0, 0), (columns - 1, 0), (0, rows - 1), (columns - 1, rows - 1)])
@@ -335,9 +346,7 @@ def _on_plane(lens: Calibration, plane_to_px: Floats, rms_px: float) -> Calibrat
     scales = np.sqrt(np.abs(steps[0][:, 0] * steps[1][:, 1] - steps[0][:, 1] * steps[1][:, 0]))
     slanted = float(np.ptp(scales) / scales[0]) > SLANT_RATIO
     if not (math.isfinite(rms_px) and rms_px <= MOST_RMS_PX):
-        raise ConfigError(
-            "E_CAL_FIT", f"the fit is off by {rms_px:.2f} px (rms); at most {MOST_RMS_PX:g}. Is the board flat, and its size right?"
-        )
+        raise ConfigError("E_CAL_FIT", f"the fit is off by {rms_px:.2f} px (rms); at most {MOST_RMS_PX:g}. {cure}")
     homography = tuple((back / back[2, 2]).ravel().tolist()) if slanted else None
     return replace(lens, mm_per_px=float(scales[0]), rms_px=rms_px, homography=homography)
 
@@ -372,7 +381,7 @@ def from_part(
     plain = Calibration(camera, 1.0, None, None, 0.0, taken_utc_ns, (rows, columns))
     if perspective:
         first = _seen_outline(locator, pictures[0], 1, plain)
-        return _on_plane(plain, raster.matrix_of(first.pose), first.spread_px)
+        return _on_plane(plain, raster.matrix_of(first.pose), first.spread_px, _CURE_PART)
     found = plain
     for _ in range(2):  # the second time in undistorted pictures, where the drawing predicts the edges better
         outlines = [_seen_outline(locator, picture, number, found) for number, picture in enumerate(pictures, 1)]
@@ -383,8 +392,7 @@ def from_part(
         lens = _frozen([k1, 0.0, 0.0, 0.0, 0.0])
         found = replace(plain, mm_per_px=1.0 / scale, rms_px=rms_px, camera_matrix=_frozen(nominal(rows, columns)), distortion=lens)
     if not found.rms_px <= MOST_RMS_PX:
-        text = f"the outlines are off by {found.rms_px:.2f} px (rms); at most {MOST_RMS_PX:g}. Is the part true to its drawing?"
-        raise ConfigError("E_CAL_FIT", text)
+        raise ConfigError("E_CAL_FIT", f"the outlines are off by {found.rms_px:.2f} px (rms); at most {MOST_RMS_PX:g}. {_CURE_PART}")
     return found
 
 

@@ -135,6 +135,13 @@ def test_what_is_no_part_is_refused() -> None:
         calibrate.from_part([empty, empty[:-2]], plate(), camera="cam", taken_utc_ns=TAKEN_NS)
 
 
+def test_a_part_that_is_not_true_to_its_drawing_is_refused_with_what_to_do() -> None:
+    outlines = [raster.to_picture(fine(c.points_mm, 0.5), Pose(50, 420, 0.1, 5.0, 1, 0)) for c in plate().contours]
+    bent = [o + np.column_stack([2.0 * np.sin(o[:, 1] / 25.0), 2.0 * np.sin(o[:, 0] / 30.0)]) for o in outlines]
+    with pytest.raises(ConfigError, match=r"E_CAL_FIT: the outlines are off by .* px \(rms\); at most 1\. Take a part that measures true"):
+        calibrate.from_part([picture_of(bent)], plate(), camera="cam", taken_utc_ns=TAKEN_NS)
+
+
 # --- from a board ------------------------------------------------------------------------------------------------------
 
 

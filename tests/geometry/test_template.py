@@ -200,10 +200,15 @@ def test_inspect_says_what_interfaces_promise() -> None:
     assert said["bbox_mm"] == pytest.approx([0, 0, 110, 80], abs=1e-3)
     assert {"kind", "layer", "closed", "area_mm2", "perimeter_mm"} <= set(said["contours"][0])
     assert [c["kind"] for c in said["contours"]] == ["outer"] + ["hole"] * 9
+    slot = said["contours"][3]["slot"]
+    assert (slot["length_mm"], slot["width_mm"]) == pytest.approx((26.0, 7.0), abs=1e-3)
+    assert slot["angle_deg"] == pytest.approx(20.0, abs=1e-3)
+    assert said["contours"][1]["slot"] is None
     assert {"entity": "LINE", "layer": "BEND", "reason": "not cut, by the layer's name", "count": 2} in said["ignored"]
     words = CliRunner().invoke(application(), ["template", "inspect", str(TEMPLATES / "bracket.dxf")])
     assert "hole-6" in words.stdout
     assert "14.000" in words.stdout
+    assert "26.000 × 7.000" in words.stdout
 
 
 def test_inspect_asks_for_units(tmp_path: Path) -> None:
