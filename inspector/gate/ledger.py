@@ -456,7 +456,7 @@ class Ledger:
             for gone in range(seq - missing, seq):
                 notes += self._part_of_exposure(now_ns, number, camera, gone, at_ns, None, lost=True, complete=False, uid=None)
             return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
-        if lost:
+        if lost or self._is_stale(now_ns, camera, at_ns):
             return notes  # its part has a trigger of its own, and is closed for want of an exposure
         room = self._lanes[number]
         part = self._nearest(room, at_counts, at_ns)
@@ -488,15 +488,21 @@ class Ledger:
         if self._absent is not None:
             return [self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent)]
         notes = self._bind(part, camera, seq, complete=complete or lost, uid=uid)
-        stale = not lost and at_ns <= self._last_at.get(camera, at_ns - 1)
-        if not lost and not stale:
-            self._last_at[camera] = at_ns
+        stale = not lost and self._is_stale(now_ns, camera, at_ns)
         if stale:
             text = f"exposure {seq} of {camera} is older than the one before: a picture of another part"
             notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text, {}))
         elif lost:
             notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost", {}))
         return notes + self._close_if_overdue(now_ns, part)
+
+    def _is_stale(self, now_ns: int, camera: str, at_ns: int) -> bool:
+        """The exposure is no later than the camera's one before: an old picture under a new number. A stamp ahead of us counts as now."""
+        last_ns = self._last_at.get(camera)
+        if last_ns is not None and at_ns <= last_ns:
+            return True
+        self._last_at[camera] = min(at_ns, now_ns)
+        return False
 
     def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:
         """The part whose place is nearest and within the window, open or closed a moment ago; by time where there is no encoder."""

@@ -475,6 +475,18 @@ def test_an_exposure_of_the_next_part_does_not_clear_the_one_before(judged_first
     assert judged_first or ("PASS", 0) not in verdicts(out)
 
 
+def test_an_old_picture_under_a_new_number_shows_no_part() -> None:
+    """The belt went back, and so the old picture's place is the new part's too."""
+    made = running(count="conveyor")
+    made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000))
+    made.step(2 * MS, core.Seen("top", 1, 1 * MS, 1015, True, None))
+    made.step(3 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    made.step(300 * MS, core.Triggered(2, 0, 300 * MS, 1020))
+    made.step(301 * MS, core.Seen("top", 2, 1 * MS, 1015, True, None))
+    out = made.step(302 * MS, core.Judged("top", 2, "pass", 0, "", body())) + made.step(900 * MS, core.Tick())
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)]
+
+
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
     made = running(count="conveyor")
     out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))

@@ -176,14 +176,6 @@ def _credit(real: Any) -> Any:
     return flow
 
 
-def _old_pictures(real: Any) -> Any:
-    def part(self: Ledger, *rest: Any, **kinds: Any) -> Any:
-        self._last_at.clear()
-        return real(self, *rest, **kinds)
-
-    return part
-
-
 def _no_window(real: Any) -> Any:
     def nearest(self: Ledger, room: Any, at_counts: int | None, at_ns: int) -> Any:
         parts = [p for p in room.open.values() if p.at_counts is not None]
@@ -350,7 +342,7 @@ MUTANTS: dict[str, Patch] = {
     "overdue parts are never closed": _method(Ledger, "close_due", lambda real: _nothing),
     "lost frame forgotten": _method(Ledger, "_exposure", _lost_forgotten),
     "repeated frame makes a part": _method(Ledger, "_exposure", _twice),
-    "old picture judged": _method(Ledger, "_part_of_exposure", _old_pictures),
+    "old picture judged": _method(Ledger, "_is_stale", lambda real: lambda self, now_ns, camera, at_ns: False),
     "exposure bound whatever its place": _method(Ledger, "_nearest", _no_window),
     "incomplete frame may pass": _method(Ledger, "_bind", _complete),
     "two outcomes for a part": _method(Ledger, "_close", _two_outcomes),
