@@ -218,7 +218,8 @@ class Ledger:
         self._exposures: dict[tuple[str, int], Part] = {}
         self._past: dict[tuple[str, int], tuple[int, int]] = {}
         self._next: dict[str, int] = {}
-        self._last_at: dict[str, int] = {}
+        self._last_at: dict[str, tuple[int, int]] = {}
+        """By camera: the last exposure's time as it was told, and as it can have been at the latest."""
         self._down: dict[str, str] = {}
         self._challenges: set[int] = set()
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
@@ -497,11 +498,14 @@ class Ledger:
         return notes + self._close_if_overdue(now_ns, part)
 
     def _is_stale(self, now_ns: int, camera: str, at_ns: int) -> bool:
-        """The exposure is no later than the camera's one before: an old picture under a new number. A stamp ahead of us counts as now."""
-        last_ns = self._last_at.get(camera)
-        if last_ns is not None and at_ns <= last_ns:
+        """The exposure is no later than the camera's one before: an old picture under a new number.
+
+        A stamp ahead of us makes none of the next ones old, as long as they do not repeat it.
+        """
+        told_ns, was_ns = self._last_at.get(camera, (-1, -1))
+        if at_ns == told_ns or at_ns <= was_ns:
             return True
-        self._last_at[camera] = min(at_ns, now_ns)
+        self._last_at[camera] = at_ns, min(at_ns, now_ns)
         return False
 
     def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:

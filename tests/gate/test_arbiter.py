@@ -475,16 +475,19 @@ def test_an_exposure_of_the_next_part_does_not_clear_the_one_before(judged_first
     assert judged_first or ("PASS", 0) not in verdicts(out)
 
 
-def test_an_old_picture_under_a_new_number_shows_no_part() -> None:
-    """The belt went back, and so the old picture's place is the new part's too."""
+@pytest.mark.parametrize("stamp_ms", [200, 5_000])
+def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
+    """Its part was not counted, and the belt went back, so that its place is the next part's too; its stamp may even lie ahead."""
     made = running(count="conveyor")
-    made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000))
-    made.step(2 * MS, core.Seen("top", 1, 1 * MS, 1015, True, None))
-    made.step(3 * MS, core.Judged("top", 1, "pass", 0, "", body()))
-    made.step(300 * MS, core.Triggered(2, 0, 300 * MS, 1020))
-    made.step(301 * MS, core.Seen("top", 2, 1 * MS, 1015, True, None))
-    out = made.step(302 * MS, core.Judged("top", 2, "pass", 0, "", body())) + made.step(900 * MS, core.Tick())
+    made.step(200 * MS, core.Seen("top", 1, stamp_ms * MS, 1200, True, None))
+    made.step(320 * MS, core.Tick())
+    made.step(400 * MS, core.Triggered(1, 0, 400 * MS, 1190))
+    made.step(401 * MS, core.Seen("top", 2, stamp_ms * MS, 1200, True, None))
+    out = made.step(402 * MS, core.Judged("top", 2, "pass", 0, "", body())) + made.step(1000 * MS, core.Tick())
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)]
+    made.step(1100 * MS, core.Triggered(2, 0, 1100 * MS, 1400))
+    made.step(1101 * MS, core.Seen("top", 3, 1100 * MS, 1400, True, None))
+    assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
