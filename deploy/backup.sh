@@ -1,5 +1,6 @@
 #!/bin/sh
-# Backs up a line: configuration, keys, journal (whole and proved), without stopping it.       backup.sh OUT.tar [with-pictures]
+# Backs up a line, without stopping it: configuration, keys, journal (whole and proved),
+# what people did and said at the page:                                                        backup.sh OUT.tar [with-pictures]
 # Restores one on a machine where inspector is installed and stopped:                          backup.sh --restore IN.tar
 # As root. The archive holds the line's keys: keep it where the keys may be.
 set -eu
@@ -14,13 +15,13 @@ case ${1:-} in
         "$inspector" journal verify "$state"
         chown -R inspector:inspector "$state"
         exit 0 ;;
-    '' | -*) sed -n '2,4s/^# *//p' "$0" >&2; exit 64 ;;
+    '' | -*) sed -n '2,5s/^# *//p' "$0" >&2; exit 64 ;;
 esac
 out=$(realpath "$1")
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 mkdir -p "$work$state"
 # The witness first: it must never say more than the journal does.
-for file in journal.head anchors.log in-force.yaml; do [ ! -e "$state/$file" ] || cp -p "$state/$file" "$work$state/"; done
+for file in journal.head anchors.log in-force.yaml selected.json; do [ ! -e "$state/$file" ] || cp -p "$state/$file" "$work$state/"; done
 /opt/inspector/bin/python - "$state/journal.sqlite" "$work$state/journal.sqlite" <<'END'
 import sqlite3, sys
 with sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True) as ours, sqlite3.connect(sys.argv[2]) as copy:
@@ -29,4 +30,5 @@ END
 "$inspector" journal verify "$work$state"
 rm -f "$work$state"/journal.sqlite-*
 tar -cpf "$out" -C "$work" ".$state" -C / etc/inspector $([ ! -e /etc/default/inspector ] || echo etc/default/inspector)
+[ ! -e "$state/desk" ] || tar -rpf "$out" -C / ".$state/desk"
 [ "${2:-}" != with-pictures ] || tar -rpf "$out" -C / ".$state/pictures"

@@ -39,7 +39,7 @@ tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH
 # -- what the .deb carries is installed from the bundle; what is in it is what the SBOM names
 root=$work/deb
 PYTHON=$python "$bundle/install.sh" --prefix "$root/opt/inspector" --as /opt/inspector > /dev/null
-"$bin/python" -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON -o "$out/inspector-$version.cdx.json" \
+"$bin/python" -m cyclonedx_py environment --gather-license-texts --pyproject pyproject.toml --output-reproducible --of JSON -o "$out/inspector-$version.cdx.json" \
     "$root/opt/inspector/bin/python" 2> /dev/null
 
 if ! command -v dpkg-deb > /dev/null; then

@@ -20,13 +20,17 @@ BOOT = r"""
 umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 41
 mount -t tmpfs -o size=4g tmpfs /mnt && mkdir /mnt/up /mnt/work /mnt/root || exit 42
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/up,workdir=/mnt/work /mnt/root || exit 43
-cd /mnt/root && : > etc/machine-id && rm -f usr/sbin/policy-rc.d
+cd /mnt/root && for _ in $(seq 60); do  # a list of packages of its own: this system may be at work on its list, now and later
+    rm -rf var/lib/dpkg.own; cp -a var/lib/dpkg var/lib/dpkg.own; [ -z "$(ls -A var/lib/dpkg.own/updates)" ] && break; sleep 1
+done
+rm -rf var/lib/dpkg && mv var/lib/dpkg.own var/lib/dpkg || exit 44
+: > etc/machine-id && rm -f usr/sbin/policy-rc.d
 for unit in $(find etc/systemd/system lib/systemd/system -name '*.service' -printf '%f\n' | grep -v -E '^(systemd-|dbus|-\.)'); do
     case $unit in *@*) ;; rescue*|emergency*|initrd*) ;; *) ln -sf /dev/null "etc/systemd/system/$unit" ;; esac
 done
 rm -rf etc/systemd/system/inspector* etc/inspector etc/default/inspector opt/inspector var/lib/inspector
-exec systemd-nspawn -q --register=no --keep-unit -D /mnt/root --machine=line --console=pipe --private-network @BINDS@ --boot \
-    systemd.unit=multi-user.target
+exec systemd-nspawn -q --register=no --keep-unit -D /mnt/root --machine=line --console=pipe --private-network \
+    --system-call-filter=bpf @BINDS@ --boot systemd.unit=multi-user.target  # bpf: what IPAddressDeny= of a unit is made of
 """
 
 

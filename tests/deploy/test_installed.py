@@ -51,6 +51,7 @@ def machine(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
     folder = tmp_path_factory.mktemp("machine")
     _next_version(built, folder)
     (folder / "line.yaml").write_text(LINE)
+    (folder / "log_in.py").write_text(LOG_IN)
     found = Machine((built, "/media"), (folder, "/srv"))
     with ExitStack() as stack:
         try:
@@ -120,6 +121,8 @@ def test_it_has_no_rights_and_writes_nowhere_else(running: Machine) -> None:
     theirs = running(
         "find / -xdev -user inspector -not -path '/proc/*' -not -path '/var/lib/inspector*'; find /run /tmp /var/tmp -user inspector"
     )
+    told = running(f"tr '\\0' '\\n' < /proc/$(pgrep -P {pid} -f inspector.runtime.vision)/environ")
+    assert "/run/credentials" not in told
     its_own = ("/run/inspector", "/run/credentials/inspector.service", "/tmp/systemd-private-")
     assert [path for path in theirs.splitlines() if not path.startswith(its_own)] == []
     inside = f"nsenter -t {pid} -m -S $(id -u inspector) -G $(id -g inspector)"
@@ -159,7 +162,7 @@ def test_what_a_person_must_change_is_said_and_not_tried_again(running: Machine)
 
 
 def test_when_it_is_not_started_again_an_alarm_is_raised(running: Machine) -> None:
-    running("printf '#!/bin/sh\\necho $1 > /srv/alarm\\n' > /etc/inspector/on-failure && chmod 755 /etc/inspector/on-failure")
+    running("printf '#!/bin/sh\\necho $1 > /var/local/alarm\\n' > /etc/inspector/on-failure && chmod 755 /etc/inspector/on-failure")
     for _ in range(40):
         if show(running, "ActiveState") == "failed":
             break
@@ -168,7 +171,7 @@ def test_when_it_is_not_started_again_an_alarm_is_raised(running: Machine) -> No
         time.sleep(0.5)
     assert show(running, "ActiveState") == "failed"
     assert "Start request repeated too quickly" in running("journalctl -u inspector -o cat --no-pager -n 20")
-    running.until(lambda: running("cat /srv/alarm 2>/dev/null; true") == "inspector.service")
+    running.until(lambda: running("cat /var/local/alarm 2>/dev/null; true") == "inspector.service")
 
 
 def test_the_page_runs_under_its_unit_with_a_key_of_its_own(running: Machine) -> None:
@@ -176,6 +179,45 @@ def test_the_page_runs_under_its_unit_with_a_key_of_its_own(running: Machine) ->
     page = "python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/').read().decode())\""
     running.until(lambda: "line1" in running.run(page).stdout)
     assert show(running, "ActiveState", "inspector-desk") == "active"
+
+
+LOG_IN = """
+import http.cookiejar, re, ssl, sys, urllib.parse, urllib.request
+context = ssl.create_default_context(cafile="/etc/inspector/page.crt")
+jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+browser = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), jar)
+browser.addheaders = [("Origin", sys.argv[1]), ("Accept", "text/html")]
+csrf = re.search('name="csrf" value="([^"]+)"', browser.open(f"{sys.argv[1]}/login", timeout=5).read().decode())[1]
+said = urllib.parse.urlencode({"name": "anna", "password": "correct-horse-9", "csrf": csrf}).encode()
+print(browser.open(f"{sys.argv[1]}/login", said, timeout=20).read().decode())
+"""
+
+
+def test_the_page_can_be_opened_to_the_plant_and_writes_its_own_folder_only(running: Machine) -> None:
+    """As OPERATIONS.md says it, step by step; the plant's network is an address of this machine."""
+    running("ip address add 198.51.100.5/24 dev lo")
+    running(
+        "cd /etc/inspector && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 -subj /CN=line1"
+        " -addext subjectAltName=IP:198.51.100.5 -keyout page.key -out page.crt && chgrp inspector page.key && chmod 640 page.key"
+    )
+    running("echo 'desk: {bind: \"198.51.100.5:8443\", users: users, tls_cert: page.crt, tls_key: page.key}' >> /etc/inspector/line.yaml")
+    try:
+        running("echo correct-horse-9 | inspector desk-user set /etc/inspector/line.yaml anna operator --password-stdin")
+        assert running("stat -c '%a %U' /etc/inspector/users") == "600 inspector"
+        running("systemctl restart inspector-desk")
+        log_in = "python3 /srv/log_in.py https://198.51.100.5:8443"
+        running.until(lambda: "198.51.100.5:8443" in running("ss -ltnH"))
+        assert "timed out" in running.run(log_in).stderr, "the unit lets nobody in but this machine"
+        running(f"install -D -m 644 {SHARE}/deploy/drop-ins/desk-network.conf /etc/systemd/system/inspector-desk.service.d/network.conf")
+        running("systemctl daemon-reload && systemctl restart inspector-desk")
+        running.until(lambda: "Log out" in running.run(log_in).stdout)
+        assert '"act":"login","outcome":"done"' in running("cat /var/lib/inspector/desk/audit.jsonl")
+        inside = f"nsenter -t {show(running, 'MainPID', 'inspector-desk')} -m -S $(id -u inspector) -G $(id -g inspector)"
+        running(f"{inside} touch /var/lib/inspector/desk/written")
+        for folder in ("/var/lib/inspector", "/var/lib/inspector/pictures", "/etc/inspector"):
+            assert running.run(f"{inside} touch {folder}/written").returncode != 0
+    finally:
+        running("install -m 640 -g inspector /srv/line.yaml /etc/inspector/line.yaml; systemctl stop inspector-desk")
 
 
 def test_what_setup_writes_runs_with_its_keys(running: Machine) -> None:
@@ -199,14 +241,15 @@ def test_what_setup_writes_runs_with_its_keys(running: Machine) -> None:
 
 def test_a_backup_of_a_running_line_can_be_restored(running: Machine) -> None:
     backup = f"{SHARE}/deploy/backup.sh"
-    assert "every link holds" in running(f"{backup} /srv/line.tar")
+    assert "every link holds" in running(f"{backup} /var/local/line.tar")
     kept = running(
-        "tar -xOf /srv/line.tar ./var/lib/inspector/journal.sqlite > /srv/j.sqlite; inspector journal verify /srv/j.sqlite --json"
+        "cd /var/local && tar -xOf line.tar ./var/lib/inspector/journal.sqlite > kept.sqlite && inspector journal verify kept.sqlite --json"
     )
     assert json.loads(kept)["events"] > 0
-    assert running.run(f"{backup} --restore /srv/line.tar").returncode == 1  # the daemon runs
+    assert {"./var/lib/inspector/desk/audit.jsonl", "etc/inspector/line.yaml"} <= set(running("tar -tf /var/local/line.tar").splitlines())
+    assert running.run(f"{backup} --restore /var/local/line.tar").returncode == 1  # the daemon runs
     running("systemctl stop inspector; rm -rf /etc/inspector /var/lib/inspector")
-    assert "every link holds" in running(f"{backup} --restore /srv/line.tar")
+    assert "every link holds" in running(f"{backup} --restore /var/local/line.tar")
     running("systemctl reset-failed; systemctl start inspector")
     running.until(lambda: re.match(r"triggers=\d+ pass=[1-9]", show(running, "StatusText")) is not None)
     assert "JOURNAL_ROLLBACK" not in running("inspector journal verify /var/lib/inspector; journalctl -u inspector --no-pager")

@@ -72,6 +72,7 @@ def test_nothing_grows(tmp_path: Path, environment: dict[str, str], capsys: pyte
         while (at_s := time.monotonic() - began_s) < MINUTES * 60:
             disturb(running, turn)
             for process, pid in pids.items():
+                assert Path(f"/proc/{pid}").exists(), f"{process} has gone: {running.said()[-2000:]}"
                 rows[process].append({"at_s": round(at_s, 1), **sample(pid)})
             turn += 1
             time.sleep(max(0.0, turn * EVERY_S - (time.monotonic() - began_s)))
