@@ -6,25 +6,21 @@ The archive's folders are read when somebody looks, at most every few seconds, a
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from inspector.desk.state import Defect, Exposure, Measured, Part
+from inspector.desk.judged import judged
+from inspector.desk.state import Part
 from inspector.interfaces import Clock
 from inspector.outputs import archive
-from inspector.outputs.archive import Judgement, Stored
-from inspector.records import ConfigError, Decision, Verdict
+from inspector.records import ConfigError
 
 LOOK_EVERY_NS = 3 * 10**9
 KEPT = 200
-VERDICTS = {Decision.PASS: Verdict.PASS, Decision.FAIL: Verdict.REJECT_DEFECT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Disagreements:
         self._folder, self._clock, self._lock = folder, clock, threading.Lock()
         self._looked_ns = clock() - LOOK_EVERY_NS - 1
         self._days: dict[str, tuple[int, tuple[str, ...]]] = {}
-        self._known: OrderedDict[str, Disagreement] = OrderedDict()
+        self._known: dict[str, Disagreement] = {}
 
     def last(self, most: int) -> list[Disagreement]:
         """The newest, newest first."""
@@ -66,7 +62,7 @@ class Disagreements:
         return next((found for found in self.last(KEPT) if found.key == key), None)
 
     def _look(self) -> None:
-        found: OrderedDict[str, Disagreement] = OrderedDict()
+        found: dict[str, Disagreement] = {}
         for path in self._newest():
             key = hashlib.sha256(path.stem.encode()).hexdigest()[:22]
             known = self._known.get(key)
@@ -96,42 +92,3 @@ def _read(key: str, path: Path) -> Disagreement | None:
     if stored.shadow is None:
         return None
     return Disagreement(key, path, stored.stamp.camera, (judged(stored.judgement, stored), judged(stored.shadow, stored)))
-
-
-def judged(judgement: Judgement, stored: Stored | None = None) -> Part:
-    """A judgement in the shape in which the page shows parts; without `stored` it is of no part of the line."""
-    stamp = None if stored is None else stored.stamp
-    return Part(
-        epoch="",
-        seq=0,
-        part_seq=0,
-        lane=0 if stored is None else stored.lane,
-        verdict=VERDICTS.get(judgement.decision, Verdict.REJECT_NOT_INSPECTED).name,
-        reason=judgement.reason,
-        reason_text=judgement.reason_text,
-        at_utc_ns=0 if stored is None else stored.at_utc_ns,
-        findings=tuple(_measured(each) for each in judgement.findings),
-        defects=tuple(_defect(each["evidence"]) for each in judgement.findings if each["evidence"] is not None),
-        exposures=() if stamp is None else (Exposure(stamp.camera, stamp.seq, stamp.complete, None, None),),
-        pose=judgement.pose,
-        recipe=judgement.recipe,
-        recipe_name=judgement.recipe_name,
-    )
-
-
-def _measured(finding: Mapping[str, Any]) -> Measured:
-    value, low, high, at_mm = (finding[key] for key in ("value", "low", "high", "at_mm"))
-    number = _finite(value)
-    ok = number is not None and (low is None or low <= number) and (high is None or number <= high)
-    place = None if at_mm is None else (at_mm[0], at_mm[1])
-    return Measured(finding["check"], finding["feature"], number, low, high, finding["unit"], ok, place)
-
-
-def _defect(evidence: Mapping[str, Any]) -> Defect:
-    score, threshold, area_mm2 = (_finite(evidence[key]) for key in ("score", "threshold", "area_mm2"))
-    return Defect(evidence["class_name"], score, threshold, tuple(evidence["bbox_px"]), area_mm2)
-
-
-def _finite(value: float | str | None) -> float | None:
-    """A number of a record, where what is not finite is a word."""
-    return None if value is None or not math.isfinite(float(value)) else float(value)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from inspector import judge, recipe
 from inspector.checks import classify, surface
 from inspector.config import Config, plugin, settings_of
-from inspector.desk.disagreements import judged
+from inspector.desk.judged import judged
 from inspector.desk.overlay import Overlay, overlay
 from inspector.desk.state import Defect, Part
 from inspector.interfaces import Clock

@@ -86,7 +86,15 @@ def seen(tab: Any, name: str) -> None:
 
 def again_until(tab: Any, selector: str) -> None:
     """Load a page that does not move until it shows this."""
-    until(lambda: tab.locator(selector).count() or (tab.reload(wait_until="commit"), tab.wait_for_timeout(500))[1], 120)
+
+    def there() -> bool:
+        if tab.locator(selector).count():
+            return True
+        tab.wait_for_timeout(500)
+        tab.reload()
+        return False
+
+    until(there, 120)
 
 
 def test_from_the_login_to_the_shift_report(plant: Plant, page: Any) -> None:  # noqa: F811
