@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from inspector.config import Config, Judging, Kind, PartTemplate, RecipeSettings, plugin, settings_of
-from inspector.geometry import calibrate, correct, dxf, locate, template
+from inspector.geometry import calibrate, correct, dxf, kept, locate, template
 from inspector.judge import LOCATE
 from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe, Template
 
@@ -30,9 +30,12 @@ CHUNK_BYTES = 1 << 20
 class Shelf:
     """What was prepared and stays ready: plans by their digest, networks by what they were loaded from, and `geometry` that another
     process has made (template and locator by the digest of their settings). For one thread at a time.
+
+    With a `folder`, templates lie there for the next start (see `geometry.kept`).
     """
 
-    def __init__(self, most: int = 1) -> None:
+    def __init__(self, most: int = 1, folder: Path | None = None) -> None:
+        self.folder = folder
         self.geometry: dict[str, tuple[Template, Any]] = {}
         self.most = most
         self._plans: OrderedDict[str, Plan] = OrderedDict()
@@ -205,14 +208,14 @@ def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None, s
     """The plan with drawing, calibration and locator."""
     key = ""
     with suppress(ConfigError):  # whoever reads it says better what is wrong
-        key = _sha(_print(settings))
+        key = template_digest(settings)
     calibration = None
     if settings.calibration is not None:
         calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
     scale = settings.scale_px_per_mm
     if scale is None and calibration is not None:
         scale = 1 / calibration.mm_per_px
-    made, locator = shelf.geometry.get(key) or _geometry(settings, scale)
+    made, locator = shelf.geometry.get(key) or _geometry(settings, scale, shelf.folder if key else None)
     shelf.geometry[key] = made, locator
     while len(shelf.geometry) > 2 * shelf.most:
         del shelf.geometry[next(iter(shelf.geometry))]
@@ -221,11 +224,21 @@ def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None, s
     return replace(plan, least_score_ratio=settings.least_score_ratio)
 
 
-def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None) -> tuple[Template, Any]:
-    """The drawing as a template, and what finds it in pictures."""
-    drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
-    made = _keyed("drawing", template.build, drawing, mm_per_px=settings.mm_per_px, tolerance_mm=settings.tolerance_mm, part=settings.part)
-    return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+def template_digest(settings: PartTemplate) -> str:
+    """What a template is made of but its name, as SHA-256 (hex). Raises `ConfigError` for what cannot be read."""
+    return _sha(_print(settings))
+
+
+def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None, folder: Path | None) -> tuple[Template, Any]:
+    """The drawing as a template, and what finds it in pictures; from the folder where it lies there."""
+
+    def make() -> tuple[Template, locate.Locator]:
+        drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
+        size = {"mm_per_px": settings.mm_per_px, "tolerance_mm": settings.tolerance_mm, "part": settings.part}
+        made = _keyed("drawing", template.build, drawing, **size)
+        return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+
+    return make() if folder is None else kept.kept(folder, lambda: f"{settings.drawing.stem} {template_digest(settings)}", make)
 
 
 def _keyed(key: str, function: Any, *args: Any, **named: Any) -> Any:

@@ -283,6 +283,19 @@ def test_what_is_chosen_counts_and_what_lies_on_the_shelf_is_not_made_again(line
     assert recipe.prepare(settings, chosen=chosen, shelf=shelf).digest != first.digest
 
 
+def test_templates_wait_on_the_disk_for_the_next_start(line: Path, tmp_path: Path) -> None:
+    settings, folder = config.read(line), tmp_path / "state" / "templates"
+    first = recipe.prepare(settings, shelf=recipe.Shelf(folder=folder))
+    files = {file: file.read_bytes() for file in folder.glob("*.npz")}
+    assert files
+    second = recipe.prepare(settings, shelf=recipe.Shelf(folder=folder))
+    assert second.digest == first.digest
+    assert {file: file.read_bytes() for file in folder.glob("*.npz")} == files
+    template = second.plans["side"].template
+    assert template is not None
+    assert template.digest == first.plans["side"].template.digest  # type: ignore[union-attr]
+
+
 def test_only_the_plans_in_use_make_the_digest(line: Path) -> None:
     alone = dict.fromkeys(("top", "side", "end"), "plate")
     before = recipe.prepare(config.read(line), chosen=alone).digest

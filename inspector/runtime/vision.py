@@ -206,7 +206,7 @@ class Vision:
         self._settings = config.read(path, text=text)
         if faults := config.count_faults(self._settings):
             raise ConfigErrors(faults)
-        shelf = recipe.Shelf(self._settings.changeover.keep_ready * len(self._settings.cameras))
+        shelf = recipe.Shelf(self._settings.changeover.keep_ready * len(self._settings.cameras), self._settings.state_dir / "templates")
         prepared = recipe.prepare(self._settings, time.time_ns(), chosen=in_force.selected(self._settings), shelf=shelf)
         lanes = {camera.id: camera.lane for camera in self._settings.cameras}
         board = Board(prepared, lanes, self._settings.gate.window_counts)

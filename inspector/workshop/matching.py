@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from inspector.config import Kind, PartTemplate, RecipeSettings, plugin, read_settings, settings_of
-from inspector.geometry import calibrate, dxf, locate, raster, template
+from inspector.geometry import calibrate, dxf, kept, locate, raster, template
 from inspector.neural import pictures
+from inspector.recipe import template_digest
 from inspector.records import ConfigError, Frame, Image, Plan, Stamp, View
 
 if TYPE_CHECKING:
@@ -55,14 +56,31 @@ def prepare(
     if recipe is not None:
         settings = read_settings(recipe, RecipeSettings)
     said = settings.template or PartTemplate(drawing=drawing)
-    made = template.build(
-        dxf.read(drawing, units=units or said.units), mm_per_px=said.mm_per_px, tolerance_mm=tolerance_mm or said.tolerance_mm, part=part
-    )
     file = calibration or said.calibration
     camera = None if file is None else calibrate.read(file, now_utc_ns=time.time_ns())
     known = scale or said.scale_px_per_mm or (None if camera is None else 1.0 / camera.mm_per_px)
     slanted = perspective or said.perspective or (camera is not None and camera.homography is not None)
-    locator = locate.compile(made, scale_px_per_mm=known, perspective=slanted)
+    whole = said.model_copy(
+        update={
+            "drawing": drawing,
+            "part": part,
+            "units": units or said.units,
+            "tolerance_mm": tolerance_mm or said.tolerance_mm,
+            "scale_px_per_mm": known,
+            "perspective": slanted,
+            "calibration": None,
+        }
+    )
+
+    def make() -> tuple[Template, locate.Locator]:
+        read = dxf.read(drawing, units=whole.units)
+        made = template.build(read, mm_per_px=whole.mm_per_px, tolerance_mm=whole.tolerance_mm, part=part)
+        return made, locate.compile(made, scale_px_per_mm=known, perspective=slanted)
+
+    if drawing.is_file():
+        made, locator = kept.kept(kept.user_folder(), lambda: f"{drawing.stem} {template_digest(whole)}", make)
+    else:
+        made, locator = make()  # which says what is wrong with it
     straighten = None if camera is None else calibrate.undistorter(camera)
     plan = Plan("", made, locator, camera, (), False, said.least_score_ratio, straighten=straighten)
     checks, needs_raster = [], False

@@ -22,6 +22,11 @@ DRAWING = Path(__file__).parents[2] / "dxf_templates" / "plate.dxf"
 SIZE, SCALE = (800, 640), 6.0
 
 
+@pytest.fixture(autouse=True)
+def _kept_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="module")
 def contours() -> tuple[Contour, ...]:
     return template.build(dxf.read(DRAWING)).contours
@@ -73,6 +78,13 @@ def test_a_missing_hole_is_a_finding_and_several_pictures_are_several_lines(pict
 def test_the_scale_is_searched(pictures: dict[str, Path], scale: list[str]) -> None:
     (found,) = said(DRAWING, pictures["good"], *scale)
     assert found["scale_px_per_mm"] == pytest.approx(SCALE, rel=2e-4)
+
+
+def test_a_template_is_compiled_once_and_found_on_the_disk_from_then_on(pictures: dict[str, Path], tmp_path: Path) -> None:
+    arguments = (DRAWING, pictures["good"], "--mm-per-px", str(1 / SCALE))
+    first, again = ([{**one, "spent_ms": None} for one in said(*arguments)] for _ in range(2))
+    assert first == again
+    assert len(list((tmp_path / "inspector/templates").glob("*.npz"))) == 1
 
 
 def test_words_and_overlay(pictures: dict[str, Path], tmp_path: Path) -> None:
