@@ -35,7 +35,8 @@ LONGEST_READ_S: Final = 1.0
 """A reader that stays longer in the file would keep its log from being cut."""
 SLICE_VERIFIED: Final = 500
 SLICE_ROWS: Final = 500
-EPOCHS_KEPT: Final = 64
+EPOCHS_KEPT: Final = 4096
+"""A gateway that was away for more starts than these is a witness of nothing."""
 LARGEST_RETURNED: Final = 4096
 BAD_COPIES: Final = 2
 OLDEST_SQLITE: Final = (3, 37, 0)
@@ -197,7 +198,7 @@ class Journal:
         else:
             self.heads = _heads(db)
         db.execute(_PRUNED)
-        self.epochs = _epochs(db)
+        self.epochs = _epochs(db, EPOCHS_KEPT)
         self._witness = os.open(self.folder / "journal.head", os.O_RDWR | os.O_CREAT, 0o600)
 
     def _aside(self) -> None:
@@ -400,12 +401,13 @@ def _heads(db: sqlite3.Connection) -> dict[str, Head]:
     return heads
 
 
-def _epochs(db: sqlite3.Connection) -> list[EpochHead]:
+def _epochs(db: sqlite3.Connection, most: int) -> list[EpochHead]:
     epochs = []
-    for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT ?", (EPOCHS_KEPT,)).fetchall():
+    for epoch, clean in db.execute("SELECT epoch, clean FROM epoch ORDER BY number DESC LIMIT ?", (most,)).fetchall():
         last = dict(db.execute("SELECT stream, last FROM pruned WHERE epoch = ?", (epoch,)).fetchall())
-        last |= db.execute("SELECT stream, max(seq) FROM event WHERE epoch = ? GROUP BY stream", (epoch,)).fetchall()
-        last["r"] = db.execute("SELECT max(r_seq) FROM event WHERE epoch = ?", (epoch,)).fetchone()[0] or last.get("r", 0)
+        for stream, column, where in (("q", "seq", "stream = 'q'"), ("a", "seq", "stream = 'a'"), ("r", "r_seq", "r_seq IS NOT NULL")):
+            seq = db.execute(f"SELECT max({column}) FROM event WHERE epoch = ? AND {where}", (epoch,)).fetchone()[0]
+            last[stream] = last.get(stream, 0) if seq is None else seq
         epochs.append(EpochHead(epoch, last, bool(clean)))
     return epochs[::-1]
 
@@ -450,10 +452,10 @@ class Reader:
         query = f"SELECT {_COLUMNS} FROM event WHERE epoch = ? AND r_seq IS NOT NULL ORDER BY r_seq DESC LIMIT ?"
         return [Row(*row) for row in self._ask(query, (epoch, count))][::-1]
 
-    def epochs(self) -> list[EpochHead]:
+    def epochs(self, most: int = EPOCHS_KEPT) -> list[EpochHead]:
         """The youngest that are kept, oldest of them first."""
         self._by_s = time.monotonic() + LONGEST_READ_S
-        return _epochs(self._db)
+        return _epochs(self._db, most)
 
     def after(self, epoch: bytes) -> tuple[bool, bytes | None]:
         """(whether this epoch ended well, the one that came after it), however many are kept; of one that is not, the next younger one."""

@@ -25,6 +25,7 @@ REPLAYS_PER_CLIENT: Final = 2
 EVENTS_PER_S: Final = 5_000
 CLIENTS: Final = 256
 LAST_REJECTS: Final = 100
+EPOCHS_TOLD: Final = 16
 LARGEST_RANGE: Final = 100_000_000
 LARGEST_SEQ: Final = (1 << 63) - 1
 """What a journal can hold."""
@@ -71,7 +72,7 @@ class Store(Protocol):
         """The last rejects, oldest first."""
         ...
 
-    def epochs(self) -> list[EpochHead]:
+    def epochs(self, most: int) -> list[EpochHead]:
         """The youngest that are kept, oldest of them first."""
         ...
 
@@ -201,7 +202,7 @@ class Server:
             "upto": {stream: str(seq) for stream, seq in now.heads.items()},
             "epochs": [
                 {"epoch": protocol.epoch_text(e.epoch), "last": {k: str(v) for k, v in e.last.items()}, "closed": e.closed}
-                for e in self.store.epochs()[-16:]
+                for e in self.store.epochs(EPOCHS_TOLD)
             ],
             "rejects": len(rows),
         }

@@ -140,7 +140,7 @@ class Told:
         """The last rejects."""
         return self.events("r", epoch, 1, 1 << 62, 1 << 62)[-count:]
 
-    def epochs(self) -> list[core.EpochHead]:
+    def epochs(self, most: int) -> list[core.EpochHead]:
         """One that has ended well."""
         heads = {stream: max(r.header.seq for r in self.records if r.stream == stream) for stream in ("q", "a")}
         return [core.EpochHead(EPOCH, heads, True)]
@@ -162,7 +162,7 @@ class Kept(NamedTuple):
 def _asked_again(kept: Told, epoch: str) -> Iterator[tuple[str, protocol.Frames]]:
     """What a reader says at the replay socket, and what it hears."""
     server = replay.Server(kept)
-    heads = {"q": kept.epochs()[0].last["q"], "r": len(kept.rejects(EPOCH, 100)), "a": kept.epochs()[0].last["a"]}
+    heads = {"q": kept.epochs(1)[0].last["q"], "r": len(kept.rejects(EPOCH, 100)), "a": kept.epochs(1)[0].last["a"]}
     now = replay.Now(EPOCH, heads, {"state": "STOPPED", "permit": 0, "holds": ["state"]})
     lost = protocol.epoch_text(bytes(16))
     said: list[tuple[str, dict[str, Any]]] = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inspector.gate import protocol, replay
-from inspector.gate.journal import EPOCHS_KEPT, Journal, Reader
+from inspector.gate.journal import Journal, Reader
 from tests.gate import script
 from tests.gate.test_journal import UTC_NS, _records
 
@@ -103,7 +103,7 @@ def test_a_snapshot_has_the_last_rejects(server: replay.Server) -> None:
 
 
 def test_who_was_away_for_more_starts_than_are_listed_is_told_of_each(tmp_path: Path) -> None:
-    names = [protocol.epoch(UTC_NS + number * SECOND, bytes(10)) for number in range(EPOCHS_KEPT + 6)]
+    names = [protocol.epoch(UTC_NS + number * SECOND, bytes(10)) for number in range(replay.EPOCHS_TOLD + 6)]
     journal = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
     for name in names:
         journal.begin(name)

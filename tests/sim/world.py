@@ -1048,13 +1048,13 @@ class World:
             raise Broken(f"permit although {'; '.join(wrong)}")
 
     def _too_fast(self) -> bool:
-        """In each of the last two fifths of a second, as far as the gate was told."""
+        """In each of the last two fifths of a second, as far as the gate was told; where it stood still for longer nobody can say."""
         if not self.positions:
             return False
         now_ns, counts = self.positions[-1]
         for _ in range(2):
             before = [(at_ns, at) for at_ns, at in self.positions if now_ns - at_ns >= 210 * MS]
-            if not before or (counts - before[-1][1]) * MS < 1.5 * (now_ns - before[-1][0]):
+            if not before or now_ns - before[-1][0] > 300 * MS or (counts - before[-1][1]) * MS < 1.5 * (now_ns - before[-1][0]):
                 return False
             now_ns, counts = before[-1]
         return True
