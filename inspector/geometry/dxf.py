@@ -647,6 +647,8 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     if not loops and not chains:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
         raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}")
+    if not chains:
+        return
     around = polygon.enclosing([loop.points for loop in loops])
     outers = [loop.points for loop, outside in zip(loops, around, strict=True) if not outside]
     ends = np.array([p for c in chains for p in (c[0].points[0], c[-1].points[-1])])

@@ -24,7 +24,7 @@ def sides(contours: Sequence[Points]) -> tuple[Points, Points]:
 
 def perimeter(points: Points) -> float:
     """The length of the closed line."""
-    return float(np.hypot(*(np.roll(points, -1, axis=0) - points).T).sum())
+    return float(np.hypot(*(np.concatenate([points[1:], points[:1]]) - points).T).sum())
 
 
 def centroid(points: Points) -> Points:
@@ -62,8 +62,8 @@ def enclosing(contours: Sequence[Points]) -> list[list[int]]:
         slack = 1e-2 * float((high[i] - low[i]).max())
         around = (low <= low[i] + slack).all(axis=1) & (high >= high[i] - slack).all(axis=1)
         around[i] = False
-        middle = 0.5 * (contour + np.roll(contour, -1, axis=0))
-        probes = middle[(np.arange(0.03, 1.0, 0.11) * len(middle)).astype(np.int64)]
+        begins = (np.arange(0.03, 1.0, 0.11) * len(contour)).astype(np.int64)
+        probes = 0.5 * (contour[begins] + contour[(begins + 1) % len(contour)])
         inside = [int(j) for j in np.flatnonzero(around) if contains(contours[int(j)], probes).sum() >= 5]
         found.append(sorted((j for j in inside if areas[j] > areas[i] or j < i), key=lambda j: -areas[j]))
     return found
