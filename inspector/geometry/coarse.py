@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.geometry.refine import Level, resolved
-from inspector.geometry.shape import F32, Floats32, Samples, Shape
+from inspector.geometry.shape import F32, Floats32, Samples, Shape, of_use
 
 if TYPE_CHECKING:
     from inspector.records import Floats, Image
@@ -212,12 +212,10 @@ class Directions:
         used = samples.weight > 0
         self._points = samples.points[used].astype(np.float64)
         self._normals = samples.normals[used].astype(np.float64)
-        sparse = large(shape, shape.samples(max(2.0, shape.length_px / 120), most=300))
-        kept = np.flatnonzero(sparse.weight > 0)
-        kept = kept[:: len(kept) // 400 + 1]  # each of a thousand holes has its dozen samples
+        sparse = of_use(large(shape, shape.samples(max(2.0, shape.length_px / 120), most=300)), 300)
         turns = np.exp(1j * np.arange(_SECOND_ROTATIONS) * math.tau / _SECOND_ROTATIONS)[:, None]
-        self._at = turns * (sparse.points[kept] @ (1, 1j)) * (_SECOND_RADIUS_PX / shape.radius_px)
-        self._along = (turns * (sparse.normals[kept] @ (1, 1j))).conj().astype(np.complex64)
+        self._at = turns * (sparse.points @ (1, 1j)) * (_SECOND_RADIUS_PX / shape.radius_px)
+        self._along = (turns * (sparse.normals @ (1, 1j))).conj().astype(np.complex64)
         self._spectra: dict[tuple[int, int], NDArray[np.complex64]] = {}
 
     def guesses(self, levels: Sequence[Level], size: float, *, places: int, most: int) -> list[Guess]:

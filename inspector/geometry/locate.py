@@ -23,7 +23,7 @@ from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
 from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, resolved, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, subset
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, of_use
 from inspector.geometry.twins import matches, resolve, turned
 from inspector.records import ConfigError, Pose
 
@@ -88,7 +88,7 @@ class Locator:
         self._directions = Directions(self._base)
         self._few = _for_small(self._base, 220, 600)
         sparse = large(self._base, self._base.samples(max(2.0, self._base.length_px / 120), most=300))
-        self._fewest = subset(sparse, np.flatnonzero(sparse.weight > 0))
+        self._fewest = of_use(sparse, 300)
         self._matches = matches(self._base, self._outline, self._base, self._outline)
         self._mirror, self._mirrored = self._wrong_side(contours)
         self._mirror_rival = _for_small(self._base, 140, 400)
@@ -309,9 +309,8 @@ def _slanted_pose(shape: Shape, view: Floats, score: float, residual_mm: float) 
 
 
 def _for_small(base: Shape, count: int, most: int) -> Samples:
-    """About `count` samples of the base shape, with weight where an edge can be seen at that size."""
-    samples = base.samples(max(2.0, base.length_px / count), most=most)
-    return resolved(samples, base)
+    """About `count` samples of the base shape, at most so many, where an edge can be seen at that size."""
+    return of_use(resolved(base.samples(max(2.0, base.length_px / count), most=most), base), most)
 
 
 def _sane(placements: Floats) -> Floats:

@@ -26,7 +26,7 @@ from inspector.geometry.refine import (
     within,
 )
 from inspector.geometry.runs import Runs, redundancy, runs_of
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Floats32, Profiles, Samples, Shape, of_use
 from inspector.geometry.twins import Twins, twins_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
     twins = twins_of(shape, pose, matches, roundness)
     reaches = gauge.inner_reaches(shape, contours, every.samples)
     straight, holes = gauge.straight_edges(every), gauge.holes_of(contours, every.samples)
-    few = shape.samples(max(1.0, shape.length_px / FEW_SAMPLES))
+    few = of_use(shape.samples(max(1.0, shape.length_px / FEW_SAMPLES)), 2 * FEW_SAMPLES)
     return Scaled(
         contours,
         shape,

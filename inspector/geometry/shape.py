@@ -81,6 +81,12 @@ def subset(samples: Samples, chosen: NDArray[np.intp]) -> Samples:
     return Samples(design, lever, products, samples.weight[chosen], samples.contour[chosen])
 
 
+def of_use(samples: Samples, most: int) -> Samples:
+    """Those that have weight (all, where none has), a part of them where they are more than `most`: a thousand holes have a dozen each."""
+    used = np.flatnonzero(samples.weight > 0)
+    return subset(samples, used[:: len(used) // (most + 1) + 1]) if len(used) else samples
+
+
 class Shape:
     """The contours of a drawing at `scale_px_per_mm`, with coverage, samples, and profile rows per blur (kept once computed)."""
 
