@@ -154,7 +154,7 @@ def test_twenty_changeovers_lose_no_part(tmp_path: Path, environment: dict[str, 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_thousand_changeovers_at_full_load_lose_no_part(tmp_path: Path, environment: dict[str, str]) -> None:
-    account, verdicts, spent_s = switched(tmp_path, environment, 1000, 50.0)
+    account, verdicts, spent_s = switched(tmp_path, environment, 1000, 200.0)
     print(f"1000 changeovers in {spent_s:.0f} s; {account}")
     assert balanced(account)
     assert lost(verdicts) == []
