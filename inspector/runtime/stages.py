@@ -164,7 +164,7 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
 def _inspect(state: Inspecting, lent: list[Lent]) -> None:
     start_ns = state.clock()
     camera = lent[0].frame.stamp.camera
-    health = state.health.setdefault(camera, PictureHealth())
+    health = state.health.get(camera) or state.health.setdefault(camera, PictureHealth())
     looked = [health.look(each.frame.stamp, each.frame.image) if each.frame.stamp.complete else (0.0, None) for each in lent]
     turns = [state.board.of(each.frame.stamp) for each in lent]
     inspections: dict[int, Inspection] = {}

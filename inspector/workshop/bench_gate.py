@@ -3,7 +3,8 @@
 Open loop: vision speaks at the intended times whatever happens, and the latency is counted from the intended time, so that a gate that
 falls behind cannot hide it. An exposure is told `SEEN_EARLIER_NS` before its judgement, as it is where pictures are looked at, and a
 network judges one tile for each part beside it. 100 % is 200 parts a second. `stalled` has 20 subscribers that never read; `replay` has a
-client, a process of its own, that reads the journal as fast as it may. The limit is the bare path in the same run: a socket pair, and
+client, a process of its own, that reads the journal as fast as it may; `page` has the operator's page asked 1,000 times a second, with the
+priority that its unit has. The limit is the bare path in the same run: a socket pair, and
 ZeroMQ to another process. Where this user may say so (`/dev/cpu_dma_latency`, as deploy/inspector-awake.service does), the CPUs are kept
 awake, but for the last row: to wake one that sleeps takes longer than the verdict does.
 """
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ RATED_HZ = 200
 SECONDS = 5.0
 STEPS = 3000
 STALLED = 20
+PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 5
 WAKE = Path("/dev/cpu_dma_latency")
 SEEN_EARLIER_NS = 2_000_000
 SPIN_NS = 200_000
@@ -73,6 +75,7 @@ def measure() -> dict[str, dict[str, float]]:
             rows[f"verdict at {share:.0%}"] = _line(int(share * RATED_HZ))
         rows["verdict at 100%, stalled subscribers"] = _line(RATED_HZ, stalled=STALLED)
         rows["verdict at 100%, replay"] = _line(RATED_HZ, replay=True)
+        rows["verdict at 100%, page"] = _line(RATED_HZ, page=True)
     if kept:
         rows["verdict at 100%, CPUs that sleep"] = _line(RATED_HZ)
     return rows
@@ -125,7 +128,7 @@ def _core() -> dict[str, float]:
     return {**medians, "part_us": sum(medians.values())}
 
 
-def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False) -> dict[str, float]:
+def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False, page: bool = False) -> dict[str, float]:
     """Latencies at this rate, in milliseconds."""
     from inspector.config import Config
     from inspector.runtime import link
@@ -157,9 +160,38 @@ def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False) -> dict[str, 
             reader = _child("reader", ends["events"], ends["replay"], gate.epoch)
             stack.callback(reader.wait)
             stack.callback(reader.kill)
+        flood = _flooded(Path(folder), ends, stack) if page else None
         said, _ = plc.communicate(timeout=SECONDS * 4 + 30)
         vision.wait(10)
-        return dict(json.loads(said))
+        answered = {} if flood is None else {"requests_hz": float(flood.communicate()[0])}
+        return {**json.loads(said), **answered}
+
+
+def _flooded(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> subprocess.Popen[str]:
+    """The page of this line, at work, and the process that asks it all the time."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        bind = f"127.0.0.1:{found.getsockname()[1]}"
+    config = {
+        **_CONFIG,
+        "state_dir": str(folder),
+        "gate": {"bind": ends["gate"]},
+        "events": {"bind": ends["events"], "replay_bind": ends["replay"]},
+        "desk": {"bind": bind},
+    }
+    path = folder / "bench.yaml"
+    path.write_text(json.dumps(config))
+    command = ["nice", "-n", str(PAGE_NICE), sys.executable, "-m", "inspector", "desk", str(path)]
+    desk = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stack.callback(desk.wait)
+    stack.callback(desk.terminate)
+    until_s = time.monotonic() + 30
+    while time.monotonic() < until_s:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", int(bind.rpartition(":")[2]))):
+            break
+        time.sleep(0.1)
+    flood = _child("flood", bind)
+    stack.callback(flood.kill)
+    return flood
 
 
 def _bare() -> dict[str, float]:
@@ -234,6 +266,34 @@ def _judge(pictures: threading.Semaphore) -> None:
         model.run(tile)
 
 
+def _flood(bind: str) -> None:
+    """Ask for the page `PAGE_HZ` times a second, by as many connections as that takes; print how many answers a second came."""
+    from http.client import HTTPConnection, HTTPException
+
+    answers = [0] * PAGE_ASKERS
+    began_s = time.monotonic()
+    until_s = began_s + SECONDS + 1.0
+
+    def ask(n: int) -> None:
+        end = HTTPConnection(bind, timeout=5)
+        for turn in range(round(PAGE_HZ / PAGE_ASKERS * (until_s - began_s))):
+            time.sleep(max(0.0, began_s + (turn + n / PAGE_ASKERS) * PAGE_ASKERS / PAGE_HZ - time.monotonic()))
+            if time.monotonic() > until_s:
+                return
+            try:
+                end.request("GET", "/")
+                answers[n] += len(end.getresponse().read()) > 0
+            except (OSError, HTTPException):
+                end.close()
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(PAGE_ASKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(sum(answers) / (time.monotonic() - began_s))
+
+
 def _reader(events: str, replay: str, epoch: str) -> None:
     """Read the epoch from its beginning, again and again."""
     from inspector.client import Subscriber
@@ -265,6 +325,8 @@ if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
         if sys.argv[1] == "vision":
             _vision(int(sys.argv[2]), int(sys.argv[3]))
+        elif sys.argv[1] == "flood":
+            _flood(sys.argv[2])
         elif sys.argv[1] == "reader":
             _reader(*sys.argv[2:])
         else:
