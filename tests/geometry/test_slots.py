@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.geometry.slots import Slot, fit, slot_of
@@ -46,6 +46,7 @@ def test_other_outlines_are_none(points: Floats) -> None:
     assert slot_of(points) is None
 
 
+@settings(deadline=None)
 @given(
     corner=st.sampled_from([0.0, 1.0, 3.0]),
     turn=turns,
