@@ -99,10 +99,11 @@ def events(running: Running) -> list[dict[str, Any]]:
 
 
 def lost(verdicts: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """(part, reason) of those that nobody judged, from the first that was judged (the camera begins a little later than the belt) to the
-    last (the line stops in the middle of the belt)."""
-    judged = [n for n, verdict in enumerate(verdicts) if verdict["reason"] in (0, 101)]
-    return [(v["part_seq"], v["reason"]) for v in verdicts[judged[0] : judged[-1]] if v["reason"] not in (0, 101)]
+    """(part, reason) of those that nobody judged, from the first part that was judged (the camera begins a little later than the belt) to
+    the last (the line stops in the middle of the belt)."""
+    parts = sorted(verdicts, key=lambda verdict: int(verdict["part_seq"]))  # verdicts come as they are ready
+    judged = [n for n, verdict in enumerate(parts) if verdict["reason"] in (0, 101)]
+    return [(v["part_seq"], v["reason"]) for v in parts[judged[0] : judged[-1]] if v["reason"] not in (0, 101)]
 
 
 def switched(tmp_path: Path, environment: dict[str, str], times: int, rate: float) -> tuple[dict[str, int], list[dict[str, Any]], float]:
