@@ -4,7 +4,7 @@
 correlation by FFT over the angle, summed over the radius. A third of a millisecond, wherever the part stands out as one blob.
 
 *Directions*: the unit-like gradient g / (|g| + 2·median|g|) as a complex picture in which the part's radius is 13 px, correlated by FFT
-with the outward normals of the contour at 64 rotations; then at the best places 120 rotations by look-up at twice the size. Needs no
+with the outward normals of the contour at 53 rotations; then at the best places 120 rotations by look-up at twice the size. Needs no
 threshold and bears texture, low contrast, clutter and covers.
 
 Placements (see `refine`) refer to a base shape whose radius is about `BASE_RADIUS_PX`.
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 BASE_RADIUS_PX = 130.0
 _SMALL_PX = 320
 ANGLES, RADII = 360, 32
-_FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 64
+_FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 53  # a prime: no part's own steps are as wide as these
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 120
 _MOST_BLOBS = 400
 _MOST_BORDERS = 8000  # along the rows of the small picture: more is noise
 _LARGE_PX = 3.0  # of the base shape
 _CLEAR = 0.85  # likeness of a blob that needs no second look
+_LEAST_LIKENESS = 0.3  # of a blob that is worth refining
 _EVENINGS = 4
 _LEAST_SLOPE_RATIO = 0.4  # of the contrast, by which the light must differ from border to border
 
@@ -116,7 +117,7 @@ def from_silhouettes(levels: Sequence[Level], shape: Shape, outline: Silhouette,
     if not guesses or guesses[0].likeness < _CLEAR:
         even = evened(level.image)
         guesses += [] if even is None else _blobs(Level(even, level.factor), shape, outline, sizes, most)
-    return sorted(guesses, key=lambda g: -g.likeness)[: 3 * most]
+    return [g for g in sorted(guesses, key=lambda g: -g.likeness) if g.likeness > _LEAST_LIKENESS][: 3 * most]
 
 
 def evened(image: Image) -> Image | None:
