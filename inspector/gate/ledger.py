@@ -110,6 +110,8 @@ class Part:
     other_uid: str | None = None
     """What another camera took it for."""
     challenge: bool = False
+    missed: bool = False
+    """Its trigger never came: where it was nobody knows, and so no exposure shows it."""
 
 
 class Closed(NamedTuple):
@@ -313,6 +315,7 @@ class Ledger:
                 notes.append(Mismatch(lane, text))
                 for number in range(part_seq - min(missing, LARGEST_GAP), part_seq):
                     part = self._open(now_ns, lane, number, at_ns, None)
+                    part.missed = True
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
         last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
@@ -515,7 +518,7 @@ class Ledger:
         for parts in (room.recent, room.open.values()):
             for part in parts:
                 off = self._off(part, at_counts, at_ns)
-                if off < least:
+                if off < least and not part.missed:
                     best, least = part, off
         return best
 

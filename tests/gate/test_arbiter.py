@@ -490,6 +490,15 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_part_whose_trigger_never_came_takes_no_exposure_from_the_next(counted: bool) -> None:
+    made = running(count="conveyor")
+    made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000 if counted else None))
+    made.step(300 * MS, core.Triggered(3, 0, 300 * MS, 1300 if counted else None))
+    made.step(302 * MS, core.Seen("top", 1, 301 * MS, 1300 if counted else None, True, None))
+    assert verdicts(made.step(303 * MS, core.Judged("top", 1, "pass", 0, "", body()))) == [("PASS", 0)]
+
+
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
     made = running(count="conveyor")
     out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))
