@@ -849,7 +849,7 @@ def _desk_flood(rig: Rig, run: int) -> None:
         with ExitStack() as stack:
             for _ in range(100):
                 end = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=2))
-                end.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")
+                end.sendall(b"GET /live/line HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")
             until_s = time.monotonic() + 4
             while time.monotonic() < until_s:
                 with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as end:
