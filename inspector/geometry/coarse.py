@@ -1,7 +1,8 @@
 """First guesses of where the part lies, all rotations at once: from its silhouette, or from the directions of its edges.
 
 *Silhouettes*: Otsu's threshold on a picture of about 320 px, blobs of a plausible area, the blob unrolled about its centroid, and one
-correlation by FFT over the angle, summed over the radius. A third of a millisecond, wherever the part stands out as one blob.
+correlation by FFT over the angle, summed over the radius. A third of a millisecond, wherever the part stands out as one blob; where none is
+like it, the slope of the light is taken away first.
 
 *Directions*: the unit-like gradient g / (|g| + 2·median|g|) as a complex picture in which the part's radius is 13 px, correlated by FFT
 with the outward normals of the contour at 53 rotations; then at the best places 120 rotations by look-up at twice the size. Needs no
