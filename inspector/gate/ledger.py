@@ -280,9 +280,7 @@ class Ledger:
                 there = [part for part in lane_.open.values() if self._is_past(part, position_counts)]
                 notes += [self._close_by_votes(part) for part in there]
             if lane_.waiting:
-                for key in [key for key, entry in lane_.waiting.items() if entry.until_ns <= now_ns]:
-                    entry = lane_.waiting.pop(key)
-                    lane_.early.pop(key, None)
+                for entry in [entry for entry in lane_.waiting.values() if entry.until_ns <= now_ns]:
                     notes.append(Mismatch(number, f"exposure {entry.seq} of {entry.camera} at {entry.at_counts} counts belongs to no part"))
                     notes += self.distrust(number, notes[-1].text)  # type: ignore[union-attr]
         return notes
@@ -420,10 +418,12 @@ class Ledger:
         self._absent = reason, text
 
     def distrust(self, lane: int, text: str) -> list[Note]:
-        """Reject every open part of a lane: which exposure shows which part is no longer sure there."""
+        """Reject every open part of a lane: which exposure shows which part is no longer sure there, nor whose those are that wait."""
         room = self._lanes.get(lane)
         if room is None:
             return []
+        room.waiting.clear()
+        room.early.clear()
         return [self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text) for part in list(room.open.values())]
 
     # -- inside

@@ -490,6 +490,17 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
+def test_an_exposure_that_waited_while_the_belt_went_back_shows_no_part() -> None:
+    made = running(count="conveyor")
+    for at_ms, counts in ((1, 4028), (20, 4028)):
+        made.step(at_ms * MS, core.Position(counts))
+    made.step(21 * MS, core.Seen("top", 1, 20 * MS, 3932, True, None))
+    made.step(22 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert "ENCODER_REVERSED" in codes(made.step(40 * MS, core.Position(3948)))
+    out = made.step(60 * MS, core.Triggered(1, 0, 60 * MS, 3964)) + made.step(700 * MS, core.Tick())
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)]
+
+
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_part_whose_trigger_never_came_takes_no_exposure_from_the_next(counted: bool) -> None:
     made = running(count="conveyor")
