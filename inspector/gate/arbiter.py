@@ -414,7 +414,7 @@ class Arbiter:
         self._position: int | None = None
         self._wrap_counts = settings.line.wrap_counts
         self._belt: tuple[int, int] | None = None
-        self._furthest = 0
+        self._furthest: int | None = None
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
         self._durable = 0 if settings.line.commit_ms else None
@@ -731,13 +731,15 @@ class Arbiter:
         line = self.settings.line
         before, self._belt = self._belt, (now_ns, item.counts)
         self._position = item.counts
-        furthest = item.counts if before is None else max(self._furthest, item.counts)
-        self._furthest = furthest
+        furthest = item.counts if self._furthest is None else max(self._furthest, item.counts)
+        back = item.counts < furthest - line.window_counts
+        self._furthest = item.counts if back else furthest
+        if back:
+            self.ledger.went_back(now_ns, furthest)
         if before is None:
             return
         moved, spent_ns = item.counts - before[1], now_ns - before[0]
-        if item.counts < furthest - line.window_counts:
-            self._furthest = item.counts
+        if back:
             text = f"the encoder went back from {furthest} to {item.counts} counts"
             self._alarm(now_ns, "ENCODER_REVERSED", "critical", text)
             self._distrust(now_ns, text)

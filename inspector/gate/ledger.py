@@ -23,6 +23,9 @@ from inspector.records import FIRST_CLASS_REASON, LAST_CLASS_REASON, Decision, R
 UNMATCHED_NS: Final = 100_000_000
 """How long an exposure may wait for its trigger."""
 
+TWICE_NS: Final = 10_000_000_000
+"""How long what is told late of a belt that went back may still be under way."""
+
 LARGEST_GAP: Final = 1000
 """More missing numbers than this at once are no loss but a new count."""
 
@@ -224,6 +227,11 @@ class Ledger:
         """By camera: the last exposure's time as it was told, and as it can have been at the latest."""
         self._down: dict[str, str] = {}
         self._challenges: set[int] = set()
+        self._twice: tuple[int, int] = (0, 0)
+        """To which place the belt has been before it went back, and until when that matters."""
+        self._stood: deque[tuple[int, int]] = deque(maxlen=64)
+        """When the belt stood where, as triggers and exposures tell."""
+        self._high = -(1 << 63)
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
         self._triggers = self._passed = self._reject = self._not_inspected = 0
         self.duplicates = 0
@@ -315,6 +323,7 @@ class Ledger:
                     part = self._open(now_ns, lane, number, at_ns, None)
                     part.missed = True
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
+        notes += self._stands(now_ns, at_ns, at_counts)
         last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
         part.challenge = self._challenged(lane) or challenge
@@ -329,6 +338,9 @@ class Ledger:
         overdue = self._close_if_overdue(now_ns, part)
         if overdue:
             return notes + overdue
+        if at_counts is not None and at_counts <= self._twice[0] and now_ns < self._twice[1]:
+            text = f"the belt has been at {at_counts} counts twice: which exposure shows this part is not sure"
+            return [*notes, self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)]
         if self._is_past(part, position_counts):
             return [*notes, self._close_by_votes(part)]
         for other in (*room.recent, *room.open.values()):
@@ -426,6 +438,36 @@ class Ledger:
         room.early.clear()
         return [self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text) for part in list(room.open.values())]
 
+    def went_back(self, now_ns: int, furthest_counts: int) -> None:
+        """The belt is where it has been, having come as far as `furthest_counts`: on the way there a place names two parts."""
+        upto = furthest_counts + self.line.window_counts
+        if now_ns < self._twice[1]:
+            upto = max(upto, self._twice[0])
+        self._twice = upto, now_ns + TWICE_NS
+
+    def _stands(self, now_ns: int, at_ns: int, at_counts: int | None) -> list[Note]:
+        """The belt was at this place at that moment. If that does not fit what was told before, in whatever order, it went back in between."""
+        if at_counts is None:
+            return []
+        at_ns, window = min(at_ns, now_ns), self.line.window_counts
+        known = self._stood
+        if not known or (at_ns >= known[-1][0] and at_counts >= self._high - window):
+            known.append((at_ns, at_counts))
+            self._high = max(self._high, at_counts)
+            return []
+        back = any(counts > at_counts + window if ns <= at_ns else counts < at_counts - window for ns, counts in known)
+        self._high = max(at_counts, *(counts for _, counts in known))
+        if at_ns >= known[-1][0]:
+            known.append((at_ns, at_counts))
+        if not back:
+            return []
+        text = f"the belt went back: it has been at {at_counts} counts and at {self._high}, and not in that order"
+        told = now_ns < self._twice[1]
+        self.went_back(now_ns, self._high)
+        if told:
+            return []
+        return [note for lane in self._lanes for note in (Mismatch(lane, text), *self.distrust(lane, text))]
+
     # -- inside
 
     def _open(self, now_ns: int, lane: int, part_seq: int, at_ns: int, at_counts: int | None) -> Part:
@@ -462,6 +504,7 @@ class Ledger:
             return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
         if lost or self._is_stale(now_ns, camera, at_ns):
             return notes  # its part has a trigger of its own, and is closed for want of an exposure
+        notes += self._stands(now_ns, at_ns, at_counts)
         room = self._lanes[number]
         part = self._nearest(room, at_counts, at_ns)
         if part is None:

@@ -490,6 +490,22 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
+def test_where_the_belt_has_been_twice_nothing_passes_even_if_only_what_was_told_late_shows_it() -> None:
+    """The gate stood still, and saw no position in between."""
+    made = running(count="conveyor")
+    made.step(2000 * MS, core.Triggered(1, 0, 1990 * MS, 1253))
+    made.step(2000 * MS, core.Seen("top", 1, 1995 * MS, 1400, True, None))  # whose trigger is missing
+    out = made.step(2000 * MS, core.Triggered(2, 0, 1999 * MS, 1135))
+    assert codes(out).count("TRIGGER_MISMATCH") == 1
+    made.step(2100 * MS, core.Triggered(3, 0, 2100 * MS, 1435))
+    made.step(2101 * MS, core.Seen("top", 2, 2100 * MS, 1435, True, None))
+    out += made.step(2102 * MS, core.Judged("top", 2, "pass", 0, "", body()))
+    assert ("PASS", 0) not in verdicts(out)
+    made.step(2200 * MS, core.Triggered(4, 0, 2200 * MS, 1550))
+    made.step(2201 * MS, core.Seen("top", 3, 2200 * MS, 1550, True, None))
+    assert verdicts(made.step(2202 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "beyond, places are new"
+
+
 def test_an_exposure_that_waited_while_the_belt_went_back_shows_no_part() -> None:
     made = running(count="conveyor")
     for at_ms, counts in ((1, 4028), (20, 4028)):
@@ -498,7 +514,7 @@ def test_an_exposure_that_waited_while_the_belt_went_back_shows_no_part() -> Non
     made.step(22 * MS, core.Judged("top", 1, "pass", 0, "", body()))
     assert "ENCODER_REVERSED" in codes(made.step(40 * MS, core.Position(3948)))
     out = made.step(60 * MS, core.Triggered(1, 0, 60 * MS, 3964)) + made.step(700 * MS, core.Tick())
-    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)]
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
 
 
 @pytest.mark.parametrize("counted", [True, False])
