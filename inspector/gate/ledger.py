@@ -446,7 +446,7 @@ class Ledger:
         self._twice = upto, now_ns + TWICE_NS
 
     def _stands(self, now_ns: int, at_ns: int, at_counts: int | None) -> list[Note]:
-        """The belt was at this place at that moment. If that does not fit what was told before, in whatever order, it went back in between."""
+        """The belt was here at that moment. If that does not fit what was told before, in whatever order, it went back in between."""
         if at_counts is None:
             return []
         at_ns, window = min(at_ns, now_ns), self.line.window_counts
