@@ -1035,7 +1035,7 @@ class World:
             "the journal has failed for 5 s": bad_ns is not None and self.now_ns - bad_ns >= 5 * S,
             "the gateway is silent": self.now_ns - self.peer_heard_ns.get(identity, 0) > LEASE_MS * MS,
             "a verdict was not confirmed in time": any(
-                self.now_ns - at_ns > self.act_by_ns + 40 * MS for at_ns in self.window.get(identity, {}).values()
+                self.now_ns - at_ns > self.act_by_ns + (40 + self.commit_ms) * MS for at_ns in self.window.get(identity, {}).values()
             ),
             "the PLC has counted otherwise": self.counts_off.get(identity, (None, False))[1],
             "a challenge part was not found bad": self.challenge_failed,
@@ -1054,7 +1054,7 @@ class World:
         now_ns, counts = self.positions[-1]
         for _ in range(2):
             before = [(at_ns, at) for at_ns, at in self.positions if now_ns - at_ns >= 210 * MS]
-            if not before or now_ns - before[-1][0] > 300 * MS or (counts - before[-1][1]) * MS < 1.5 * (now_ns - before[-1][0]):
+            if not before or now_ns - before[-1][0] > 300 * MS or (counts - before[-1][1]) * MS < 1.8 * (now_ns - before[-1][0]):
                 return False
             now_ns, counts = before[-1]
         return True
