@@ -1226,6 +1226,7 @@ class Arbiter:
         else:
             self._holds["state"] = state.value
         self._state_event(now_ns)
+        self._hold_for_world(now_ns)  # what withholds the permit by now must do so in this very heartbeat
         self._heartbeats(now_ns, at_once=True)
 
     def _heartbeats(self, now_ns: int, *, at_once: bool = False) -> None:

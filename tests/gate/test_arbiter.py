@@ -490,6 +490,18 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
+def test_vision_that_comes_back_brings_no_permit_that_the_journal_withholds() -> None:
+    made = running(count="conveyor")
+    made.step(10 * MS, core.Detached("gone"))
+    made.step(20 * MS, core.JournalState(False, "disk full"))
+    for at_ms in range(100, 5000, 100):
+        say(made, at_ms, "HB", {})
+    said = [out.frames for out in made.step(5021 * MS, core.Attached("ab" * 32, [], [])) if isinstance(out, core.Send)]
+    permits = [protocol.parse(head, payload).verdict for kind, head, payload in said if kind == b"HB"]
+    assert permits
+    assert not any(permits)
+
+
 def test_where_the_belt_has_been_twice_nothing_passes_even_if_only_what_was_told_late_shows_it() -> None:
     """The gate stood still, and saw no position in between."""
     made = running(count="conveyor")
