@@ -3,15 +3,16 @@
 Open loop: vision speaks at the intended times whatever happens, and the latency is counted from the intended time, so that a gate that
 falls behind cannot hide it. An exposure is told `SEEN_EARLIER_NS` before its judgement, as it is where pictures are looked at, and a
 network judges one tile for each part beside it. 100 % is 200 parts a second. `stalled` has 20 subscribers that never read; `replay` has a
-client, a process of its own, that reads the journal as fast as it may; `page` has the operator's page asked 1,000 times a second, with the
-priority that its unit has. The limit is the bare path in the same run: a socket pair, and
-ZeroMQ to another process. Where this user may say so (`/dev/cpu_dma_latency`, as deploy/inspector-awake.service does), the CPUs are kept
-awake, but for the last row: to wake one that sleeps takes longer than the verdict does.
+client, a process of its own, that reads the 100,000 events of an earlier start meanwhile; `page` has the operator's page asked 1,000 times
+a second, with the priority that its unit has. The limit is the bare path in the same run: a socket pair, and ZeroMQ to another process.
+Where this user may say so (`/dev/cpu_dma_latency`, as deploy/inspector-awake.service does), the CPUs are kept awake, but for the last
+row: to wake one that sleeps takes longer than the verdict does.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import socket
 import statistics
 import subprocess
@@ -32,6 +33,7 @@ RATED_HZ = 200
 SECONDS = 5.0
 STEPS = 3000
 STALLED = 20
+REPLAYED, COMMITTED = 100_000, 500
 PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 5
 WAKE = Path("/dev/cpu_dma_latency")
 SEEN_EARLIER_NS = 2_000_000
@@ -135,6 +137,7 @@ def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False, page: bool = 
     from inspector.runtime.gate import GateProcess
 
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        earlier = _earlier(Path(folder)) if replay else ""
         gate = GateProcess(Config.model_validate(_CONFIG), Path(folder), clock=time.monotonic_ns, utc_clock=time.time_ns)
         gate.start(stack)
         ends = gate.endpoints()
@@ -156,15 +159,40 @@ def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False, page: bool = 
         vision = _child("vision", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
         stack.callback(vision.kill)
         theirs.close()
-        if replay:
-            reader = _child("reader", ends["events"], ends["replay"], gate.epoch)
-            stack.callback(reader.wait)
+        reader = _child("reader", ends["events"], ends["replay"], earlier) if replay else None
+        if reader is not None:
             stack.callback(reader.kill)
         flood = _flooded(Path(folder), ends, stack) if page else None
         said, _ = plc.communicate(timeout=SECONDS * 4 + 30)
         vision.wait(10)
         answered = {} if flood is None else {"requests_hz": float(flood.communicate()[0])}
-        return {**json.loads(said), **answered}
+        replayed = {} if reader is None else {"replayed_s": float(reader.communicate()[0])}
+        return {**json.loads(said), **answered, **replayed}
+
+
+def _earlier(folder: Path) -> str:
+    """A journal with the events of an earlier start; its epoch."""
+    from inspector.config import Config
+    from inspector.gate import arbiter as core
+    from inspector.gate import protocol
+    from inspector.gate.journal import Journal
+    from inspector.runtime.gate import settings
+
+    epoch = protocol.epoch(time.time_ns(), bytes(10))
+    journal = Journal.open(folder, utc_clock=time.time_ns)
+    journal.begin(epoch)
+    made = core.Arbiter(settings(Config.model_validate(_CONFIG)), epoch=epoch, now_ns=time.monotonic_ns(), chain={})
+    made.step(time.monotonic_ns(), core.Attached("ab" * 32, [], []), core.Begin())
+    body = json.dumps(_BODY).encode()
+    for first in range(1, REPLAYED + 1, COMMITTED):
+        records: list[core.Record] = []
+        for seq in range(first, first + COMMITTED):
+            now_ns = time.monotonic_ns()
+            out = made.step(now_ns, core.Seen("top", seq, now_ns, None, True, None), core.Judged("top", seq, "pass", 0, "", body))
+            records += [each for each in out if isinstance(each, core.Record)]
+        journal.commit(records)
+    journal.close(clean=True)
+    return protocol.epoch_text(epoch)
 
 
 def _flooded(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> subprocess.Popen[str]:
@@ -295,13 +323,17 @@ def _flood(bind: str) -> None:
 
 
 def _reader(events: str, replay: str, epoch: str) -> None:
-    """Read the epoch from its beginning, again and again."""
+    """Read all verdicts of that epoch; print how many seconds it took."""
     from inspector.client import Subscriber
 
-    while True:
-        with Subscriber(events, replay=replay, since=(epoch, 0)) as reader:
-            for _ in range(2000):
-                reader.receive(0.01)
+    with Subscriber(events) as live:
+        while live.receive(1.0) is None:
+            pass
+    with Subscriber(events, replay=replay, since=(epoch, 0)) as reader:
+        began_s, left = time.monotonic(), REPLAYED
+        while left and time.monotonic() < began_s + 60:
+            left -= reader.receive(0.05) is not None
+    print(time.monotonic() - began_s if not left else math.inf)
 
 
 def _gateway(endpoint: str, count: int) -> None:

@@ -31,6 +31,7 @@ import zmq
 
 from inspector.client import Gateway, Terms
 from inspector.gate import protocol, security
+from inspector.gate.replay import EVENTS_PER_S
 from tests.faults.history import Untrue
 from tests.faults.kinds.failpoints import names as failpoints
 from tests.faults.proxy import FROM_GATE, FROM_GATEWAY
@@ -457,7 +458,7 @@ def _replay_storm(rig: Rig, run: int) -> None:
                     if frames[0] == b"CHUNK":
                         end.send_multipart(protocol.command("MORE", {"id": number}))
             time.sleep(0.01)
-        if got > 5 * 5000 + 2500:
+        if got > 5.5 * EVENTS_PER_S:
             raise Untrue(f"{got} events in 5 s are more than the rate allows")
         rig.count("replayed", got)
         if any(line["what"] == "permit" and line["at_ns"] > at_ns for name in NAMES for line in rig.lines(name)):
