@@ -189,8 +189,15 @@ def _inspection(case: _Case, recipe: Recipe) -> Inspection:
 
 def _text(finding: Finding) -> str:
     what = finding.evidence.class_name if finding.evidence else finding.feature
-    limits = f"{'…' if finding.low is None else f'{finding.low:.4g}'} to {'…' if finding.high is None else f'{finding.high:.4g}'}"
-    return f"{finding.check} {what}: {finding.value:.4g} {finding.unit}, allowed {limits}"
+    return f"{finding.check} {what}: {finding.value:.4g} {finding.unit}, allowed {_limits(finding.low, finding.high)}"
+
+
+def _limits(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "anything" if high is None else f"at most {high:.4g}"
+    if high is None:
+        return f"at least {low:.4g}"
+    return f"{low:.4g} to {high:.4g}" if low < high else f"{low:.4g}"
 
 
 def _short(text: str) -> str:

@@ -72,7 +72,10 @@ def test_the_reason_says_value_unit_and_limits() -> None:
     short = Finding("outline", "hole-3", -0.08123, -0.05, 0.05, "mm")
     assert decide([short], REASONS) == (Decision.FAIL, 101, "outline hole-3: -0.08123 mm, allowed -0.05 to 0.05")
     scratch = Finding("surface", "zone", 3.2, None, 1, "mm2", evidence=Evidence("scratch", 0.9, 0.5, (0, 0, 1, 1)))
-    assert decide([scratch], REASONS)[2] == "surface scratch: 3.2 mm2, allowed … to 1"
+    assert decide([scratch], REASONS)[2] == "surface scratch: 3.2 mm2, allowed at most 1"
+    for low, high, text in ((2.0, None, "at least 2"), (1.0, 1.0, "1"), (-0.5, 0.5, "-0.5 to 0.5")):
+        said = decide([Finding("outline", "hole-3", 0.9, low, high, "mm")], REASONS)[2]
+        assert said == f"outline hole-3: 0.9 mm, allowed {text}"
 
 
 def test_a_part_that_is_not_there_fails_and_is_not_checked() -> None:
