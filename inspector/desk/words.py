@@ -94,6 +94,7 @@ ALARMS = {
     "PURGE": "Parts on the belt are rejected by order.",
     "RECIPE_CHANGED": "A drawing, model or setting was changed: put it back and reload, or accept it (inspector ctl reset recipe).",
     "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
+    "REPLAY": "What tells missed events again was started again; the line is not touched. If it stays, call the integrator.",
     "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
     "TOO_GOOD": "No reject for unusually long: try a test part; nothing passes until somebody resets it (inspector ctl).",
     "ZAP": "The part of the daemon that says who may connect was started again. If it stays, call the integrator.",

@@ -22,7 +22,7 @@ from inspector.gate.protocol import Flag, Frames, Refused
 
 CHUNK: Final = 256
 REPLAYS_PER_CLIENT: Final = 2
-EVENTS_PER_S: Final = 5_000
+EVENTS_PER_S: Final = 25_000
 CLIENTS: Final = 256
 LAST_REJECTS: Final = 100
 EPOCHS_TOLD: Final = 16

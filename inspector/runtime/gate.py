@@ -1,7 +1,7 @@
 """The gate's threads: arbiter, journal, events and replay around the pure core of `inspector.gate`.
 
     arbiter ── link to vision, gate socket, belt ──▶ step ──▶ gateways
-        └──▶ (queue) journal ──▶ (queue) events ──▶ subscribers            replay ──▶ who asks
+        └──▶ (queue) journal ──▶ (queue) events ──▶ subscribers            replay ──▶ the process that tells again
 
 Each socket belongs to one thread. The arbiter never touches a disk: what it decides is sent first, then kept, then published.
 """
@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -24,10 +24,10 @@ import zmq
 from inspector import __version__
 from inspector.config import Config, plugin, settings_of
 from inspector.gate import arbiter as core
-from inspector.gate import protocol, replay, security, sockets
+from inspector.gate import protocol, security, sockets
 from inspector.gate.arbiter import Arbiter, Record, Send
 from inspector.gate.guards import Guards
-from inspector.gate.journal import Item, Journal, JournalError, Reader
+from inspector.gate.journal import Item, Journal, JournalError
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
@@ -36,7 +36,9 @@ from inspector.records import ConfigError, Verdict
 from inspector.runtime import link, syslog
 from inspector.runtime.belt import Belt
 from inspector.runtime.changeover_asked import Changes
+from inspector.runtime.replay import Teller
 from inspector.runtime.worker import SWITCH_INTERVAL_S, Worker
+from inspector.runtime.zap import Zap
 
 LARGEST_BACKLOG: Final = 20_000
 COMMIT_AT_ONCE: Final = 512
@@ -46,7 +48,6 @@ TURN_MESSAGES: Final = 256
 SLOW_COMMIT_NS: Final = 1_000_000_000
 FROZEN_COMMIT_MS: Final = 30_000.0
 RETRY_S: Final = 0.5
-ZAP_AGAIN_S: Final = 0.1
 EVENTS_HB_NS: Final = 500_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
 AGES_EVERY_NS: Final = 100_000_000
@@ -100,7 +101,11 @@ class GateProcess:
         self._vision_heard_ns = 0
         self._endpoints: dict[str, str] = {}
         self._workers: list[Worker] = []
-        self._guarded = False
+        self._zap: Zap | None = None
+        guard = config.security
+        keys = None if guard is None else (guard.server_key, guard.clients)
+        bind = config.events.replay_bind
+        self._teller = Teller(state_dir, bind, self._epoch, keys, clock=clock, tell=self.report)
         self._begin_ns: int | None = None
         self._utc_ns = self._position_ns = self._ages_ns = self._stepped_ns = 0
         self._ending = threading.Event()
@@ -110,7 +115,7 @@ class GateProcess:
         self._said_slow = False
         self._lost_events = 0
         self._gave_up = False
-        self._replaced, self._aside_asked = threading.Event(), threading.Event()
+        self._aside_asked = threading.Event()
         self._anchored, self._anchored_ns, self._log_too_long = "", clock(), False
         self._margin = Histogram()
         self._aside_ns = config.gate.durable_pass_ms * 1_000_000
@@ -125,6 +130,8 @@ class GateProcess:
         config = self._config
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         stack.callback(os.close, self._bell)
+        self._teller.start()
+        stack.callback(self._teller.stop)
         self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
         stack.callback(self._journal.close, clean=False)
         if self._aside_ns:
@@ -146,31 +153,26 @@ class GateProcess:
         keys = self._guard(context, stack)
         self._gate, gate_at = sockets.gate(context, config.gate.bind, keys)
         self._pub, events_at = sockets.events(context, config.events.bind, keys)
-        self._replay, replay_at = sockets.replay(context, config.events.replay_bind, keys)
         if keys is not None:
-            for endpoint, kind in ((gate_at, zmq.DEALER), (events_at, zmq.SUB), (replay_at, zmq.DEALER)):
+            for endpoint, kind in ((gate_at, zmq.DEALER), (events_at, zmq.SUB)):
                 if endpoint.startswith("tcp:"):
                     sockets.probe(context, endpoint, keys, kind=kind)
-        self._endpoints = {"gate": gate_at, "events": events_at, "replay": replay_at}
+        self._endpoints = {"gate": gate_at, "events": events_at, "replay": self._teller.address()}
         self._poller = zmq.Poller()
         self._poller.register(self._gate, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
-        self._reader = Reader(self._state_dir / "journal.sqlite")
-        stack.callback(lambda: self._reader.close())  # noqa: PLW0108 - the one that is there at the end
-        self._server = replay.Server(self._reader)
         self._hb_ns = self._retained_ns = now_ns
         self._gate_worker = self._worker("arbiter", self._arbiter_step)
         self._journal_worker = self._worker("journal", self._journal_step)
         self._workers = [
-            self._worker("replay", self._replay_step),
+            self._worker("replay", lambda: self._teller.step(self._now)),
             self._worker("events", self._events_step),
             self._journal_worker,
             self._gate_worker,
         ]
-        self._guarded = keys is not None
         self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
-        if keys is not None:
-            self._feed(self._allowed())
+        if self._zap is not None:
+            self._feed(self._allowed(self._zap))
         for finding in self._journal.findings:
             code = "JOURNAL_ROLLBACK" if finding.startswith("JOURNAL_ROLLBACK") else "JOURNAL_DAMAGED"
             self._feed(core.Report(code, "critical", finding))
@@ -221,44 +223,19 @@ class GateProcess:
         if settings is None:
             return None
         keys = security.read_pair(settings.server_key)
-        self._clients = security.read_clients(settings.clients)
-        self._clients_at_ns = settings.clients.stat().st_mtime_ns
-        self._clients_path = settings.clients
-        self._zap = sockets.zap(context)
-        self._answer_zap()
-        stack.callback(lambda: self._zap_worker.stop(2.0))
+
+        def changed() -> None:
+            self._tell(self._allowed(zap))
+
+        def tell(code: str, text: str) -> None:
+            self.report(code, "critical", text)
+
+        self._zap = zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
+        stack.callback(zap.stop)
         return keys
 
-    def _answer_zap(self) -> None:
-        self._zap_worker = Worker("zap", self._zap_step, clock=self._clock, on_error=self._zap_died)
-        self._zap_worker.start()
-
-    def _zap_died(self, name: str, error: BaseException) -> None:
-        """Nobody was let in while nobody answered (ZAP_ENFORCE_DOMAIN); who is in stays, and another thread answers from now on."""
-        if self._ending.is_set():
-            return
-        self._tell(core.Report("ZAP", "critical", f"who may connect was not answered: {type(error).__name__}: {error}; answered again"))
-        time.sleep(ZAP_AGAIN_S)
-        self._answer_zap()
-
-    def _zap_step(self) -> None:
-        if self._zap.poll(100, zmq.POLLIN):
-            frames = self._zap.recv_multipart()
-            border = frames.index(b"")
-            self._zap.send_multipart([*frames[: border + 1], *security.answer(frames[border + 1 :], self._clients)])
-        with suppress(OSError):
-            at_ns = self._clients_path.stat().st_mtime_ns
-            if at_ns != self._clients_at_ns:
-                self._clients_at_ns = at_ns
-                try:
-                    self._clients = security.read_clients(self._clients_path)
-                except ConfigError as error:
-                    self._tell(core.Report("CLIENTS", "critical", f"the list of clients stays as it was: {error}"))
-                else:
-                    self._tell(self._allowed())
-
-    def _allowed(self) -> core.Allowed:
-        return core.Allowed(frozenset(client.name for client in self._clients.values() if client.role == "gate"))
+    def _allowed(self, zap: Zap) -> core.Allowed:
+        return core.Allowed(frozenset(client.name for client in zap.clients.values() if client.role == "gate"))
 
     def _worker(self, name: str, step: Callable[[], None]) -> Worker:
         return Worker(name, step, clock=self._clock, on_error=_died)
@@ -393,8 +370,8 @@ class GateProcess:
         """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
         now_ns = self._clock()
         ages = {worker.name: worker.age_ms(now_ns) for worker in self._workers}
-        if self._guarded:
-            ages["zap"] = self._zap_worker.age_ms(now_ns)
+        if self._zap is not None:
+            ages["zap"] = self._zap.worker.age_ms(now_ns)
         if self._committing_since_ns is not None and ages["journal"] < FROZEN_COMMIT_MS:
             ages["journal"] = 0.0
         return ages
@@ -417,9 +394,10 @@ class GateProcess:
         states = [({"state": state.value}, float(status.state == state.value)) for state in core.State]
         yield Family("state", "gauge", "1 for the state of the daemon.", states)
         yield Family("alarms", "counter", "Alarms by code.", [({"code": k}, v) for k, v in sorted(self._arbiter.alarms.copy().items())])
-        yield Family(
-            "bad_messages", "counter", "What was no message.", [({"why": k}, v) for k, v in sorted(self._arbiter.faults.copy().items())]
-        )
+        bad = Counter(self._arbiter.faults.copy())
+        bad.update(self._teller.faults)
+        yield Family("bad_messages", "counter", "What was no message.", [({"why": k}, v) for k, v in sorted(bad.items())])
+        yield Family("replay_restarts", "counter", "Times the process that replays ended.", [({}, self._teller.restarts)])
         yield Family("late_results", "counter", "Judgements after the deadline.", [({}, self._arbiter.late)])
         yield Family("resent", "counter", "Verdicts sent again.", [({}, self._arbiter.resent)])
         yield Family("unconfirmed", "counter", "Verdicts not confirmed by their deadline.", [({}, self._arbiter.unconfirmed)])
@@ -619,7 +597,6 @@ class GateProcess:
         if self._aside_asked.is_set():
             with suppress(JournalError):
                 self._journal.replace()
-                self._replaced.set()
             self._aside_asked.clear()
         try:
             items = [self._to_journal.get(timeout=0.1)]
@@ -654,7 +631,6 @@ class GateProcess:
                 if error.dead:
                     with suppress(JournalError):
                         self._journal.replace()
-                        self._replaced.set()
                         continue
                 if self._ending.wait(RETRY_S):
                     kept = False  # the line ends: these are told, and not said to be kept
@@ -750,31 +726,9 @@ class GateProcess:
             "sessions": list(status.sessions),
         }
 
-    # -- replay
-
-    def _replay_step(self) -> None:
-        self._replay.poll(5 if self._server.busy() else 100, zmq.POLLIN)
-        message = sockets.receive(self._replay)
-        if self._replaced.is_set():
-            self._reopen()
-        now_ns = self._clock()
-        if message is not None:
-            identity, _, frames = message
-            now = replay.Now(self._epoch, dict(self._published), self._now_body())
-            answers = self._server.step(now_ns, identity, frames, now)
-        else:
-            answers = self._server.tick(now_ns)
-        for identity, frames in answers:
-            if not sockets.send(self._replay, identity, frames):
-                self._server.forget(identity)
-
-    def _reopen(self) -> None:
-        """The journal goes on in another file: what reads it must not stay with the old one."""
-        with suppress(ConfigError):
-            reader = Reader(self._state_dir / "journal.sqlite")
-            self._replaced.clear()
-            self._reader.close()
-            self._reader = self._server.store = reader
+    def _now(self) -> Mapping[str, Any]:
+        """For who tells again what was missed."""
+        return {"heads": dict(self._published), "body": self._now_body()}
 
 
 def _texts(heads: Mapping[str, int]) -> dict[str, str]:

@@ -7,12 +7,9 @@ own when the gate is gone. Threads: `capture-<camera>` for each camera, `inspect
 from __future__ import annotations
 
 import argparse
-import ctypes
-import faulthandler
 import os
 import random
 import select
-import signal
 import socket
 import sys
 import threading
@@ -40,6 +37,7 @@ from inspector.runtime import in_force, link
 from inspector.runtime.capture import Isolated
 from inspector.runtime.changeover import Changeover, models_of
 from inspector.runtime.changeover_board import Board
+from inspector.runtime.child import obey_parent
 from inspector.runtime.quality import Qualities, families
 from inspector.runtime.quarantine import Quarantine
 from inspector.runtime.ring import Ring
@@ -51,7 +49,6 @@ FIRST_WAIT_S, LONGEST_WAIT_S, HEALTHY_AFTER_S = 0.5, 30.0, 60.0
 DRAIN_S = 5.0
 SLOW_NETWORK_RATIO, SLOW_AGAIN_S = 0.5, 60.0
 """Of the travel to the ejector; a second one so soon ends the process."""
-PR_SET_PDEATHSIG = 1
 CHANGEOVER_OUTCOMES = ("in_force", "refused", "rolled_back")
 RETIRED = "~"
 """In the name of a ring that gets no more pictures; no camera's id has it."""
@@ -450,13 +447,6 @@ def _fixed(settings: Config) -> dict[str, Any]:
     return fixed
 
 
-def _die_with_parent() -> None:
-    """The kernel ends this process when the gate's ends, even while a driver holds the interpreter."""
-    with suppress(OSError, AttributeError):
-        libc: Any = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 def main() -> int:
     """`python -m inspector.runtime.vision --config FILE [--begin-with FILE] --link-fd N`; started by the daemon only."""
     parser = argparse.ArgumentParser()
@@ -464,11 +454,7 @@ def main() -> int:
     parser.add_argument("--begin-with", type=Path, help="a file with what the configuration said when it came into force")
     parser.add_argument("--link-fd", type=int, required=True)
     arguments = parser.parse_args()
-    _die_with_parent()
-    faulthandler.enable(all_threads=True)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the gate decides when this process ends
+    obey_parent()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     cv2.setNumThreads(1)  # our threads are the inspecting ones; more of them only get into each other's way
     end = link.End(socket.socket(fileno=arguments.link_fd))

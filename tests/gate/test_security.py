@@ -155,7 +155,9 @@ def test_while_nobody_answers_for_zap_nobody_new_is_let_in(tmp_path: Path, monke
 
     with running(tmp_path, security=files) as line:
         plc = security.read_pair(tmp_path / "plc-1.key")
-        before = line.gate._zap_worker
+        zap = line.gate._zap
+        assert zap is not None
+        before = zap.worker
         with Gateway(line.gate.endpoints()["gate"], TERMS, keys=plc) as first:
             until(lambda: first.poll(5) is not None and first.permit)
             monkeypatch.setattr(security, "answer", broken_twice)
@@ -164,7 +166,7 @@ def test_while_nobody_answers_for_zap_nobody_new_is_let_in(tmp_path: Path, monke
                 until(lambda: not broken and first.poll(5) is not None)
                 assert unknown.poll(5) == []
                 assert not unknown.connected
-            until(lambda: first.poll(5) is not None and line.gate._zap_worker is not before and first.permit)
+            until(lambda: first.poll(5) is not None and line.gate._zap is not None and line.gate._zap.worker is not before and first.permit)
             assert line.gate._arbiter.alarms["ZAP"] >= 1
         with Gateway(line.gate.endpoints()["gate"], TERMS, keys=plc) as again:
             until(lambda: again.poll(5) is not None and again.permit)

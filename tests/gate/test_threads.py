@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from inspector.gate import arbiter as core
-from inspector.gate.journal import Item, Journal, JournalError, Reader
-from inspector.gate.replay import Server
+from inspector.gate.journal import Item, Journal, JournalError
 from inspector.runtime import link
 from inspector.runtime.gate import GateProcess
 from tests.gate import script
@@ -56,27 +55,6 @@ def test_what_could_not_be_kept_at_the_end_is_not_said_to_be(gate: GateProcess, 
     while not gate._inbox.empty():
         told.append(gate._inbox.get_nowait())
     assert [item.healthy for item in told if isinstance(item, core.JournalState)] == [False]
-
-
-def test_the_replay_reads_the_journal_that_took_over(gate: GateProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate._reader = Reader(tmp_path / "journal.sqlite")
-    gate._server = Server(gate._reader)
-    assert gate._server.store.oldest("a", script.EPOCH) is None
-    commit, failed = Journal.commit, iter([True])
-
-    def broken_once(journal: Journal, items: list[Item]) -> None:
-        if next(failed, False):
-            raise JournalError("disk I/O error", dead=True)
-        commit(journal, items)
-
-    monkeypatch.setattr(Journal, "commit", broken_once)
-    record = _record()
-    gate._commit([record])
-    assert gate._replaced.is_set()
-    gate._reopen()
-    assert not gate._replaced.is_set()
-    assert gate._server.store.oldest("a", script.EPOCH) == record.header.seq
-    gate._reader.close()
 
 
 @pytest.mark.real

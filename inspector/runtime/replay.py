@@ -1,0 +1,307 @@
+"""The process that tells again what was missed (`inspector.gate.replay`), and the gate's end of it.
+
+    gate ◀── JSON, one socket pair ──▶ replay ── ROUTER ──▶ who asks
+                                         └── the journal, read only
+
+A process of its own: a hundred thousand events told again are seconds of Python, and in the gate's interpreter a verdict would wait for
+them. It gives way to every other process, keeps nothing, and is started again when it ends or hangs; no part and no permit depends on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from inspector.gate import protocol, replay, security, sockets
+from inspector.gate.journal import Reader
+from inspector.gate.protocol import Refused
+from inspector.interfaces import Clock
+from inspector.records import ConfigError
+from inspector.runtime.child import obey_parent
+from inspector.runtime.zap import Zap
+
+NICE: Final = 10
+LARGEST_BYTES: Final = 65_536
+TURN_S: Final = 0.1
+READY_WITHIN_S: Final = 20.0
+SILENT_S: Final = 10.0
+"""It asks each second; a disk may hold it for a while."""
+ASK_EVERY_S: Final = 1.0
+ANSWER_WITHIN_MS: Final = 2_000
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
+KILL_S: Final = 1.0
+
+Now = Callable[[], Mapping[str, Any]]
+Tell = Callable[[str, str, str], None]
+
+
+class Teller:
+    """The gate's end: starts the process, answers what it asks, starts it again. `step` is one thread's; `tell(code, severity, text)`."""
+
+    def __init__(self, state_dir: Path, bind: str, epoch: bytes, keys: tuple[Path, Path] | None, *, clock: Clock, tell: Tell) -> None:
+        self._state_dir, self._bind, self._epoch, self._keys = state_dir, bind, epoch, keys
+        self._clock, self._tell = clock, tell
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: socket.socket | None = None
+        self._wait_s, self._start_at_s = FIRST_WAIT_S, 0.0
+        self._heard_s = self._started_s = 0.0
+        self.faults: dict[str, int] = {}
+        """What was no message, by why."""
+        self.restarts = 0
+
+    # -- life
+
+    def start(self) -> None:
+        """Start the process; `address` waits for it. Raises `OSError` when the machine has no room for another one."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "inspector.runtime.replay", "--link-fd", str(theirs.fileno()), "--bind", self._bind]
+        command += ["--state-dir", str(self._state_dir), "--epoch", protocol.epoch_text(self._epoch)]
+        if self._keys is not None:
+            command += ["--server-key", str(self._keys[0]), "--clients", str(self._keys[1])]
+        hidden = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        try:
+            self._process = subprocess.Popen(
+                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._end = ours
+        self._heard_s = self._started_s = self._seconds()
+
+    def address(self) -> str:
+        """Where it listens, from its first word on. Raises `ConfigError`: what it refuses, or that it did not come."""
+        while (waited_s := self._seconds() - self._started_s) < READY_WITHIN_S:
+            said = self._receive(READY_WITHIN_S - waited_s)
+            if said is None:
+                break
+            if "refused" in said:
+                raise ConfigError(said["refused"], said["text"], file=said["file"], key=said["key"])
+            if "at" in said:
+                self._bind = str(said["at"])  # the same one when it is started again
+                return self._bind
+        raise ConfigError("E_BIND", f"{self._bind}: the process that replays did not start", key="replay_bind")
+
+    def stop(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # what hangs in the kernel is not waited for
+                process.wait(KILL_S)
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+
+    # -- the gate's thread
+
+    def step(self, now: Now) -> None:
+        """Answer what it asks within the next tenth of a second; start it again where that is due."""
+        if self._process is None:
+            wait_s = self._start_at_s - self._seconds()
+            if wait_s > 0:
+                time.sleep(min(wait_s, TURN_S))
+                return
+            try:
+                self.start()
+            except OSError as error:
+                self._lost(f"cannot be started: {error}")
+            return
+        said = self._receive(TURN_S)
+        if said is not None:
+            self._heard_s = self._seconds()
+            self.faults = said.get("faults", self.faults)
+            if "ask" in said:
+                self._answer({"ask": said["ask"], **now()})
+            elif "refused" in said:
+                self._lost(f"cannot go on: {said['refused']} {said['text']}")
+            elif "at" in said and self.restarts:
+                self._tell("REPLAY", "info", "what was missed can be asked for again")
+            elif "alarm" in said:
+                self._tell(said["alarm"], "critical", said["text"])
+        elif self._process.poll() is not None:
+            self._lost(f"ended with {self._process.returncode}")
+        elif self._seconds() - self._heard_s > SILENT_S:
+            self._lost(f"was not heard for {SILENT_S:.0f} s")
+
+    def _lost(self, text: str) -> None:
+        worked_s = self._seconds() - self._started_s
+        self.stop()
+        self.restarts += 1
+        self._wait_s = FIRST_WAIT_S if worked_s > LONGEST_WAIT_S else min(LONGEST_WAIT_S, 2 * self._wait_s)
+        self._start_at_s = self._seconds() + self._wait_s
+        self._tell("REPLAY", "warning", f"the process that replays {text}; started again in {self._wait_s:.1f} s")
+
+    def _seconds(self) -> float:
+        return self._clock() / 1e9
+
+    def _receive(self, timeout_s: float) -> dict[str, Any] | None:
+        """What it says; None when it says nothing in time, or is gone."""
+        assert self._end is not None
+        if not select.select([self._end], [], [], timeout_s)[0]:
+            return None
+        with suppress(OSError, ValueError):
+            data = self._end.recv(LARGEST_BYTES)
+            if data:
+                said = json.loads(data)
+                return said if isinstance(said, dict) else None
+            time.sleep(TURN_S / 10)  # its end is closed before it is seen to have exited
+        return None
+
+    def _answer(self, said: Mapping[str, Any]) -> None:
+        if self._end is not None:
+            with suppress(OSError):
+                self._end.send(json.dumps(said).encode(), socket.MSG_DONTWAIT)
+
+
+class _Gone(Exception):
+    """The gate is not there any more."""
+
+
+class _Telling:
+    """The process itself."""
+
+    def __init__(self, end: socket.socket, state_dir: Path, epoch: bytes) -> None:
+        self._end, self._epoch = end, epoch
+        self._path = state_dir / "journal.sqlite"
+        self._inode = 0
+        self._reader: Reader | None = None
+        self._server: replay.Server | None = None
+        self._faults: dict[str, int] = {}
+        self._asked = 0
+        self._asked_s = 0.0
+
+    def run(self, router: zmq.Socket[bytes]) -> None:
+        """Until the gate is gone."""
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(self._end, zmq.POLLIN)
+        while True:
+            busy = self._server is not None and self._server.busy()
+            heard = poller.poll(1 if busy else int(1000 * ASK_EVERY_S))
+            if any(at == self._end.fileno() for at, _ in heard) and not self._end.recv(LARGEST_BYTES):
+                raise _Gone  # anything else is an answer that came too late
+            message = sockets.receive(router)
+            if message is None:
+                self._ask_now_and_then()
+                answers = self._server.tick(time.monotonic_ns()) if self._server is not None and busy else []
+            else:
+                identity, _, frames = message
+                answers = self._answers(identity, frames)
+            for identity, frames in answers:
+                if not sockets.send(router, identity, frames) and self._server is not None:
+                    self._server.forget(identity)
+
+    def _answers(self, identity: bytes, frames: protocol.Frames) -> list[replay.Answer]:
+        try:
+            server = self._serving()
+            now = None if frames[:1] == [b"MORE"] else self._ask()
+        except (ConfigError, OSError, Refused) as error:
+            self._faults["journal"] = self._faults.get("journal", 0) + 1
+            return [(identity, protocol.command("REFUSE", {"code": "E_JOURNAL", "text": str(error)[:200]}))]
+        return server.step(time.monotonic_ns(), identity, frames, now or replay.Now(self._epoch, {}, {}))
+
+    def _serving(self) -> replay.Server:
+        """With the journal as it is now: where it goes on in another file, nobody stays with the old one."""
+        inode = self._path.stat().st_ino
+        if self._server is None or inode != self._inode:
+            reader = Reader(self._path)
+            if self._reader is not None:
+                self._reader.close()
+            if self._server is None:
+                self._server = replay.Server(reader, faults=self._faults)
+            self._reader = self._server.store = reader
+            self._inode = inode
+        return self._server
+
+    # -- the gate
+
+    def _ask_now_and_then(self) -> None:
+        if time.monotonic() - self._asked_s > ASK_EVERY_S:
+            self._ask()
+
+    def _ask(self) -> replay.Now:
+        """What has been published, and how the line is. Raises `Refused` when the gate does not say, `_Gone` when it is gone."""
+        self._asked += 1
+        self._asked_s = time.monotonic()
+        self.say({"ask": self._asked, "faults": self._faults})
+        while select.select([self._end], [], [], ANSWER_WITHIN_MS / 1e3)[0]:
+            data = self._end.recv(LARGEST_BYTES)
+            if not data:
+                raise _Gone
+            said = json.loads(data)
+            if said["ask"] == self._asked:
+                return replay.Now(self._epoch, said["heads"], said["body"])
+        raise Refused("busy", f"the gate did not answer within {ANSWER_WITHIN_MS} ms")
+
+    def alarm(self, code: str, text: str) -> None:
+        """Of the thread that answers who may connect; of the list itself the gate speaks."""
+        if code == "ZAP":
+            with suppress(_Gone):
+                self.say({"alarm": code, "text": text})
+
+    def say(self, said: Mapping[str, Any]) -> None:
+        """To the gate, which always reads."""
+        try:
+            self._end.send(json.dumps(said).encode())
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise _Gone from error
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    end = socket.socket(fileno=arguments.link_fd)
+    telling = _Telling(end, arguments.state_dir, protocol.epoch_bytes(arguments.epoch))
+    with ExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.destroy, linger=0)
+        keys = None
+        try:
+            if arguments.server_key is not None:
+                keys = security.read_pair(arguments.server_key)
+                zap = Zap(context, arguments.clients, clock=time.monotonic_ns, tell=telling.alarm)
+                stack.callback(zap.stop)
+            router, at = sockets.replay(context, arguments.bind, keys)
+            if keys is not None and at.startswith("tcp:"):
+                sockets.probe(context, at, keys, kind=zmq.DEALER)
+        except ConfigError as error:
+            telling.say({"refused": error.code, "text": error.text, "file": error.file, "key": error.key})
+            return
+        telling.say({"at": at})
+        telling.run(router)
+
+
+def main() -> int:
+    """`python -m inspector.runtime.replay …`; started by the gate only."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--bind", required=True)
+    parser.add_argument("--epoch", required=True)
+    parser.add_argument("--server-key", type=Path)
+    parser.add_argument("--clients", type=Path)
+    parser.add_argument("--link-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    obey_parent()
+    with suppress(OSError):
+        os.nice(NICE)
+    with suppress(_Gone):
+        _run(arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
