@@ -17,8 +17,11 @@ KINDS = '''
 '''
 
 PAINTED = '''
-"""A camera that takes a picture a few milliseconds after each trigger of its lane; `levels` are its grey levels, one after the other."""
-import time
+"""A camera that takes a picture a few milliseconds after each trigger of its lane; `levels` are its grey levels, one after the other.
+
+It is down at the pictures `down_at`, counted from when it was built, and while the file `down_while` is there.
+"""
+import os, time
 from inspector.config import Strict
 from inspector.interfaces import EndOfPictures
 from inspector.records import DeviceError, Stamp
@@ -27,6 +30,7 @@ class Settings(Strict):
     lane: int = 0
     levels: list[int] = [100]
     down_at: list[int] = []
+    down_while: str = ""
     end_after: int | None = None
 
 class Painted:
@@ -52,7 +56,7 @@ class Painted:
         self.seq += 1
         if self.settings.end_after is not None and self.seq > self.settings.end_after:
             raise EndOfPictures
-        if self.seq in self.settings.down_at:
+        if self.seq in self.settings.down_at or (self.settings.down_while and os.path.exists(self.settings.down_while)):
             raise DeviceError(f"camera {self.name}: cable out")
         into[:4096] = self.settings.levels[(trigger.part_seq - 1) % len(self.settings.levels)]
         into[:128] = trigger.part_seq % 200
