@@ -23,6 +23,8 @@ from inspector.records import Decision, Reason, Verdict
 JOURNAL_GRACE_NS: Final = 5_000_000_000
 EXEC_LIMIT_NS: Final = 2_000_000_000
 COUNT_LIMIT_NS: Final = 1_000_000_000
+LOOK_EVERY_NS: Final = 1_000_000
+"""How often sessions are looked after: what is sent again, what was never confirmed, who is silent."""
 SESSION_DEAD_LEASES: Final = 10
 LARGEST_FAULTS_PER_MINUTE: Final = 20
 MINUTE_NS: Final = 60_000_000_000
@@ -422,6 +424,7 @@ class Arbiter:
         self._anchor = ""
         self._done: OrderedDict[int, _Done] = OrderedDict()
         self._bad_frames: OrderedDict[bytes, list[int]] = OrderedDict()
+        self._look_at_ns = now_ns
         self._tokens: dict[str, tuple[float, int]] = {}
         self._suppressed: dict[str, int] = {}
         self._session_count = 0
@@ -452,11 +455,15 @@ class Arbiter:
         """What comes of `items` at this moment: what is to be sent stands before what is to be kept."""
         if self._closed:
             return []  # after the epoch's last event there is no other
-        self._notes(now_ns, self.ledger.close_due(now_ns, self._position))
+        notes = self.ledger.close_due(now_ns, self._position)
+        if notes:
+            self._notes(now_ns, notes)
         for item in items:
             if not self._closed:
                 self._handlers[type(item)](now_ns, item)
-        self._sessions(now_ns)
+        if now_ns >= self._look_at_ns:
+            self._look_at_ns = now_ns + LOOK_EVERY_NS
+            self._sessions(now_ns)
         self._hold_for_world(now_ns)
         self._heartbeats(now_ns)
         out, self._out = self._out, []
@@ -466,7 +473,7 @@ class Arbiter:
 
     def due_ns(self) -> int:
         """When the next step must come at the latest."""
-        due = min((s.due_ns() for s in self.sessions.values()), default=1 << 62)
+        due = max(self._look_at_ns, min((s.due_ns() for s in self.sessions.values()), default=1 << 62))
         part = self.ledger.due_ns()
         return due if part is None else min(due, part)
 
@@ -1183,8 +1190,9 @@ class Arbiter:
     # -- permit
 
     def _hold_for_world(self, now_ns: int) -> None:
-        if self.ledger.counters.unexplained:
-            self._hold(now_ns, "ledger", f"{self.ledger.counters.unexplained} parts without an outcome", "IMBALANCE")
+        unexplained = self.ledger.unexplained()
+        if unexplained:
+            self._hold(now_ns, "ledger", f"{unexplained} parts without an outcome", "IMBALANCE")
         if "encoder" in self._holds:
             for lane in self.ledger.lanes():
                 self._notes(now_ns, self.ledger.distrust(lane, self._holds["encoder"]))
@@ -1237,7 +1245,7 @@ class Arbiter:
                 and gateway.fresh(now_ns)
                 and not gateway.miscounted
                 and not gateway.unconfirmed
-                and self._faulty.keys().isdisjoint(gateway.hello.lanes)
+                and (not self._faulty or self._faulty.keys().isdisjoint(gateway.hello.lanes))
             )
             dropped = self._permits.get(identity, False) and not permit
             self._permits[identity] = permit

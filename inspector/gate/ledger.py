@@ -248,6 +248,13 @@ class Ledger:
             pending += len(lane.open)
         return Counters(self._triggers, self._passed, self._reject, self._not_inspected, pending)
 
+    def unexplained(self) -> int:
+        """`counters.unexplained`, which every step asks for."""
+        without = self._triggers - self._passed - self._reject - self._not_inspected
+        for lane in self._lanes.values():
+            without -= len(lane.open)
+        return without
+
     def oldest_pending_ns(self) -> int | None:
         """Trigger time of the oldest open part."""
         return min((part.at_ns for lane in self._lanes.values() for part in lane.open.values()), default=None)

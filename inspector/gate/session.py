@@ -163,7 +163,10 @@ class Session:
     @property
     def unconfirmed(self) -> bool:
         """A verdict passed its deadline without ACK, and no ACK has come for it since."""
-        return any(order.overdue for order in self.sent)
+        for order in self.sent:
+            if order.overdue:
+                return True
+        return False
 
     def offer(self, now_ns: int, order: Order) -> list[Frames]:
         """Take a verdict to send; returns what can be sent now."""
