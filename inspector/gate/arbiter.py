@@ -17,6 +17,7 @@ from inspector.gate import protocol, session, told
 from inspector.gate.guards import LATCHED, Guards, Watch
 from inspector.gate.ledger import Closed, Counters, Crowded, Late, Ledger, Line, Mismatch, Note, Vote
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
+from inspector.gate.said import read as read_said
 from inspector.gate.session import Order, Refusal, Session
 from inspector.records import Decision, Reason, Verdict
 
@@ -662,15 +663,15 @@ class Arbiter:
         self._notes(now_ns, self.ledger.lost(now_ns, item.camera, item.seq, item.at_ns, self._near(item.at_counts)))
 
     def _on_dropped(self, now_ns: int, item: Dropped) -> None:
-        vote = Vote(Decision.UNJUDGED, item.reason, f"exposure {item.seq} of {item.camera} gave way", {})
+        vote = Vote(Decision.UNJUDGED, item.reason, f"exposure {item.seq} of {item.camera} gave way")
         self._notes(now_ns, self.ledger.judged(now_ns, item.camera, item.seq, vote))
 
     def _on_judged(self, now_ns: int, item: Judged) -> None:
         camera, seq, decision, reason, text, body = item
         try:
-            vote = Vote(_DECISIONS[decision], reason, text, protocol.loads(body))
+            vote = Vote(_DECISIONS[decision], reason, text, read_said(body))
         except (Refused, KeyError, TypeError) as error:  # NaN, infinity, no JSON, no decision: it must not pass
-            vote = Vote(Decision.UNJUDGED, Reason.NON_FINITE, f"{camera}: what vision says cannot be read: {error}", {})
+            vote = Vote(Decision.UNJUDGED, Reason.NON_FINITE, f"{camera}: what vision says cannot be read: {error}")
         if camera in self.settings.line.cameras:
             blind = vote.reason in (Reason.IMAGE_QUALITY, Reason.FRAME_INCOMPLETE)
             self._blind[camera] = self._blind.get(camera, 0) + 1 if blind else 0

@@ -12,12 +12,13 @@ an exposure belongs to the part whose place on the belt is nearest, within the w
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from inspector.gate import protocol
+from inspector.gate.said import NOTHING, Said
 from inspector.records import FIRST_CLASS_REASON, LAST_CLASS_REASON, Decision, Reason, Verdict
 
 UNMATCHED_NS: Final = 100_000_000
@@ -75,24 +76,12 @@ class Line:
 
 
 class Vote(NamedTuple):
-    """What one camera says of one part; `body` is vision's JSON object (findings, defects, camera, timing_ms, …)."""
+    """What one camera says of one part."""
 
     decision: Decision
     reason: int
     text: str
-    body: Mapping[str, Any]
-
-    @property
-    def recipe(self) -> str:
-        """The digest of the recipe that it was judged by, empty where vision does not say."""
-        said = self.body.get("recipe")
-        return said if isinstance(said, str) else ""
-
-    @property
-    def named(self) -> tuple[str, int | None] | None:
-        """The name and number of that recipe, None where vision does not say."""
-        name, number = self.body.get("recipe_name"), self.body.get("recipe_number")
-        return (name, number if isinstance(number, int) else None) if isinstance(name, str) and name else None
+    said: Said = NOTHING
 
 
 @dataclass(slots=True)
@@ -174,8 +163,12 @@ def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
     Otherwise the first FAIL names the defect, then the first that could not judge says why; a missing vote is `DEADLINE`.
     """
     cast = tuple(votes)
-    if cast and all(vote is not None and vote.decision is Decision.PASS and vote.reason == 0 for vote in cast):
-        return Verdict.PASS, int(Reason.NONE), ""
+    for vote in cast:
+        if vote is None or vote.decision is not Decision.PASS or vote.reason != 0:
+            break
+    else:
+        if cast:
+            return Verdict.PASS, 0, ""
     said = [vote for vote in cast if vote is not None]
     for vote in said:
         if vote.decision is Decision.FAIL:
@@ -221,7 +214,7 @@ class Ledger:
         self._lanes = {lane: _Lane(tuple(c for c, at in line.cameras.items() if at == lane)) for lane in sorted({*line.cameras.values()})}
         self._due: list[tuple[int, int, int]] = []
         self._exposures: dict[tuple[str, int], Part] = {}
-        self._past: dict[tuple[str, int], tuple[int, int]] = {}
+        self._past: OrderedDict[tuple[str, int], tuple[int, int]] = OrderedDict()
         self._next: dict[str, int] = {}
         self._last_at: dict[str, tuple[int, int]] = {}
         """By camera: the last exposure's time as it was told, and as it can have been at the latest."""
@@ -545,9 +538,9 @@ class Ledger:
         stale = not lost and self._is_stale(now_ns, camera, at_ns)
         if stale:
             text = f"exposure {seq} of {camera} is older than the one before: a picture of another part"
-            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text, {}))
+            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text))
         elif lost:
-            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost", {}))
+            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost"))
         return notes + self._close_if_overdue(now_ns, part)
 
     def _is_stale(self, now_ns: int, camera: str, at_ns: int) -> bool:
@@ -589,9 +582,7 @@ class Ledger:
             return []
         self._exposures[camera, seq] = part
         if not complete:
-            return self._vote(
-                part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_INCOMPLETE, f"exposure {seq} of {camera} is incomplete", {})
-            )
+            return self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_INCOMPLETE, f"exposure {seq} of {camera} is incomplete"))
         return []
 
     def _vote(self, part: Part, camera: str, vote: Vote) -> list[Note]:
@@ -623,11 +614,11 @@ class Ledger:
     def _close_by_votes(self, part: Part) -> Closed:
         for camera, vote in part.votes.items():
             if vote is None and camera in self._down:
-                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.CAMERA_DOWN, f"{camera} is down: {self._down[camera]}", {})
+                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.CAMERA_DOWN, f"{camera} is down: {self._down[camera]}")
             elif vote is None and camera not in part.bound:
-                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part", {})
+                part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part")
         verdict, reason, text = fuse(part.votes.values())
-        recipes = {vote.recipe for vote in part.votes.values() if vote is not None and vote.recipe} if len(part.votes) > 1 else ()
+        recipes = {vote.said.recipe for vote in part.votes.values() if vote is not None and vote.said.recipe} if len(part.votes) > 1 else ()
         if len(recipes) > 1:
             verdict, reason = Verdict.REJECT_NOT_INSPECTED, int(Reason.CONFIG_SWAP)
             text = f"judged by recipes {' and '.join(sorted(recipe[:12] for recipe in recipes))}"
@@ -655,5 +646,5 @@ class Ledger:
 
     def _remember(self, exposure: tuple[str, int], part: Part) -> None:
         self._past[exposure] = part.lane, part.part_seq
-        while len(self._past) > _REMEMBERED:
-            del self._past[next(iter(self._past))]
+        if len(self._past) > _REMEMBERED:
+            self._past.popitem(last=False)

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from inspector.gate import protocol
 from inspector.gate.ledger import Counters, Line, Part
+from inspector.gate.said import NOTHING
 from inspector.records import Reason, Verdict
 
 LARGEST_FINDINGS: Final = 64
@@ -89,7 +90,8 @@ class Form:
             b'"eject":{"encoder_target":%%b,"window_counts":%b,"deadline_ms_from_trigger":%b,"ttl_us":%%d},'
             b'"verdict":"%%b","reason":%%d,"reason_text":%%b,'
             b'"state":{"result_state":%%d,"evaluation":%%d,"is_simulated":%%b,"is_partial":%%b},'
-            b'%%b,%%b,"calibration_id":null,"app_version":%b,%%b,'
+            b'"findings":[%%b],"defects":[%%b],"cameras":[%%b],%%b,"calibration_id":null,"app_version":%b,'
+            b'"timing_ms":%%b,"pose":%%b,'
             b'"counters":{"triggers":"%%d","pass":"%%d","reject":"%%d","not_inspected":"%%d","pending":"%%d"},'
             b'"durable_at_send":%%b,"late":false,"supersedes":null,"image_ref":%%b,"prev_hash":"%%b"%%b'
         ) % tuple(
@@ -117,30 +119,24 @@ class Form:
     def verdict(self, now_ns: int, seq: int, outcome: Outcome, previous: bytes) -> bytes:
         """The open text of a verdict, made to fit: what passed goes before what failed, and what is not required before what is."""
         part, verdict, reason, text, ttl_us, r_seq, counters, utc_offset_ns, clock_state, recipe_now, models_of = outcome
-        findings: list[Any] = []
-        defects: list[Any] = []
-        cameras: list[Any] = []
-        timing: Mapping[str, Any] = {}
-        pose = image_ref = named = None
+        findings: list[bytes] = []
+        defects: list[bytes] = []
+        cameras: list[bytes] = []
+        timing = pose = b""
+        image_ref = named = None
         recipe = ""
         for camera, vote in part.votes.items():
-            if vote is None:
-                if camera in part.bound:
-                    cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
-                continue
-            said = vote.body
-            recipe, named = recipe or vote.recipe, named or vote.named
-            findings += said.get("findings") or ()
-            defects += said.get("defects") or ()
-            entry = said.get("camera")
-            if isinstance(entry, dict):
-                exposed = entry.get("t_exposure_utc_ns")
-                cameras.append({**entry, "t_exposure_utc_ns": str(exposed)} if isinstance(exposed, int) else entry)
+            said = NOTHING if vote is None else vote.said
+            recipe, named = recipe or said.recipe, named or said.named
+            findings += said.findings
+            defects += said.defects
+            if said.camera:
+                cameras.append(said.camera)
             elif camera in part.bound:
-                cameras.append({"cam_id": camera, "frame_id": part.bound[camera], "complete": False})
-            timing = said.get("timing_ms") or timing
-            pose = said.get("pose") or pose
-            image_ref = said.get("image_ref") or image_ref
+                cameras.append(protocol.dumps({"cam_id": camera, "frame_id": part.bound[camera], "complete": False}))
+            timing = said.timing_ms or timing
+            pose = said.pose or pose
+            image_ref = said.image_ref or image_ref
         recipe = recipe or recipe_now
         if verdict is Verdict.PASS:
             defects = []
@@ -148,10 +144,11 @@ class Form:
         if reason in (Reason.DRAINING, Reason.PURGE):
             result = _ABORTED
         counts, travel = part.at_counts, self._line.travel_counts
-        timing = {**timing, "trigger_to_verdict": (now_ns - part.at_ns) // 1000 / 1000}
+        since_ms = protocol.dumps((now_ns - part.at_ns) // 1000 / 1000)
+        timing = b'%b"trigger_to_verdict":%b}' % (timing[:-1] + b"," if timing else b"{", since_ms)
         whose = self._whose(recipe, named, models_of.get(recipe, ()))
 
-        def write(findings: list[Any], defects: list[Any], *, more: bool = True, truncated: bytes = b"") -> bytes:
+        def write(findings: list[bytes], defects: list[bytes], *, more: bool = True, truncated: bytes = b"") -> bytes:
             return self._verdict % (
                 seq, now_ns + utc_offset_ns, _text(part.uid) if more else b"null", part.lane, part.part_seq,
                 b"null" if r_seq is None else b'"%d"' % r_seq, _whole(counts), part.at_ns + utc_offset_ns,
@@ -159,11 +156,9 @@ class Form:
                 _whole(None if counts is None or travel is None else counts + travel), ttl_us,
                 _NAMES[verdict], reason, _text(cut(text, LARGEST_REASON_BYTES)),
                 result, evaluation, _BOOL[part.challenge], _BOOL[None in part.votes.values()],
-                _fields({
-                    "findings": findings[:LARGEST_FINDINGS], "defects": defects[:LARGEST_DEFECTS], "cameras": cameras if more else []
-                }),
+                b",".join(findings[:LARGEST_FINDINGS]), b",".join(defects[:LARGEST_DEFECTS]), b",".join(cameras) if more else b"",
                 whose if more else self._whose(recipe, named, ()),
-                _fields({"timing_ms": timing, "pose": pose} if more else {"timing_ms": {}, "pose": None}),
+                timing if more else b"{}", pose if more and pose else b"null",
                 *counters, _BOOL[verdict is Verdict.PASS and self._line.commit_ms > 0], _text(image_ref if more else None),
                 previous.hex().encode(), truncated,
             )  # fmt: skip
@@ -171,7 +166,7 @@ class Form:
         whole = write(findings, defects)
         if len(whole) <= ROOM_BYTES:
             return whole
-        failed = [finding for finding in findings[:LARGEST_FINDINGS] if isinstance(finding, dict) and not finding.get("ok")]
+        failed = [text for text in findings[:LARGEST_FINDINGS] if _failed(protocol.decode_json(text))]
         for fewer, places in ((failed, defects), (failed[:8], defects[:8]), ([], [])):
             whole = write(fewer, places, truncated=b',"truncated":true')
             if len(whole) <= ROOM_BYTES:
@@ -198,6 +193,10 @@ class Form:
 def _fields(body: Mapping[str, Any]) -> bytes:
     """Some members of an object, to stand among others."""
     return protocol.dumps(body)[1:-1]
+
+
+def _failed(finding: object) -> bool:
+    return isinstance(finding, dict) and not finding.get("ok")
 
 
 def _text(text: str | None) -> bytes:

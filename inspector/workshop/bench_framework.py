@@ -251,7 +251,7 @@ def _vision(descriptor: int, rate_hz: int, frames: int) -> None:
         worker.start()
     until_s = time.monotonic() + SECONDS
     while source.left or ring.counts().ready or ring.counts().lent if frames else time.monotonic() < until_s:
-        time.sleep(0.1 if rate_hz or not frames else 0.005)
+        time.sleep(0.1 if rate_hz or not frames else 0.02)
         tell(link.Beat({worker.name: 0.0 for worker in workers}))
     for worker in workers:
         worker.stop(1.0)

@@ -64,7 +64,7 @@ _FINDING = {
 _BODY = {
     "findings": [_FINDING] * 6,
     "defects": [],
-    "camera": {"cam_id": "top", "frame_id": 1, "t_exposure_utc_ns": 1_790_000_000_000_000_000, "complete": True, "quality": 1.0},
+    "camera": {"cam_id": "top", "frame_id": 1, "t_exposure_utc_ns": "1790000000000000000", "complete": True, "quality": 1.0},
     "timing_ms": {"acq": 1.0, "queue": 0.1, "infer": 20.0, "decide": 0.1, "total": 21.2},
 }
 

@@ -57,7 +57,7 @@ def body(camera: str = "top", **more: Any) -> bytes:
         "ok": True,
         "at_mm": [1.0, 2.0],
     }
-    exposed = {"cam_id": camera, "frame_id": 1, "t_exposure_utc_ns": 1_790_000_000_000_000_000, "exposure_us": 100}
+    exposed = {"cam_id": camera, "frame_id": 1, "t_exposure_utc_ns": "1790000000000000000", "exposure_us": 100}
     return json.dumps(
         {
             "findings": [finding],
@@ -68,7 +68,8 @@ def body(camera: str = "top", **more: Any) -> bytes:
             "image_ref": None,
             "part_uid": None,
             **more,
-        }
+        },
+        separators=(",", ":"),
     ).encode()
 
 

@@ -367,15 +367,15 @@ def test_a_trig_that_waited_has_less_time() -> None:
 
 
 def test_pass_needs_a_vote_and_every_vote() -> None:
-    good = Vote(Decision.PASS, 0, "", {})
+    good = Vote(Decision.PASS, 0, "")
     assert fuse([])[0] is Verdict.REJECT_NOT_INSPECTED
     assert fuse([None])[:2] == (Verdict.REJECT_NOT_INSPECTED, Reason.DEADLINE)
     assert fuse([good, None])[0] is Verdict.REJECT_NOT_INSPECTED
     assert fuse([good, good])[0] is Verdict.PASS
-    assert fuse([good, Vote(Decision.PASS, 7, "", {})])[0] is Verdict.REJECT_UNDECIDABLE
-    assert fuse([good, Vote(Decision.UNJUDGED, 302, "", {})])[:2] == (Verdict.REJECT_UNDECIDABLE, 302)
-    assert fuse([good, Vote(Decision.UNJUDGED, 5, "", {})])[:2] == (Verdict.REJECT_NOT_INSPECTED, 205)
-    assert fuse([Vote(Decision.UNJUDGED, 302, "", {}), Vote(Decision.FAIL, 105, "", {})])[:2] == (Verdict.REJECT_DEFECT, 105)
+    assert fuse([good, Vote(Decision.PASS, 7, "")])[0] is Verdict.REJECT_UNDECIDABLE
+    assert fuse([good, Vote(Decision.UNJUDGED, 302, "")])[:2] == (Verdict.REJECT_UNDECIDABLE, 302)
+    assert fuse([good, Vote(Decision.UNJUDGED, 5, "")])[:2] == (Verdict.REJECT_NOT_INSPECTED, 205)
+    assert fuse([Vote(Decision.UNJUDGED, 302, ""), Vote(Decision.FAIL, 105, "")])[:2] == (Verdict.REJECT_DEFECT, 105)
 
 
 @pytest.mark.parametrize("text", [b'{"findings":[{"value":NaN}]}', b'{"timing_ms":{"infer":1e999}}', b"", b"[]", b"\xff"])
