@@ -7,9 +7,11 @@ and acknowledges it. At full speed frames come as fast as both processes take th
 of threads that have nothing to do, which at a line's rates costs more than the work. The row at full speed is the least of several runs,
 for what others do on this machine can only add to it, and so are the bare primitives; `median_us` is the median of the runs. The limit
 is what the bare primitives cost with messages of the same sizes: a queue between two threads, a socket pair between two processes, a row
-in SQLite (committed in the same groups), one message by ZeroMQ. `frame_us` is the part that a verdict takes with it: ring, hand-offs, ledger, event, metrics; `kept_us`
-follows it, on threads of their own: the journal's commits and the publishing. `look` is what is done with the picture itself (is it black,
-is it the one before), which is a part of vision's, and no part of `frame_us`.
+in SQLite (committed in the same groups), one message by ZeroMQ.
+
+`frame_us` is the part that a verdict takes with it: ring, hand-offs, ledger, event, metrics; `kept_us` follows it, on threads of their
+own: the journal's commits and the publishing. `look` is what is done with the picture itself (is it black, is it the one before), which
+is a part of vision's, and no part of `frame_us`.
 """
 
 from __future__ import annotations

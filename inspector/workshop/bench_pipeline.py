@@ -247,13 +247,13 @@ def _run(path: Path, seconds: float, travel_ms: int = TRAVEL_MS) -> Run:
         said = json.loads(ready.read_text())
         client = "inspector.workshop.bench_pipeline", said["endpoints"]["gate"], str(verdicts), str(travel_ms)
         with _child(folder, *client) as gateway:
-            vision = _children(daemon.pid)[0]
+            vision = int(said["vision_pid"])
             _until(verdicts.exists, daemon, folder)
-            cpu_s, began_s = _cpu_s(daemon.pid) + _cpu_s(vision), time.monotonic()
+            cpu_s, began_s = _cpu_s(daemon.pid, *_children(daemon.pid)), time.monotonic()
             time.sleep(seconds / 2)
             half_mib = _resident_mib(vision)
             time.sleep(seconds / 2)
-            spent_s, spent_cpu_s = time.monotonic() - began_s, _cpu_s(daemon.pid) + _cpu_s(vision) - cpu_s
+            spent_s, spent_cpu_s = time.monotonic() - began_s, _cpu_s(daemon.pid, *_children(daemon.pid)) - cpu_s
             grown_mib, metrics = _resident_mib(vision) - half_mib, _page(said["endpoints"]["metrics_vision"])
             ended_ns = time.time_ns()
             daemon.send_signal(signal.SIGTERM)
@@ -298,9 +298,9 @@ def _children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def _cpu_s(*pids: int) -> float:
+    stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICKS
 
 
 def _resident_mib(pid: int) -> float:
