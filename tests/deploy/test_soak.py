@@ -1,4 +1,4 @@
-"""A daemon at work for half an hour, or for INSPECTOR_SOAK_MINUTES: memory, threads and descriptors of both processes stay where they are.
+"""A daemon at work for half an hour, or for INSPECTOR_SOAK_MINUTES: memory, threads and descriptors of all its processes stay where they are.
 
     INSPECTOR_SOAK_MINUTES=480 .venv/bin/python -m pytest tests/deploy/test_soak.py -m slow -s
 
@@ -39,6 +39,12 @@ def sample(pid: int) -> dict[str, int]:
     return {"rss_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]), "fds": fds}
 
 
+def teller_of(gate: int) -> int:
+    """The gate's child that replays."""
+    children = [int(pid) for task in Path(f"/proc/{gate}/task").iterdir() for pid in (task / "children").read_text().split()]
+    return next(pid for pid in children if b"inspector.runtime.replay" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
 def disturb(running: Running, turn: int) -> None:
     """One turn of what a day brings: somebody scrapes, connects, asks for what is past, reloads."""
     at = running.ready()["endpoints"]
@@ -64,9 +70,10 @@ def slopes(rows: Sequence[Mapping[str, float]], name: str) -> tuple[float, float
 
 def test_nothing_grows(tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     path = line(tmp_path, journal={"ballast_mib": 0, "keep_mib": 16}, archive={"every_nth_pass": 10, "keep_mib": 4})
-    rows: dict[str, list[dict[str, float]]] = {"gate": [], "vision": []}
+    rows: dict[str, list[dict[str, float]]] = {"gate": [], "vision": [], "replay": []}
     with daemon(path, environment) as running:
         pids = {"gate": running.ready()["pid"], "vision": running.ready()["vision_pid"]}
+        pids["replay"] = teller_of(pids["gate"])
         until(lambda: running.metric("vision", "inspector_inspections_total") > 5)
         began_s, turn = time.monotonic(), 0
         while (at_s := time.monotonic() - began_s) < MINUTES * 60:
@@ -77,6 +84,7 @@ def test_nothing_grows(tmp_path: Path, environment: dict[str, str], capsys: pyte
             turn += 1
             time.sleep(max(0.0, turn * EVERY_S - (time.monotonic() - began_s)))
         assert running.metric("gate", "inspector_vision_restarts_total") == 0
+        assert running.metric("gate", "inspector_replay_restarts_total") == 0
         assert running.end() == 0
         assert balanced(running.account())
     with (tmp_path / "soak.csv").open("w", newline="") as file:
