@@ -1,4 +1,4 @@
-"""A daemon at work for half an hour, or for INSPECTOR_SOAK_MINUTES: memory, threads and descriptors of all its processes stay where they are.
+"""A daemon at work for half an hour, or for INSPECTOR_SOAK_MINUTES: memory, threads and descriptors of its processes stay where they are.
 
     INSPECTOR_SOAK_MINUTES=480 .venv/bin/python -m pytest tests/deploy/test_soak.py -m slow -s
 
