@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from inspector.geometry.polygon import Points, nested, sides
 
+_BAND_CELLS = 100_000
+
 
 def coverage(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: bool = False) -> NDArray[np.float32]:
     """The covered area of each pixel, 0…1, float32 (H, W), of the even-odd inside of closed contours (N, 2).
@@ -31,15 +33,20 @@ def coverage(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: b
     if not len(rows):
         return covered
     top, left, bottom, right = int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
-    stride = right - left + 1
-    cell = (rows - top) * stride + columns - left
-    steps = np.bincount(np.concatenate([cell, cell + 1]), np.concatenate([here, beside]), (bottom - top) * stride)
-    wound = steps.reshape(-1, stride)
-    np.cumsum(wound, axis=1, out=wound)
-    if wound.min() < -1e-6 or wound.max() > 1.0 + 1e-6:
-        wound = np.abs(wound - 2.0 * np.round(0.5 * wound))  # even-odd: 0, 1, 0, 1… with the winding number
-    right = min(right, width)
-    np.clip(wound[:, : right - left], 0.0, 1.0, out=covered[top:bottom, left:right], casting="same_kind")
+    stride, seen = right - left + 1, min(right, width) - left
+    order = np.argsort(rows, kind="stable")
+    rows, columns, here, beside = rows[order], columns[order] - left, here[order], beside[order]
+    band = max(1, _BAND_CELLS // stride)
+    for low in range(top, bottom, band):  # as many rows as stay in the processor's cache
+        high = min(low + band, bottom)
+        some = slice(*np.searchsorted(rows, (low, high)))
+        cell = (rows[some] - low) * stride + columns[some]
+        steps = np.bincount(np.concatenate([cell, cell + 1]), np.concatenate([here[some], beside[some]]), (high - low) * stride)
+        wound = steps.reshape(-1, stride)
+        np.cumsum(wound, axis=1, out=wound)
+        if wound.min() < -1e-6 or wound.max() > 1.0 + 1e-6:
+            wound = np.abs(wound - 2.0 * np.round(0.5 * wound))  # even-odd: 0, 1, 0, 1… with the winding number
+        np.clip(wound[:, :seen], 0.0, 1.0, out=covered[low:high, left : left + seen], casting="same_kind")
     return covered
 
 

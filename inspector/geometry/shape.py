@@ -103,7 +103,7 @@ class Shape:
         self.length_px = float(sum(perimeter(c) for c in self.contours_px))
         fine = coverage([self._to_fine(c[::-1]) for c in self.contours_px], self._fine_shape, turned=True)
         self.area_px2 = float(fine.sum()) / _OVERSAMPLING**2
-        self._fine = np.rint(fine * 255).astype(np.uint8)
+        self._fine = cv2.convertScaleAbs(fine, alpha=255)
         self._blurred: dict[float, Floats32] = {}
 
     def to_model(self, points_mm: Floats) -> Points:

@@ -16,7 +16,7 @@ from inspector.geometry.coverage import inside
 from inspector.geometry.dxf import Drawing
 from inspector.geometry.polygon import Points, sides
 from inspector.geometry.side import Side
-from inspector.records import ConfigError, ConfigErrors, Contour, Distance, Template
+from inspector.records import ConfigError, ConfigErrors, Contour, Distance, Floats, Template
 
 LONG_SIDE_PX = 640
 MARGIN_PX = 16
@@ -90,16 +90,17 @@ def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> ND
     nearest = of_label[labels].ravel()
     v, u = (grid.ravel() for grid in np.indices(shape))
     square = (cv2.distanceTransform(seen, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).ravel().astype(np.float64) + 0.75) ** 2
+    pieces = _pieces(start, step)
     for offset in (-1, 0, 1):
         near = np.clip(nearest + offset, 0, len(start) - 1)
-        np.minimum(square, _square(u, v, start[near], step[near]), out=square)
+        np.minimum(square, _square(u, v, pieces, near), out=square)
     square = square.reshape(shape)
     for dv in range(-2, 3):
         for du in range(-2, 3):
             u_near, v_near = middle[:, 0] + du, middle[:, 1] + dv
             fits = (u_near >= 0) & (u_near < shape[1]) & (v_near >= 0) & (v_near < shape[0])
             near = np.flatnonzero(fits)
-            np.minimum.at(square, (v_near[near], u_near[near]), _square(u_near[near], v_near[near], start[near], step[near]))
+            np.minimum.at(square, (v_near[near], u_near[near]), _square(u_near[near], v_near[near], pieces, near))
     distance = np.sqrt(square)
     return np.where(inside(contours_px, shape), -distance, distance).astype(np.float32)
 
@@ -115,12 +116,28 @@ def _short_segments(contours_px: Sequence[Points], longest_px: float = 0.5) -> t
     return start[which] + short * number[:, None], short
 
 
-def _square(u: NDArray[np.int64], v: NDArray[np.int64], start: Points, step: Points) -> Points:
+_Pieces = tuple[Floats, Floats, Floats, Floats, Floats]
+
+
+def _pieces(start: Points, step: Points) -> _Pieces:
+    """Segments by column, each of its own memory: where they start, their steps, and the squares of their lengths."""
+    x, y, along_x, along_y = (np.ascontiguousarray(column) for column in (*start.T, *step.T))
+    return x, y, along_x, along_y, np.maximum(along_x * along_x + along_y * along_y, 1e-30)
+
+
+def _square(u: NDArray[np.int64], v: NDArray[np.int64], pieces: _Pieces, which: NDArray[np.int64]) -> Floats:
     """The squared distance of points (u, v) to segments, pair by pair."""
-    x, y = u - start[:, 0], v - start[:, 1]
-    along = (x * step[:, 0] + y * step[:, 1]) / np.maximum((step * step).sum(axis=1), 1e-30)
-    along = np.clip(along, 0.0, 1.0)
-    return np.asarray((x - along * step[:, 0]) ** 2 + (y - along * step[:, 1]) ** 2)
+    start_x, start_y, along_x, along_y, square = (column[which] for column in pieces)
+    x, y = np.subtract(u, start_x, out=start_x), np.subtract(v, start_y, out=start_y)
+    along = x * along_x
+    along += y * along_y
+    along /= square
+    np.clip(along, 0.0, 1.0, out=along)
+    x -= np.multiply(along_x, along, out=along_x)
+    y -= np.multiply(along_y, along, out=along_y)
+    x *= x
+    y *= y
+    return np.asarray(np.add(x, y, out=x))
 
 
 def _tolerated(contour: Contour, side: Side, tolerance_mm: float | None) -> Contour:
