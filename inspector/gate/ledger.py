@@ -27,6 +27,9 @@ UNMATCHED_NS: Final = 100_000_000
 TWICE_NS: Final = 10_000_000_000
 """How long what is told late of a belt that went back may still be under way."""
 
+AFTER_GAP_NS: Final = 20_000_000
+"""How much earlier than its trigger an exposure may have been taken that shows the part after one whose trigger never came."""
+
 LARGEST_GAP: Final = 1000
 """More missing numbers than this at once are no loss but a new count."""
 
@@ -104,6 +107,8 @@ class Part:
     challenge: bool = False
     missed: bool = False
     """Its trigger never came: where it was nobody knows, and so no exposure shows it."""
+    shown_from_ns: int = -(1 << 63)
+    """No exposure from before then shows it: one of those whose triggers never came may have been where it is."""
 
 
 class Closed(NamedTuple):
@@ -323,9 +328,12 @@ class Ledger:
                     part = self._open(now_ns, lane, number, at_ns, None)
                     part.missed = True
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
+        after_gap = bool(notes)
         notes += self._stands(now_ns, at_ns, at_counts)
         last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
+        if after_gap:
+            part.shown_from_ns = part.at_ns - AFTER_GAP_NS
         part.challenge = self._challenged(lane) or challenge
         if last is not None and last.at_counts is not None and at_counts is not None:
             apart = at_counts - last.at_counts
@@ -561,7 +569,7 @@ class Ledger:
         for parts in (room.recent, room.open.values()):
             for part in parts:
                 off = self._off(part, at_counts, at_ns)
-                if off < least and not part.missed:
+                if off < least and not part.missed and at_ns >= part.shown_from_ns:
                     best, least = part, off
         return best
 

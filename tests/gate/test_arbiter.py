@@ -538,6 +538,20 @@ def test_a_part_whose_trigger_never_came_takes_no_exposure_from_the_next(counted
     assert verdicts(made.step(303 * MS, core.Judged("top", 1, "pass", 0, "", body()))) == [("PASS", 0)]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_exposure_of_the_part_whose_trigger_never_came_is_not_the_next_ones(late: bool) -> None:
+    """The belt trembled back a little, so that part 3 was where part 2 had been: both exposures are near enough by their places."""
+    made = running(count="conveyor")
+    made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000))
+    said = core.Seen("top", 1, 200 * MS, 1200, True, None), core.Judged("top", 1, "pass", 0, "", body())
+    trigger = core.Triggered(3, 0, 280 * MS, 1190)
+    for item in (trigger, *said) if late else (*said, trigger):
+        out = made.step(281 * MS, item)
+        assert ("PASS", 0) not in verdicts(out)
+    out = made.step(283 * MS, core.Seen("top", 2, 281 * MS, 1191, True, None))
+    assert verdicts(made.step(284 * MS, core.Judged("top", 2, "pass", 0, "", body()))) == [("PASS", 0)]
+
+
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
     made = running(count="conveyor")
     out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))
