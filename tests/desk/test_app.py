@@ -17,6 +17,7 @@ from inspector.desk import render
 from inspector.desk.app import create
 from inspector.desk.guard import ASKED_AT_ONCE, host_of
 from inspector.desk.render import LIVE as PAGES
+from inspector.desk.sessions import Who
 from inspector.desk.state import Board
 from tests.desk.events import EPOCH, board, desk, heartbeat, png, verdict
 
@@ -135,12 +136,34 @@ def test_an_empty_board_has_pages_too(page: str) -> None:
     assert "has not been heard yet" in response.text
 
 
+def test_however_many_look_the_page_is_written_a_few_times_a_second(
+    client: TestClient, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = render.Pages._written
+
+    def noted(pages: render.Pages, page: str, asked: render.Asked, who: Who) -> str:
+        written.append(page)
+        return write(pages, page, asked, who)
+
+    monkeypatch.setattr(render.Pages, "_written", noted)
+    first = client.get("/").text
+    assert [client.get("/").text for _ in range(5)] == [first] * 5
+    client.get("/rejects")
+    client.get("/?lane=1")
+    assert written == ["line", "rejects", "line"]
+    scene.clock[0] += S // render.WHOLE_PER_S
+    client.get("/")
+    assert written[3:] == ["line"]
+
+
 def test_the_line_says_what_it_does(client: TestClient, scene: Scene) -> None:
     assert "<b>Running</b>" in client.get("/").text
     scene.clock[0] += 2 * S
     gone = client.get("/").text
     assert "<b>Stale</b>" in gone
     assert "<b>Running</b>" not in gone
+    scene.clock[0] += S
     scene.board.beat(heartbeat(permit=0, holds={"camera:cam1": "no answer"}), scene.clock[0])
     stopped = client.get("/").text
     assert "No permit" in stopped
