@@ -85,7 +85,10 @@ class Teller:
         self._heard_s = self._started_s = self._seconds()
 
     def address(self) -> str:
-        """Where it listens, from its first word on. Raises `ConfigError`: what it refuses, or that it did not come."""
+        """Where it listens, from its first word on. Raises `ConfigError`: what it refuses.
+
+        One that does not come is no reason for the line to stand still: it is started again, at the same address.
+        """
         while (waited_s := self._seconds() - self._started_s) < READY_WITHIN_S:
             said = self._receive(READY_WITHIN_S - waited_s)
             if said is None:
@@ -95,7 +98,10 @@ class Teller:
             if "at" in said:
                 self._bind = str(said["at"])  # the same one when it is started again
                 return self._bind
-        raise ConfigError("E_BIND", f"{self._bind}: the process that replays did not start", key="replay_bind")
+        self._lost("did not start")
+        if self._bind.endswith((":0", ":*")):
+            raise RuntimeError("the process that replays did not start, and which port it would have is not known")
+        return self._bind
 
     def stop(self) -> None:
         """End it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,27 @@ def test_its_port_may_be_taken(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"E_BIND.*another process has it"):
             teller.address()
         teller.stop()
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:17461", "tcp://127.0.0.1:0"])
+def test_one_that_does_not_come_up_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
+    told: list[str] = []
+    teller = Teller(tmp_path, bind, bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[0]))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    teller.start()
+    if bind.endswith(":0"):
+        with pytest.raises(RuntimeError, match="did not start"):
+            teller.address()
+        return
+    assert teller.address() == bind
+    monkeypatch.undo()
+
+    def again() -> bool:
+        teller.step(lambda: {"heads": {}, "body": {}})
+        return told.count("REPLAY") == 2
+
+    until(again, 20.0)
+    teller.stop()
 
 
 def test_nonsense_is_refused_and_counted(tmp_path: Path) -> None:
