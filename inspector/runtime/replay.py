@@ -159,7 +159,7 @@ class Teller:
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
         """What it says; None when it says nothing in time, or is gone."""
         assert self._end is not None
-        if not select.select([self._end], [], [], timeout_s)[0]:
+        if not _readable(self._end, timeout_s):
             return None
         with suppress(OSError, ValueError):
             data = self._end.recv(LARGEST_BYTES)
@@ -173,6 +173,12 @@ class Teller:
         if self._end is not None:
             with suppress(OSError):
                 self._end.send(json.dumps(said).encode(), socket.MSG_DONTWAIT)
+
+
+def _readable(end: socket.socket, timeout_s: float) -> bool:
+    poll = select.poll()  # `select` refuses the descriptors of a process that has many
+    poll.register(end, select.POLLIN)
+    return bool(poll.poll(1e3 * timeout_s))
 
 
 class _Gone(Exception):
@@ -246,7 +252,7 @@ class _Telling:
         self._asked += 1
         self._asked_s = time.monotonic()
         self.say({"ask": self._asked, "faults": self._faults})
-        while select.select([self._end], [], [], ANSWER_WITHIN_MS / 1e3)[0]:
+        while _readable(self._end, ANSWER_WITHIN_MS / 1e3):
             data = self._end.recv(LARGEST_BYTES)
             if not data:
                 raise _Gone
