@@ -126,19 +126,19 @@ class Pages:
             "logins": desk.sessions.logins,
         }
         self._live: tuple[int, dict[tuple[str, Asked, Role | None], str]] = (-1, {})
-        self._whole: tuple[int, dict[tuple[str, Asked, str], str]] = (-1, {})
-        self._writing = threading.Lock()
+        self._whole: dict[str, tuple[int, dict[tuple[Asked, str], str]]] = {page: (-1, {}) for page in LIVE}
+        self._writing = {page: threading.Lock() for page in LIVE}
         self.thumb_of = lru_cache(KEPT_THUMBS)(self._thumb)
 
     def whole(self, page: str, asked: Asked, who: Who) -> str:
-        """The page as a document; for those who may only look written `WHOLE_PER_S` times a second, however many ask."""
+        """The page as a document; for a session that may only look (all, where there are no users) written `WHOLE_PER_S` times a second."""
         if who.role is not Role.VIEWER:
             return self._written(page, asked, who)  # who acts sees what came of it
-        with self._writing:
-            tick, key = self._desk.clock() * WHOLE_PER_S // 1_000_000_000, (page, asked, who.csrf)
-            if self._whole[0] != tick:
-                self._whole = (tick, {})
-            known = self._whole[1]
+        with self._writing[page]:
+            tick, key = self._desk.clock() * WHOLE_PER_S // 1_000_000_000, (asked, who.csrf)
+            if self._whole[page][0] != tick:
+                self._whole[page] = (tick, {})
+            known = self._whole[page][1]
             if key not in known:
                 known[key] = self._written(page, asked, who)
             return known[key]

@@ -108,7 +108,7 @@ class Part:
     missed: bool = False
     """Its trigger never came: where it was nobody knows, and so no exposure shows it."""
     shown_from_ns: int = -(1 << 63)
-    """No exposure from before then shows it: one of those whose triggers never came may have been where it is."""
+    """No exposure from before then shows it: one whose trigger never came may have been where it is. Such an exposure shows no part."""
 
 
 class Closed(NamedTuple):
@@ -569,9 +569,9 @@ class Ledger:
         for parts in (room.recent, room.open.values()):
             for part in parts:
                 off = self._off(part, at_counts, at_ns)
-                if off < least and not part.missed and at_ns >= part.shown_from_ns:
+                if off < least and not part.missed:
                     best, least = part, off
-        return best
+        return None if best is not None and at_ns < best.shown_from_ns else best
 
     def _off(self, part: Part, at_counts: int | None, at_ns: int) -> int:
         """How far a place is from a part's, in counts."""

@@ -38,7 +38,7 @@ def _named(name: str | None, number: int | None) -> tuple[str, int | None] | Non
 
 def _object(raw: Any) -> bytes:
     text = bytes(raw)
-    return text if text[:1] == b"{" and text != b"{}" else b""
+    return text if text[:1] == b"{" and text[1:-1].strip() else b""
 
 
 def _text(value: Any) -> str | None:
@@ -51,6 +51,9 @@ def _portable(body: bytes) -> Said:
     findings, defects = said.get("findings") or [], said.get("defects") or []
     if not isinstance(findings, list) or not isinstance(defects, list):
         raise Refused("json", "findings and defects: arrays are allowed")
+    times = said.get("timing_ms")
+    if isinstance(times, dict):
+        times.pop("trigger_to_verdict", None)
     camera, timing, pose = (
         protocol.dumps(each) if isinstance(each, dict) and each else b"" for each in map(said.get, ("camera", "timing_ms", "pose"))
     )
@@ -89,8 +92,9 @@ def _fastest() -> Callable[[bytes], Said]:
         findings, defects = [bytes(each) for each in said.findings or ()], [bytes(each) for each in said.defects or ()]
         camera, timing, pose = _object(said.camera), _object(said.timing_ms), _object(said.pose)
         whole = b" ".join((*findings, *defects, camera, timing, pose))
-        if not whole.isascii() or b"0e" in whole.translate(_SHAPES):
-            return _portable(body)  # what is passed on must be UTF-8, and no number may be out of range
+        shapes = whole.translate(_SHAPES)
+        if not whole.isascii() or b"0e" in shapes or _LONG in shapes or _OURS in timing:
+            return _portable(body)  # what is passed on must be UTF-8, no number may be out of range, and no member there twice
         named = _named(said.recipe_name, said.recipe_number)
         return Said(findings, defects, camera, timing, pose, said.image_ref, said.recipe or "", named)
 
@@ -99,6 +103,10 @@ def _fastest() -> Callable[[bytes], Said]:
 
 _SHAPES: Final = bytes(0x30 if chr(c).isdigit() and c < 128 else 0x65 if c in b"eE" else c for c in range(256))
 """Every digit becomes 0 and every E an e: a number with an exponent has "0e" in it then."""
+_LONG: Final = b"0" * 300
+"""So many digits may be a number beyond all others without an exponent."""
+_OURS: Final = b'"trigger_to_verdict"'
+"""The gate's own among vision's times."""
 
 read: Final = _fastest()
 """The pieces of an exposure's JSON text; raises `Refused` for what is no object, and for numbers that are not finite."""

@@ -166,7 +166,7 @@ class Form:
         whole = write(findings, defects)
         if len(whole) <= ROOM_BYTES:
             return whole
-        failed = [text for text in findings[:LARGEST_FINDINGS] if _failed(protocol.decode_json(text))]
+        failed = [text for text in findings[:LARGEST_FINDINGS] if _failed(text)]
         for fewer, places in ((failed, defects), (failed[:8], defects[:8]), ([], [])):
             whole = write(fewer, places, truncated=b',"truncated":true')
             if len(whole) <= ROOM_BYTES:
@@ -195,7 +195,8 @@ def _fields(body: Mapping[str, Any]) -> bytes:
     return protocol.dumps(body)[1:-1]
 
 
-def _failed(finding: object) -> bool:
+def _failed(text: bytes) -> bool:
+    finding = protocol.decode_json(text)
     return isinstance(finding, dict) and not finding.get("ok")
 
 

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ ASK_EVERY_S: Final = 1.0
 ANSWER_WITHIN_MS: Final = 2_000
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
 KILL_S: Final = 1.0
+ZAP_LIMIT_MS: Final = 2_000.0
 
 Now = Callable[[], Mapping[str, Any]]
 Tell = Callable[[str, str, str], None]
@@ -57,14 +59,21 @@ class Teller:
         self._end: socket.socket | None = None
         self._wait_s, self._start_at_s = FIRST_WAIT_S, 0.0
         self._heard_s = self._started_s = 0.0
-        self.faults: dict[str, int] = {}
-        """What was no message, by why."""
+        self._faults: Counter[str] = Counter()
+        self._faults_before: Counter[str] = Counter()
         self.restarts = 0
 
     # -- life
 
     def start(self) -> None:
-        """Start the process; `address` waits for it. Raises `OSError` when the machine has no room for another one."""
+        """Start the process; `address` waits for it. Where the machine has no room for another one now, it is tried again later."""
+        try:
+            self._start()
+        except OSError as error:
+            self._lost(f"cannot be started: {error}")
+
+    def _start(self) -> None:
+        self._heard_s = self._started_s = self._seconds()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "inspector.runtime.replay", "--link-fd", str(theirs.fileno()), "--bind", self._bind]
         command += ["--state-dir", str(self._state_dir), "--epoch", protocol.epoch_text(self._epoch)]
@@ -82,23 +91,22 @@ class Teller:
         finally:
             theirs.close()
         self._end = ours
-        self._heard_s = self._started_s = self._seconds()
 
     def address(self) -> str:
         """Where it listens, from its first word on. Raises `ConfigError`: what it refuses.
 
         One that does not come is no reason for the line to stand still: it is started again, at the same address.
         """
-        while (waited_s := self._seconds() - self._started_s) < READY_WITHIN_S:
-            said = self._receive(READY_WITHIN_S - waited_s)
+        while self._process is not None:
+            said = self._receive(READY_WITHIN_S)
             if said is None:
+                self._lost("did not start")
                 break
             if "refused" in said:
                 raise ConfigError(said["refused"], said["text"], file=said["file"], key=said["key"])
             if "at" in said:
                 self._bind = str(said["at"])  # the same one when it is started again
                 return self._bind
-        self._lost("did not start")
         if self._bind.endswith((":0", ":*")):
             raise RuntimeError("the process that replays did not start, and which port it would have is not known")
         return self._bind
@@ -114,6 +122,11 @@ class Teller:
             self._end.close()
             self._end = None
 
+    @property
+    def faults(self) -> Counter[str]:
+        """What was no message, by why, of all that were started."""
+        return self._faults + self._faults_before
+
     # -- the gate's thread
 
     def step(self, now: Now) -> None:
@@ -123,17 +136,16 @@ class Teller:
             if wait_s > 0:
                 time.sleep(min(wait_s, TURN_S))
                 return
-            try:
-                self.start()
-            except OSError as error:
-                self._lost(f"cannot be started: {error}")
+            self.start()
             return
         said = self._receive(TURN_S)
         if said is not None:
             self._heard_s = self._seconds()
-            self.faults = said.get("faults", self.faults)
             if "ask" in said:
+                self._faults = Counter(said["faults"])
                 self._answer({"ask": said["ask"], **now()})
+                if said["zap_ms"] > ZAP_LIMIT_MS:
+                    self._lost("does not answer who may connect")
             elif "refused" in said:
                 self._lost(f"cannot go on: {said['refused']} {said['text']}")
             elif "at" in said and self.restarts:
@@ -148,6 +160,7 @@ class Teller:
     def _lost(self, text: str) -> None:
         worked_s = self._seconds() - self._started_s
         self.stop()
+        self._faults_before, self._faults = self.faults, Counter()
         self.restarts += 1
         self._wait_s = FIRST_WAIT_S if worked_s > LONGEST_WAIT_S else min(LONGEST_WAIT_S, 2 * self._wait_s)
         self._start_at_s = self._seconds() + self._wait_s
@@ -197,6 +210,7 @@ class _Telling:
         self._faults: dict[str, int] = {}
         self._asked = 0
         self._asked_s = 0.0
+        self.zap: Zap | None = None
 
     def run(self, router: zmq.Socket[bytes]) -> None:
         """Until the gate is gone."""
@@ -209,8 +223,8 @@ class _Telling:
             if any(at == self._end.fileno() for at, _ in heard) and not self._end.recv(LARGEST_BYTES):
                 raise _Gone  # anything else is an answer that came too late
             message = sockets.receive(router)
+            self._ask_now_and_then()
             if message is None:
-                self._ask_now_and_then()
                 answers = self._server.tick(time.monotonic_ns()) if self._server is not None and busy else []
             else:
                 identity, _, frames = message
@@ -222,7 +236,7 @@ class _Telling:
     def _answers(self, identity: bytes, frames: protocol.Frames) -> list[replay.Answer]:
         try:
             server = self._serving()
-            now = None if frames[:1] == [b"MORE"] else self._ask()
+            now = self._ask() if len(frames) == 3 and frames[0] in (b"SNAPSHOT", b"REPLAY") else None
         except (ConfigError, OSError, Refused) as error:
             self._faults["journal"] = self._faults.get("journal", 0) + 1
             return [(identity, protocol.command("REFUSE", {"code": "E_JOURNAL", "text": str(error)[:200]}))]
@@ -245,13 +259,15 @@ class _Telling:
 
     def _ask_now_and_then(self) -> None:
         if time.monotonic() - self._asked_s > ASK_EVERY_S:
-            self._ask()
+            with suppress(Refused):  # that the gate is busy now is no reason to end
+                self._ask()
 
     def _ask(self) -> replay.Now:
         """What has been published, and how the line is. Raises `Refused` when the gate does not say, `_Gone` when it is gone."""
         self._asked += 1
         self._asked_s = time.monotonic()
-        self.say({"ask": self._asked, "faults": self._faults})
+        zap_ms = 0.0 if self.zap is None else self.zap.worker.age_ms(time.monotonic_ns())
+        self.say({"ask": self._asked, "faults": self._faults, "zap_ms": zap_ms})
         while _readable(self._end, ANSWER_WITHIN_MS / 1e3):
             data = self._end.recv(LARGEST_BYTES)
             if not data:
@@ -262,10 +278,9 @@ class _Telling:
         raise Refused("busy", f"the gate did not answer within {ANSWER_WITHIN_MS} ms")
 
     def alarm(self, code: str, text: str) -> None:
-        """Of the thread that answers who may connect; of the list itself the gate speaks."""
-        if code == "ZAP":
-            with suppress(_Gone):
-                self.say({"alarm": code, "text": text})
+        """Of the thread that answers who may connect, and of its list."""
+        with suppress(_Gone):
+            self.say({"alarm": code, "text": text})
 
     def say(self, said: Mapping[str, Any]) -> None:
         """To the gate, which always reads."""
@@ -285,8 +300,8 @@ def _run(arguments: argparse.Namespace) -> None:
         try:
             if arguments.server_key is not None:
                 keys = security.read_pair(arguments.server_key)
-                zap = Zap(context, arguments.clients, clock=time.monotonic_ns, tell=telling.alarm)
-                stack.callback(zap.stop)
+                telling.zap = Zap(context, arguments.clients, clock=time.monotonic_ns, tell=telling.alarm)
+                stack.callback(telling.zap.stop)
             router, at = sockets.replay(context, arguments.bind, keys)
             if keys is not None and at.startswith("tcp:"):
                 sockets.probe(context, at, keys, kind=zmq.DEALER)
