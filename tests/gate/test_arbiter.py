@@ -552,6 +552,17 @@ def test_an_exposure_of_the_part_whose_trigger_never_came_is_not_the_next_ones(l
     assert verdicts(made.step(284 * MS, core.Judged("top", 2, "pass", 0, "", body()))) == [("PASS", 0)]
 
 
+def test_an_exposure_of_the_part_whose_trigger_never_came_is_not_an_earlier_ones_either() -> None:
+    """The first part's own exposure was lost too, and there is no encoder."""
+    made = running(count="plc")
+    out = made.step(1 * MS, core.Triggered(1, 0, 0, None)) + made.step(101 * MS, core.Triggered(3, 0, 100 * MS, None))
+    for seq, at_ms in ((2, 53), (3, 103)):
+        out += made.step((at_ms + 52) * MS, core.Seen("top", seq, at_ms * MS, None, True, None))
+        out += made.step((at_ms + 53) * MS, core.Judged("top", seq, "pass", 0, "", body()))
+    out += made.step(300 * MS, core.Tick())
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210), ("PASS", 0), ("REJECT_NOT_INSPECTED", 210)]  # parts 2, 3 by its own, and 1
+
+
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
     made = running(count="conveyor")
     out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))

@@ -32,7 +32,7 @@ WRONG = [
     b"", b"[]", b"1", b"null", b"\xff", b"{", b'{"findings":3}', b'{"defects":"x"}', b'{"findings":[NaN]}',
     b'{"timing_ms":{"infer":1e999}}', b'{"findings":[{"value":-2.5E+400}]}', b'{"pose":{"x_px":Infinity}}',
     b'{"camera":{"cam_id":"\xff"}}', b'{"findings":["\xc3"]}', b'{"findings":[{"a":1,}]}', b'{"camera":{"a":tru}}',
-    b'{"findings":[' + b"[" * 100_000,
+    b'{"findings":[' + b"[" * 100_000, b'{"findings":[{"value":' + b"9" * 400 + b'.5}]}', b'{"timing_ms":{"acq":' + b"9" * 5000 + b"}}",
 ]  # fmt: skip
 
 
@@ -58,6 +58,9 @@ def test_what_is_no_json_is_refused(text: bytes) -> None:
 
 def test_what_has_another_shape_than_expected_is_left_out() -> None:
     assert said.read(b'{"camera":[1],"timing_ms":"soon","pose":3,"recipe":5,"image_ref":{}}') == Said(findings=[], defects=[])
+    assert said.read(b'{"timing_ms":{ },"camera":{},"pose":{\n}}') == Said(findings=[], defects=[])
+    assert said.read(b'{"timing_ms":{"acq":1.5,"trigger_to_verdict":2}}').timing_ms == b'{"acq":1.5}'
+    assert said.read(b'{"findings":["' + b"7" * 400 + b'"]}').findings == [b'"' + b"7" * 400 + b'"']
     assert Said() == NOTHING
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -110,6 +111,35 @@ def test_it_reads_the_journal_that_took_over(tmp_path: Path, monkeypatch: pytest
         with Subscriber(ends["events"], replay=ends["replay"], since=(line.gate.epoch, 0)) as late:
             seqs = [item.header.seq for item in iter(lambda: late.receive(1.0), None) if isinstance(item, Message)]
         assert seqs[-3:] == [6, 7, 8]  # of the file that failed nothing is told again, and it is said that it is missing
+
+
+def test_a_gate_that_is_silent_for_a_while_is_no_reason_to_end(tmp_path: Path) -> None:
+    told: list[str] = []
+    teller = Teller(tmp_path, "tcp://127.0.0.1:0", bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[2]))
+    teller.start()
+    teller.address()
+    time.sleep(4.0)
+    until_s = time.monotonic() + 3.0
+    while time.monotonic() < until_s:
+        teller.step(lambda: {"heads": {}, "body": {}})
+    assert told == []
+    teller.stop()
+
+
+def test_where_there_is_no_room_for_it_it_is_tried_again_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    teller = Teller(tmp_path, "tcp://127.0.0.1:17463", bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[2]))
+
+    def none(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", none)
+    teller.start()
+    assert teller.address() == "tcp://127.0.0.1:17463"
+    until_s = time.monotonic() + 2.5
+    while time.monotonic() < until_s:
+        teller.step(lambda: {"heads": {}, "body": {}})
+    assert 2 <= len(told) <= 4
 
 
 def test_its_port_may_be_taken(tmp_path: Path) -> None:
