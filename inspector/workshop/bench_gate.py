@@ -34,7 +34,9 @@ SECONDS = 5.0
 STEPS = 3000
 STALLED = 20
 REPLAYED, COMMITTED = 100_000, 500
-PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 5
+PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 10
+ELSEWHERE_NICE = 15
+"""Of who asks and who reads: on a line they are other machines."""
 WAKE = Path("/dev/cpu_dma_latency")
 SEEN_EARLIER_NS = 2_000_000
 SPIN_NS = 200_000
@@ -156,13 +158,16 @@ def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False, page: bool = 
             deaf.setsockopt(zmq.RCVHWM, 1)
             deaf.setsockopt(zmq.SUBSCRIBE, b"insp1/")
             deaf.connect(ends["events"])
+        bind = _desk(Path(folder), ends, stack) if page else ""
         vision = _child("vision", str(theirs.fileno()), str(rate_hz), pass_fds=(theirs.fileno(),))
         stack.callback(vision.kill)
         theirs.close()
-        reader = _child("reader", ends["events"], ends["replay"], earlier) if replay else None
+        reader = _child("reader", ends["events"], ends["replay"], earlier, nice=ELSEWHERE_NICE) if replay else None
         if reader is not None:
             stack.callback(reader.kill)
-        flood = _flooded(Path(folder), ends, stack) if page else None
+        flood = _child("flood", bind, nice=ELSEWHERE_NICE) if page else None
+        if flood is not None:
+            stack.callback(flood.kill)
         said, _ = plc.communicate(timeout=SECONDS * 4 + 30)
         vision.wait(10)
         answered = {} if flood is None else {"requests_hz": float(flood.communicate()[0])}
@@ -195,8 +200,8 @@ def _earlier(folder: Path) -> str:
     return protocol.epoch_text(epoch)
 
 
-def _flooded(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> subprocess.Popen[str]:
-    """The page of this line, at work, and the process that asks it all the time."""
+def _desk(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> str:
+    """The page of this line, at work; its address."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         bind = f"127.0.0.1:{found.getsockname()[1]}"
     config = {
@@ -217,9 +222,8 @@ def _flooded(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> subproc
         with suppress(OSError), socket.create_connection(("127.0.0.1", int(bind.rpartition(":")[2]))):
             break
         time.sleep(0.1)
-    flood = _child("flood", bind)
-    stack.callback(flood.kill)
-    return flood
+    time.sleep(1.0)
+    return bind
 
 
 def _bare() -> dict[str, float]:
@@ -252,8 +256,9 @@ def _quantiles(spent_ms: list[float]) -> dict[str, float]:
     return {**{name: ordered[min(len(ordered) - 1, int(q * len(ordered)))] for name, q in at.items()}, "most_ms": ordered[-1]}
 
 
-def _child(*arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", __name__, *arguments], stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
+def _child(*arguments: str, pass_fds: tuple[int, ...] = (), nice: int = 0) -> subprocess.Popen[str]:
+    command = ["nice", "-n", str(nice), sys.executable, "-m", __name__, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
 
 
 def _vision(descriptor: int, rate_hz: int) -> None:
