@@ -40,7 +40,7 @@ def desk(
         typer.echo(text)
 
     found = settings.read(config)
-    serve(found, ready=found.ready_file if ready is None else ready, keys=keys_of(found, keys), say=say)
+    serve(found, config, ready=found.ready_file if ready is None else ready, keys=keys_of(found, keys), say=say)
 
 
 users = typer.Typer(help="Who may log in at the operator's page, and what they may do there.", no_args_is_help=True)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from inspector.config import Config
 from inspector.desk.audit import Audit
+from inspector.desk.recipes import Recipes
 from inspector.desk.users import Role
 from inspector.records import ConfigError
 from inspector.runtime.admin import ask, socket_of
@@ -103,8 +103,8 @@ Ask = Callable[..., dict[str, Any]]
 class Acts:
     """The orders: `order` is called by requests, `step` by one worker."""
 
-    def __init__(self, config: Config, audit: Audit, *, put: Ask = ask, utc: Callable[[], int] = time.time_ns) -> None:
-        self._config, self._audit, self._ask, self._utc = config, audit, put, utc
+    def __init__(self, recipes: Recipes, audit: Audit, *, put: Ask = ask, utc: Callable[[], int] = time.time_ns) -> None:
+        self._recipes, self._audit, self._ask, self._utc = recipes, audit, put, utc
         self._queue: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._lock = threading.Condition()
         self._orders: deque[Order] = deque(maxlen=KEPT_ACTS)
@@ -126,7 +126,7 @@ class Acts:
         arguments = self.check(name, recipe, lane)
         if act.why and len(why.strip()) < 3:
             raise ConfigError("E_USAGE", "say in a few words why")
-        timeout_s = {"recipe": 2 * self._config.changeover.prepare_s + QUICK_S, "reload": RELOADED_S}.get(act.command, QUICK_S)
+        timeout_s = {"recipe": 2 * self._recipes.config.changeover.prepare_s + QUICK_S, "reload": RELOADED_S}.get(act.command, QUICK_S)
         what = " ".join([act.title, *([recipe] if recipe else []), *([] if lane is None else [f"(lane {lane})"])])
         with self._lock:
             if any(o.said is None for o in self._orders):
@@ -140,11 +140,11 @@ class Acts:
 
     def check(self, name: str, recipe: str | None, lane: int | None) -> dict[str, Any]:
         """The arguments of the admin command. Raises `ConfigError` E_USAGE for a recipe or lane that is none."""
-        lanes = {camera.lane for camera in self._config.cameras}
+        lanes = {camera.lane for camera in self._recipes.config.cameras}
         if lane is not None and lane not in lanes:
             raise ConfigError("E_USAGE", "there is no such lane")
         if name in ("switch", "shadow"):
-            if recipe not in self._config.recipes:
+            if recipe not in self._recipes.config.recipes:
                 raise ConfigError("E_USAGE", "there is no such recipe")
             return {"do": name, "recipe": recipe, "lanes": [] if lane is None else [lane]}
         if name == "unshadow":
@@ -175,7 +175,7 @@ class Acts:
             return
         act = ACTS[order.name]
         try:
-            told = self._ask(socket_of(self._config), act.command, timeout_s=order.timeout_s, **order.arguments)
+            told = self._ask(socket_of(self._recipes.config), act.command, timeout_s=order.timeout_s, **order.arguments)
             done, said = True, _said(order.name, told)
         except ConfigError as error:
             done, said = False, f"{error.code}: {error.text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -24,12 +24,13 @@ from inspector.desk.health import Health
 from inspector.desk.history import Dimension, History
 from inspector.desk.opinions import Opinions
 from inspector.desk.overlay import overlay, places
+from inspector.desk.recipes import Recipes
 from inspector.desk.sessions import Sessions, Who
 from inspector.desk.state import KEPT_REJECTS, Board, Part
 from inspector.desk.trial import Trial, Tried
 from inspector.desk.users import Role
 from inspector.interfaces import Clock
-from inspector.records import ConfigError, Contour
+from inspector.records import ConfigError
 
 THUMB_PX = 360
 KEPT_THUMBS = 128
@@ -54,14 +55,14 @@ SHOWN_DISAGREEMENTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What the routes are given. `contours` by recipe, in drawing mm; `picture` gives a stored picture's file by its reference.
+    """What the routes are given. `recipes` are those in force; `picture` gives a stored picture's file by its reference.
 
     `clock` measures, `utc` labels; `secure`: served with TLS.
     """
 
     config: Config
     board: Board
-    contours: Mapping[str, Sequence[Contour]]
+    recipes: Recipes
     picture: Callable[[str], bytes | None]
     hosts: Sequence[str]
     clock: Clock
@@ -168,7 +169,7 @@ class Pages:
         """The page of one part."""
         data = self.picture(part)
         size = None if data is None else size_of(data)
-        drawn = None if size is None else overlay(part, size, self._desk.contours.get(part.recipe_name, ()))
+        drawn = None if size is None else overlay(part, size, self._desk.recipes.contours.get(part.recipe_name, ()))
         opinions = self._desk.opinions
         classes = sorted({*opinions.classes(), *(d.class_name for d in part.defects)} - {""})
         return self.page("part.html", who, part=part, drawn=drawn, opinion=opinions.of(part), classes=classes)
@@ -176,7 +177,7 @@ class Pages:
     def disagreement(self, found: Disagreement, who: Who) -> str:
         """The page of a picture on which a recipe in shadow said something else: what each of the two saw in it."""
         size = size_of(found.data())
-        sides = [(p, None if size is None else overlay(p, size, self._desk.contours.get(p.recipe_name, ()))) for p in found.parts]
+        sides = [(p, None if size is None else overlay(p, size, self._desk.recipes.contours.get(p.recipe_name, ()))) for p in found.parts]
         return self.page("disagreement.html", who, found=found, sides=sides)
 
     def picture(self, part: Part) -> bytes | None:
@@ -270,7 +271,9 @@ class Pages:
             whole = charts.total(board.minutes(min(asked.minutes, 1440)))
             kept = board.parts(lane=asked.lane, rejects_only=True, most=KEPT_REJECTS)
             return context | {
-                "places": [found for name, contours in self._desk.contours.items() if (found := places(name, contours, kept)) is not None],
+                "places": [
+                    found for name, contours in self._desk.recipes.contours.items() if (found := places(name, contours, kept)) is not None
+                ],
                 "whole": whole,
                 "reasons": charts.pareto(whole.reasons),
                 "features": charts.pareto(whole.features),
@@ -289,7 +292,7 @@ class Pages:
         return context | {"cameras": board.cameras(now), "alarms": board.alarms(20), "said": self._desk.health.said()}
 
     def _changeover(self) -> dict[str, Any]:
-        config, said, orders = self._desk.config, self._desk.health.said(), self._desk.acts.orders()
+        config, said, orders = self._desk.recipes.config, self._desk.health.said(), self._desk.acts.orders()
         before = next((o.before for o in orders if o.name == "switch" and o.done), {})
         numbered = sorted(config.recipes.items(), key=lambda each: (each[1].number is None, each[1].number or 0, each[0]))
         in_use = {} if said is None else said.in_use

@@ -25,14 +25,14 @@ from inspector.desk.feed import Feed
 from inspector.desk.health import Health, address_of
 from inspector.desk.history import History
 from inspector.desk.opinions import Opinions
+from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
 from inspector.desk.users import Users
-from inspector.geometry import dxf
 from inspector.outputs.archive import picture_of
-from inspector.records import ConfigError, Contour, DeviceError
+from inspector.records import ConfigError, DeviceError
 from inspector.runtime.endpoints import endpoints_of
 from inspector.runtime.worker import Worker
 
@@ -81,23 +81,10 @@ def _no_password() -> str:
     raise OSError("the key has a password")
 
 
-def contours_of(config: Config) -> dict[str, tuple[Contour, ...]]:
-    """The part's contours in drawing mm by recipe. A drawing that cannot be read is the daemon's trouble: the page goes without."""
-    found = {}
-    for name, recipe in config.recipes.items():
-        settings = recipe.template
-        if settings is None:
-            continue
-        with suppress(ConfigError):
-            drawing = dxf.read(settings.drawing, units=settings.units)
-            if settings.part < len(drawing.parts):
-                found[name] = tuple(drawing.contours[i] for i in drawing.parts[settings.part])
-    return found
+def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, say: Callable[[str], None]) -> None:
+    """Serve the page of the daemon with the configuration at `path` until SIGTERM or SIGINT.
 
-
-def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callable[[str], None]) -> None:
-    """Serve the page until SIGTERM or SIGINT. `say` is told the address once the page can be opened; `keys` where the daemon has security.
-
+    `say` is told the address once the page can be opened; `keys` where the daemon has security.
     Raises `ConfigError` (see `listen`, `certificate` and `Users`), and `DeviceError` when the listening to the daemon broke down.
     """
     with suppress(OSError):  # a unit may forbid it, and says Nice= itself
@@ -123,20 +110,21 @@ def serve(config: Config, *, ready: Path | None, keys: Keys | None, say: Callabl
     prefix = f"insp1/{config.site}/{config.line}/{config.station}/"
     endpoints = endpoints_of(config, ready)
     feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=clock, keys=keys) for stream in ("q", "a")]
-    audit, contours = Audit(own), contours_of(config)
-    acts, health = Acts(config, audit), Health(address_of(config, ready), clock=clock)
-    steps = {"feed-0": feeds[0].step, "feed-1": feeds[1].step, "acts": acts.step, "health": health.step}
+    audit, recipes = Audit(own), Recipes(config, path)
+    recipes.look()
+    acts, health = Acts(recipes, audit), Health(address_of(config, ready), clock=clock)
+    steps = {"feed-0": feeds[0].step, "feed-1": feeds[1].step, "acts": acts.step, "health": health.step, "recipes": recipes.step}
     workers = [Worker(name, step, clock=clock, on_error=on_error) for name, step in steps.items()]
     desk = Desk(
         config=config,
         board=board,
-        contours=contours,
+        recipes=recipes,
         picture=picture,
         hosts=hosts_of(settings),
         clock=clock,
         utc=time.time_ns,
         stopping=lambda: server.should_exit,
-        trial=Trial(config, contours, clock=clock),
+        trial=Trial(recipes, clock=clock),
         sessions=Sessions(users, idle_ns=round(settings.idle_min * 60e9), longest_ns=round(settings.session_h * 3600e9), clock=clock),
         audit=audit,
         acts=acts,

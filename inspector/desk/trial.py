@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,15 +17,16 @@ from numpy.typing import NDArray
 
 from inspector import judge, recipe
 from inspector.checks import classify, surface
-from inspector.config import Config, plugin, settings_of
+from inspector.config import plugin, settings_of
 from inspector.desk.judged import judged
 from inspector.desk.overlay import Overlay, overlay
+from inspector.desk.recipes import Recipes
 from inspector.desk.state import Defect, Part
 from inspector.interfaces import Clock
 from inspector.neural import model as networks
 from inspector.neural.pictures import as_channels, decode
 from inspector.outputs import archive
-from inspector.records import Contour, DeviceError, Frame, Image, Recipe, Stamp
+from inspector.records import DeviceError, Frame, Image, Recipe, Stamp
 
 KEPT_RESULTS = 8
 WAIT_S = 20.0
@@ -77,10 +77,10 @@ class Tried:
 
 
 class Trial:
-    """The choices of a configuration, what was loaded for them, and the last results. Safe from several threads."""
+    """The choices that the recipes in force give, what was loaded for them, and the last results. Safe from several threads."""
 
-    def __init__(self, config: Config, contours: Mapping[str, Sequence[Contour]], *, clock: Clock) -> None:
-        self._config, self._contours, self._clock = config, contours, clock
+    def __init__(self, recipes: Recipes, *, clock: Clock) -> None:
+        self._known, self._clock, self._changes = recipes, clock, recipes.changes
         self._busy, self._lock = threading.Lock(), threading.Lock()
         self._recipes: dict[str, Recipe] = {}
         self._models: dict[Path, networks.Model] = {}
@@ -88,8 +88,8 @@ class Trial:
 
     def choices(self) -> tuple[Choice, ...]:
         """Each recipe, then each of their models that judges a picture on its own."""
-        found: dict[str, tuple[str, Path | None]] = {f"recipe {name}": (name, None) for name in self._config.recipes}
-        for name, settings_of_recipe in self._config.recipes.items():
+        found: dict[str, tuple[str, Path | None]] = {f"recipe {name}": (name, None) for name in self._known.config.recipes}
+        for name, settings_of_recipe in self._known.config.recipes.items():
             for kind in settings_of_recipe.checks.values():
                 settings = settings_of("checks", kind, plugin("checks", kind.kind).Settings)
                 for path in (getattr(settings, key, None) for key in ("model", "classifier")):
@@ -121,21 +121,25 @@ class Trial:
         return found
 
     def _judged(self, choice: Choice, data: bytes, image: Image) -> Tried:
-        name, cameras = choice.recipe, self._config.cameras
+        name, cameras = choice.recipe, self._known.config.cameras
         camera = next((c for c in cameras if c.recipe == name), cameras[0])  # a recipe that none begins with is tried as the first would
+        if self._changes != self._known.changes:
+            self._changes = self._known.changes
+            self._recipes.clear()
+            self._models.clear()
         if name not in self._recipes:
-            self._recipes[name] = recipe.prepare(self._config.model_copy(update={"cameras": [camera]}), chosen={camera.id: name})
+            self._recipes[name] = recipe.prepare(self._known.config.model_copy(update={"cameras": [camera]}), chosen={camera.id: name})
         ready, began = self._recipes[name], self._clock()
         frame = Frame(Stamp(camera.id, 1, began, None, image.shape), np.ascontiguousarray(image))
         (inspection,) = judge.judge([frame], ready, self._clock)
         stages = tuple((stage, ns / 1e6) for stage, ns in inspection.spent_ns.items())
         part = replace(judged(archive.judgement(inspection, ready)), stages_ms=stages)
-        drawn = overlay(part, (image.shape[1], image.shape[0]), self._contours.get(name, ()))
+        drawn = overlay(part, (image.shape[1], image.shape[0]), self._known.contours.get(name, ()))
         return Tried(_token(), choice.text, data, drawn, part, (), None, (self._clock() - began) / 1e6)
 
     def _predicted(self, choice: Choice, path: Path, data: bytes, image: Image) -> Tried:
         if path not in self._models:
-            self._models[path] = networks.load(path, threads=self._config.vision.network_threads)
+            self._models[path] = networks.load(path, threads=self._known.config.vision.network_threads)
         model, began = self._models[path], self._clock()
         card, size = model.card, (image.shape[1], image.shape[0])
         if card.task == "classification":

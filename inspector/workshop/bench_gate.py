@@ -34,7 +34,7 @@ SECONDS = 5.0
 STEPS = 3000
 STALLED = 20
 REPLAYED, COMMITTED = 100_000, 500
-PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 10
+PAGE_HZ, PAGE_ASKERS, PAGE_NICE = 1000, 8, 5
 ELSEWHERE_NICE = 15
 """Of who asks and who reads: on a line they are other machines."""
 WAKE = Path("/dev/cpu_dma_latency")

@@ -18,6 +18,7 @@ from inspector.desk.disagreements import Disagreements
 from inspector.desk.health import Health
 from inspector.desk.history import History
 from inspector.desk.opinions import Opinions
+from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
@@ -131,20 +132,20 @@ def desk(
 ) -> Desk:
     """A desk whose state is in `folder`, with the drawing of `contours` for the recipe plate."""
     settings = (config(("cam1", 1)) if settings is None else settings).model_copy(update={"state_dir": folder})
-    audit = Audit(folder / "desk")
+    audit, recipes = Audit(folder / "desk"), Recipes(settings, contours={"plate": contours()})
     known: dict[str, Any] = {
         "config": settings,
         "board": board,
-        "contours": {"plate": contours()},
+        "recipes": recipes,
         "picture": picture,
         "hosts": ("127.0.0.1", "localhost"),
         "clock": clock,
         "utc": time.time_ns,
         "stopping": stopping,
-        "trial": Trial(settings, {}, clock=clock),
+        "trial": Trial(recipes, clock=clock),
         "sessions": Sessions(users, idle_ns=30 * MINUTES_NS, longest_ns=720 * MINUTES_NS, clock=clock),
         "audit": audit,
-        "acts": Acts(settings, audit) if put is None else Acts(settings, audit, put=put),
+        "acts": Acts(recipes, audit) if put is None else Acts(recipes, audit, put=put),
         "opinions": Opinions(folder / "desk" / "opinions", lambda reference: None, utc=time.time_ns),
         "history": History(folder / "journal.sqlite"),
         "disagreements": Disagreements(folder / "pictures", clock=clock),

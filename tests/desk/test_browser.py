@@ -18,7 +18,8 @@ import pytest
 import uvicorn
 
 from inspector.desk.app import create
-from inspector.desk.serve import contours_of, listen
+from inspector.desk.recipes import Recipes
+from inspector.desk.serve import listen
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
 from tests.desk.events import EPOCH, config, desk, finding, heartbeat, png, verdict
@@ -59,7 +60,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
         clock=clock,
         picture=lambda reference: png(),
         stopping=lambda: server.should_exit,
-        trial=Trial(config(), contours_of(config()), clock=clock),
+        trial=Trial(Recipes(config()), clock=clock),
     )
     server = uvicorn.Server(uvicorn.Config(create(found), log_level="critical", timeout_graceful_shutdown=1, ws="none"))
     with listen("127.0.0.1:0") as listening:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from inspector.desk.serve import contours_of, listen
+from inspector.desk.recipes import contours_of
+from inspector.desk.serve import listen
 from inspector.records import ConfigError
 from tests.desk.events import config
 

@@ -9,7 +9,7 @@ import pytest
 
 from inspector.config import Kind, RecipeSettings
 from inspector.desk import trial
-from inspector.desk.serve import contours_of
+from inspector.desk.recipes import Recipes, contours_of
 from inspector.desk.trial import Trial
 from inspector.geometry import raster
 from inspector.geometry.coverage import coverage
@@ -31,7 +31,7 @@ def trial_of(**recipes: RecipeSettings) -> Trial:
     if recipes:
         cameras = [settings.cameras[0].model_copy(update={"recipe": name}) for name in recipes]
         settings = settings.model_copy(update={"recipes": recipes, "cameras": cameras})
-    return Trial(settings, contours_of(settings), clock=lambda: next(ticks))
+    return Trial(Recipes(settings), clock=lambda: next(ticks))
 
 
 def photo(*, without: str = "") -> bytes:
@@ -68,7 +68,7 @@ def test_a_missing_hole_is_found_and_marked(plates: Trial) -> None:
 def test_a_recipe_that_no_camera_begins_with_can_be_tried_too() -> None:
     settings, ticks = config(), clock()
     settings = settings.model_copy(update={"recipes": {**settings.recipes, "spare": settings.recipes["plate"]}})
-    made = Trial(settings, contours_of(settings), clock=lambda: next(ticks))
+    made = Trial(Recipes(settings), clock=lambda: next(ticks))
     assert [c.text for c in made.choices()] == ["recipe plate", "recipe spare"]
     found = made.run(made.choices()[1], photo())
     assert found.part is not None
