@@ -24,6 +24,7 @@ from inspector.desk.disagreements import Disagreements
 from inspector.desk.feed import Feed
 from inspector.desk.health import Health, address_of
 from inspector.desk.history import History
+from inspector.desk.impatient import Impatient
 from inspector.desk.opinions import Opinions
 from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
@@ -144,6 +145,7 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
             timeout_graceful_shutdown=1,
             timeout_keep_alive=5,
             limit_concurrency=256,
+            http=Impatient,
             ws="none",
             ssl_certfile=tls.get("ssl_certfile"),
             ssl_keyfile=tls.get("ssl_keyfile"),
