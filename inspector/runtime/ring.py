@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from inspector.records import Frame, Stamp
+from inspector.records import Frame, Image, Stamp
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
@@ -92,6 +92,7 @@ class Ring:
         self._given: set[int] = set()  # the writer's too, and handed on to its driver
         self._ready: deque[tuple[int, Stamp, int]] = deque()
         self._lent: set[int] = set()
+        self._images: dict[int, Image] = {}
         self._written = self._dropped = self._done = 0
 
     def slot(self, timeout_s: float) -> Bytes1D | None:
@@ -175,10 +176,16 @@ class Ring:
             while self._ready and len(lent) < most:
                 slot, stamp, committed_ns = self._ready.popleft()
                 self._lent.add(slot)
-                image = self._buffers[slot][: math.prod(stamp.shape)].reshape(stamp.shape)
-                image.flags.writeable = False
-                lent.append(Lent(Frame(stamp, image), committed_ns, slot))
+                lent.append(Lent(Frame(stamp, self._seen_as(slot, stamp.shape)), committed_ns, slot))
             return lent
+
+    def _seen_as(self, slot: int, shape: tuple[int, ...]) -> Image:
+        """The slot's bytes as a picture that nobody may write; the same one as long as the camera's pictures have one shape."""
+        image = self._images.get(slot)
+        if image is None or image.shape != shape:
+            image = self._images[slot] = self._buffers[slot][: math.prod(shape)].reshape(shape)
+            image.flags.writeable = False
+        return image
 
     def give_back(self, *lent: Lent) -> None:
         """The reader is done with them; their bytes may be written from now on. Giving back twice is an error."""
