@@ -41,9 +41,12 @@ class Recipes:
 
     def __init__(self, config: Config, path: Path | None = None, *, contours: Contours | None = None) -> None:
         self.config = config
-        self.contours: Contours = contours_of(config) if contours is None else contours
+        self.contours: Contours = contours or {}
         self.changes = 0
         self._path, self._kept, self._at_ns = path, in_force.file(config.state_dir), 0
+        self.look()
+        if contours is None and not self.changes:
+            self.contours = contours_of(config)
 
     def step(self) -> None:
         """Look once whether the daemon has others by now; what cannot be read leaves those that are known."""

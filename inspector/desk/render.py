@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ from inspector.records import ConfigError
 
 THUMB_PX = 360
 KEPT_THUMBS = 128
-WHOLE_PER_S = 4
+LIVE_PER_S, WHOLE_PER_S = 2, 4
 LIVE = {
     "line": "Line",
     "parts": "Parts",
@@ -102,6 +102,24 @@ class Asked:
     feature: Annotated[str, Query(max_length=64)] = ""
 
 
+class _Recent:
+    """Texts that hold for a part of a second; one thread at a time writes, and who waits takes what it wrote."""
+
+    def __init__(self, clock: Clock, per_s: int) -> None:
+        self._clock, self._per_s, self._lock = clock, per_s, threading.Lock()
+        self._tick, self._known = -1, dict[Hashable, str]()
+
+    def text(self, key: Hashable, write: Callable[[], str]) -> str:
+        """What is known by this key, or else is written."""
+        with self._lock:
+            tick = self._clock() * self._per_s // 1_000_000_000
+            if self._tick != tick:
+                self._tick, self._known = tick, {}
+            if key not in self._known:
+                self._known[key] = write()
+            return self._known[key]
+
+
 class Pages:
     """The templates and what they are given. What only looks is told by `who` what its reader may do."""
 
@@ -126,39 +144,29 @@ class Pages:
             "Role": Role,
             "logins": desk.sessions.logins,
         }
-        self._live: tuple[int, dict[tuple[str, Asked, Role | None], str]] = (-1, {})
-        self._whole: dict[str, tuple[int, dict[tuple[Asked, str], str]]] = {page: (-1, {}) for page in LIVE}
-        self._writing = {page: threading.Lock() for page in LIVE}
+        self._live = {page: _Recent(desk.clock, LIVE_PER_S) for page in LIVE}
+        self._whole = {page: _Recent(desk.clock, WHOLE_PER_S) for page in LIVE}
         self.thumb_of = lru_cache(KEPT_THUMBS)(self._thumb)
 
     def whole(self, page: str, asked: Asked, who: Who) -> str:
         """The page as a document; for a session that may only look (all, where there are no users) written `WHOLE_PER_S` times a second."""
         if who.role is not Role.VIEWER:
             return self._written(page, asked, who)  # who acts sees what came of it
-        with self._writing[page]:
-            tick, key = self._desk.clock() * WHOLE_PER_S // 1_000_000_000, (asked, who.csrf)
-            if self._whole[page][0] != tick:
-                self._whole[page] = (tick, {})
-            known = self._whole[page][1]
-            if key not in known:
-                known[key] = self._written(page, asked, who)
-            return known[key]
+        return self._whole[page].text((asked, who.csrf), lambda: self._written(page, asked, who))
 
     def _written(self, page: str, asked: Asked, who: Who) -> str:
         return self._templates.get_template(f"{page}.html").render(self._context(page, asked, who))
 
     def live(self, page: str, asked: Asked, who: Who) -> str:
-        """The page's moving parts as JSON; worked out once a second for all who look at the same and may do the same."""
-        tick = self._desk.clock() // 500_000_000
-        if self._live[0] != tick:
-            self._live = (tick, {})
-        known, key = self._live[1], (page, asked, who.role)
-        if key not in known:
+        """The page's moving parts as JSON; worked out twice a second for all who look at the same and may do the same."""
+
+        def write() -> str:
             base, template = self._templates.get_template("base.html"), self._templates.get_template(f"{page}.html")
             context = template.new_context(self._context(page, asked, who))
             blocks = {"title": base.blocks["title"], "banner": base.blocks["banner"], "live": template.blocks["live"]}
-            known[key] = json.dumps({name: "".join(block(context)) for name, block in blocks.items()})
-        return known[key]
+            return json.dumps({name: "".join(block(context)) for name, block in blocks.items()})
+
+        return self._live[page].text((asked, who.role), write)
 
     def page(self, template: str, who: Who, **more: Any) -> str:
         """A page that does not move."""

@@ -112,7 +112,6 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
     endpoints = endpoints_of(config, ready)
     feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=clock, keys=keys) for stream in ("q", "a")]
     audit, recipes = Audit(own), Recipes(config, path)
-    recipes.look()
     acts, health = Acts(recipes, audit), Health(address_of(config, ready), clock=clock)
     steps = {"feed-0": feeds[0].step, "feed-1": feeds[1].step, "acts": acts.step, "health": health.step, "recipes": recipes.step}
     workers = [Worker(name, step, clock=clock, on_error=on_error) for name, step in steps.items()]

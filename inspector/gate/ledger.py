@@ -168,12 +168,8 @@ def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
     Otherwise the first FAIL names the defect, then the first that could not judge says why; a missing vote is `DEADLINE`.
     """
     cast = tuple(votes)
-    for vote in cast:
-        if vote is None or vote.decision is not Decision.PASS or vote.reason != 0:
-            break
-    else:
-        if cast:
-            return Verdict.PASS, 0, ""
+    if cast and all(vote is not None and vote.decision is Decision.PASS and vote.reason == 0 for vote in cast):
+        return Verdict.PASS, int(Reason.NONE), ""
     said = [vote for vote in cast if vote is not None]
     for vote in said:
         if vote.decision is Decision.FAIL:

@@ -39,7 +39,7 @@ from inspector.gate.guards import LATCHED
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
-from inspector.runtime import changeover_asked, in_force, link
+from inspector.runtime import changeover_asked, child, in_force, link
 from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
@@ -132,21 +132,16 @@ class Vision:
         Raises `OSError` when the machine has no room for another process.
         """
         ours, theirs = link.pair()
-        command = [sys.executable, "-m", "inspector.runtime.vision", "--config", str(path), "--link-fd", str(theirs.fileno())]
-        command += [] if begin_with is None or not begin_with.is_file() else ["--begin-with", str(begin_with)]
-        environment = {key: value for key, value in os.environ.items() if key not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
-        if KEYS in environment:  # the configuration names it; what lies there is the gate's
+        arguments = ["--config", str(path)]
+        arguments += [] if begin_with is None or not begin_with.is_file() else ["--begin-with", str(begin_with)]
+        environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
+        if KEYS in os.environ:  # the configuration names it; what lies there is the gate's
             environment[KEYS] = NOWHERE
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # read when NumPy is loaded: small matrices gain nothing
         try:
-            process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
-            )
+            process = child.start("inspector.runtime.vision", *arguments, theirs=theirs, environment=environment)
         except OSError:
             ours.close()
             raise
-        finally:
-            theirs.close()
         return Vision(process, ours, now_s)
 
     def kill(self, *, show_stacks: bool = False) -> None:

@@ -38,7 +38,7 @@ from inspector.runtime.belt import Belt
 from inspector.runtime.changeover_asked import Changes
 from inspector.runtime.replay import Teller
 from inspector.runtime.worker import SWITCH_INTERVAL_S, Worker
-from inspector.runtime.zap import Zap
+from inspector.runtime.zap import Clients, Zap
 
 LARGEST_BACKLOG: Final = 20_000
 COMMIT_AT_ONCE: Final = 512
@@ -172,7 +172,7 @@ class GateProcess:
         ]
         self._feed(core.Utc(self._utc_clock() - self._clock(), _clock_state()))
         if self._zap is not None:
-            self._feed(self._allowed(self._zap))
+            self._feed(_allowed(self._zap.clients))
         for finding in self._journal.findings:
             code = "JOURNAL_ROLLBACK" if finding.startswith("JOURNAL_ROLLBACK") else "JOURNAL_DAMAGED"
             self._feed(core.Report(code, "critical", finding))
@@ -224,18 +224,15 @@ class GateProcess:
             return None
         keys = security.read_pair(settings.server_key)
 
-        def changed() -> None:
-            self._tell(self._allowed(zap))
-
         def tell(code: str, text: str) -> None:
             self.report(code, "critical", text)
 
-        self._zap = zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
-        stack.callback(zap.stop)
-        return keys
+        def changed(clients: Clients) -> None:
+            self._tell(_allowed(clients))
 
-    def _allowed(self, zap: Zap) -> core.Allowed:
-        return core.Allowed(frozenset(client.name for client in zap.clients.values() if client.role == "gate"))
+        self._zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
+        stack.callback(self._zap.stop)
+        return keys
 
     def _worker(self, name: str, step: Callable[[], None]) -> Worker:
         return Worker(name, step, clock=self._clock, on_error=_died)
@@ -729,6 +726,10 @@ class GateProcess:
     def _now(self) -> Mapping[str, Any]:
         """For who tells again what was missed."""
         return {"heads": dict(self._published), "body": self._now_body()}
+
+
+def _allowed(clients: Clients) -> core.Allowed:
+    return core.Allowed(frozenset(client.name for client in clients.values() if client.role == "gate"))
 
 
 def _texts(heads: Mapping[str, int]) -> dict[str, str]:

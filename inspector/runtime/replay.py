@@ -30,7 +30,7 @@ from inspector.gate.journal import Reader
 from inspector.gate.protocol import Refused
 from inspector.interfaces import Clock
 from inspector.records import ConfigError
-from inspector.runtime.child import obey_parent
+from inspector.runtime import child
 from inspector.runtime.zap import Zap
 
 NICE: Final = 10
@@ -75,21 +75,14 @@ class Teller:
     def _start(self) -> None:
         self._heard_s = self._started_s = self._seconds()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "inspector.runtime.replay", "--link-fd", str(theirs.fileno()), "--bind", self._bind]
-        command += ["--state-dir", str(self._state_dir), "--epoch", protocol.epoch_text(self._epoch)]
+        arguments = ["--bind", self._bind, "--state-dir", str(self._state_dir), "--epoch", protocol.epoch_text(self._epoch)]
         if self._keys is not None:
-            command += ["--server-key", str(self._keys[0]), "--clients", str(self._keys[1])]
-        hidden = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+            arguments += ["--server-key", str(self._keys[0]), "--clients", str(self._keys[1])]
         try:
-            self._process = subprocess.Popen(
-                command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment
-            )
+            self._process = child.start("inspector.runtime.replay", *arguments, theirs=theirs)
         except OSError:
             ours.close()
             raise
-        finally:
-            theirs.close()
         self._end = ours
 
     def address(self) -> str:
@@ -322,7 +315,7 @@ def main() -> int:
     parser.add_argument("--clients", type=Path)
     parser.add_argument("--link-fd", type=int, required=True)
     arguments = parser.parse_args()
-    obey_parent()
+    child.obey_parent()
     with suppress(OSError):
         os.nice(NICE)
     with suppress(_Gone):

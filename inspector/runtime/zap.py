@@ -22,6 +22,7 @@ from inspector.runtime.worker import Worker
 AGAIN_S: Final = 0.1
 TURN_MS: Final = 100
 
+Clients = Mapping[bytes, security.Client]
 Tell = Callable[[str, str], None]
 
 
@@ -38,9 +39,9 @@ class Zap:
         *,
         clock: Clock,
         tell: Tell,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[Clients], None] = lambda clients: None,
     ) -> None:
-        self.clients: Mapping[bytes, security.Client] = security.read_clients(path)
+        self.clients: Clients = security.read_clients(path)
         self._path, self._at_ns = path, path.stat().st_mtime_ns
         self._clock, self._tell, self._changed = clock, tell, changed
         self._ending = threading.Event()
@@ -73,7 +74,7 @@ class Zap:
                 except ConfigError as error:
                     self._tell("CLIENTS", f"the list of clients stays as it was: {error}")
                 else:
-                    self._changed()
+                    self._changed(self.clients)
 
     def stop(self) -> None:
         """Answer no more; to be called before the context goes."""

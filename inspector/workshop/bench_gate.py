@@ -329,7 +329,7 @@ def _flood(bind: str) -> None:
 
 def _reader(events: str, replay: str, epoch: str) -> None:
     """Read all verdicts of that epoch; print how many seconds it took."""
-    from inspector.client import Subscriber
+    from inspector.client import Message, Subscriber
 
     with Subscriber(events) as live:
         while live.receive(1.0) is None:
@@ -337,7 +337,8 @@ def _reader(events: str, replay: str, epoch: str) -> None:
     with Subscriber(events, replay=replay, since=(epoch, 0)) as reader:
         began_s, left = time.monotonic(), REPLAYED
         while left and time.monotonic() < began_s + 60:
-            left -= reader.receive(0.05) is not None
+            item = reader.receive(0.05)
+            left -= isinstance(item, Message) and item.historical
     print(time.monotonic() - began_s if not left else math.inf)
 
 

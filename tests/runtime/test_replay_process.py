@@ -21,6 +21,7 @@ from inspector.gate.journal import Item, Journal, JournalError
 from inspector.records import ConfigError
 from inspector.runtime import replay
 from inspector.runtime.replay import Teller
+from tests.faults.rig import free_ports
 from tests.gate.line import Running, running, until
 
 pytestmark = pytest.mark.real
@@ -128,14 +129,15 @@ def test_a_gate_that_is_silent_for_a_while_is_no_reason_to_end(tmp_path: Path) -
 
 def test_where_there_is_no_room_for_it_it_is_tried_again_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    teller = Teller(tmp_path, "tcp://127.0.0.1:17463", bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[2]))
+    at = "tcp://127.0.0.1:9"
+    teller = Teller(tmp_path, at, bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[2]))
 
     def none(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(subprocess, "Popen", none)
     teller.start()
-    assert teller.address() == "tcp://127.0.0.1:17463"
+    assert teller.address() == at
     until_s = time.monotonic() + 2.5
     while time.monotonic() < until_s:
         teller.step(lambda: {"heads": {}, "body": {}})
@@ -152,13 +154,14 @@ def test_its_port_may_be_taken(tmp_path: Path) -> None:
         teller.stop()
 
 
-@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:17461", "tcp://127.0.0.1:0"])
-def test_one_that_does_not_come_up_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bind: str) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_one_that_does_not_come_up_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, known: bool) -> None:
+    bind = f"tcp://127.0.0.1:{free_ports(1)[0] if known else 0}"
     told: list[str] = []
     teller = Teller(tmp_path, bind, bytes(16), None, clock=time.monotonic_ns, tell=lambda *said: told.append(said[0]))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     teller.start()
-    if bind.endswith(":0"):
+    if not known:
         with pytest.raises(RuntimeError, match="did not start"):
             teller.address()
         return
