@@ -4,8 +4,8 @@ The picture is cut into tiles where zones are, each tile goes through the networ
 defect, named by the class that most of it says. Where another class has a fair share of it, that share is a defect of its own too: two
 that touch are judged by the limits of both. A defect counts when its highest score reaches its class's threshold and its area `least_mm2`.
 A second network, the classifier, may look at each defect once more: it names the class, or says that it is none, where it sees all of it.
-Another one, the first `look` (`inspector train segmentation --arch glance`), costs a tenth: where it sees nothing in a tile, the first one
-is not asked.
+Another one, the first `look` (`inspector train segmentation --arch glance`), costs a tenth: it goes over everything, and the first one is
+asked only around what it sees. Networks that take any size get tiles that fit the zones.
 
 Findings: for each class one with the whole area of its defects (0.0 on a clean part), and the largest of them as evidence; then one for
 each further defect, all against the class's limit.
@@ -20,6 +20,7 @@ each further defect, all against the class's limit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,8 +33,8 @@ from pydantic import Field
 
 from inspector.config import Strict
 from inspector.geometry import raster
+from inspector.neural import crew, tiles
 from inspector.neural import model as networks
-from inspector.neural import tiles
 from inspector.neural.pictures import as_channels
 from inspector.records import ConfigError, Evidence, Finding, Image, View
 
@@ -44,6 +45,10 @@ NEEDS_RASTER = True
 GOOD = "good"
 MOST_DEFECTS = 8
 """Further defects of a class that get findings of their own; the area counts all."""
+SIDES_PX, LOOK_SIDES_PX = range(96, 321, networks.SIZE_STEP_PX), range(128, 513, networks.SIZE_STEP_PX)
+"""Of the tiles: smaller ones are mostly margin, larger ones leave the processor's cache."""
+CELL_PX, AROUND_CELLS = 16, 1
+"""How finely it is told where the first look saw something, and how far around that the network is asked."""
 LEAST_SHARE_RATIO = 0.2
 """From this share of what touches a second class is one; below it is the fringe where a network wavers between two names."""
 
@@ -83,6 +88,59 @@ class Defect:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How rasters of one shape are gone over: `mask` (H, W), 0 or 255, says where; `grid` are the tiles of the first network to see them.
+
+    That is the `look`, where there is one, and else `models[0]`. Around what a look sees that one of the models is taken whose tiles fit
+    best: they are the same network for tiles of several sizes.
+    """
+
+    mask: NDArray[np.uint8]
+    models: tuple[networks.Model, ...]
+    look: networks.Model | None
+    grid: tiles.Grid
+
+    def run(self, image: Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]); 0 where nothing is judged, and where the look has seen nothing."""
+        model, grid = (self.models[0], self.grid) if self.look is None else self.asked(image, self.look)
+        class_map, score_map = run(image, model, grid)
+        return np.asarray(cv2.bitwise_and(class_map, self.mask), np.uint8), score_map
+
+    def asked(self, image: Image, look: networks.Model) -> tuple[networks.Model, tiles.Grid]:
+        """The model, and its tiles around what the look has seen where it is judged."""
+        cut, (height, width), margin = tiles.cut(image, self.grid), self.mask.shape, self.grid.margin
+        least = math.ceil(255.0 * min(look.card.threshold(name) for name in look.card.classes))
+        cells = np.zeros((-(-height // CELL_PX), -(-width // CELL_PX)), np.uint8)
+
+        def one(i: int) -> None:
+            row, column = self.grid.corners[i].tolist()
+            mask = self.mask[row : row + self.grid.size[0] - 2 * margin, column : column + self.grid.size[1] - 2 * margin]
+            scores = look.run(cut[i : i + 1])[1][0][margin : margin + mask.shape[0], margin : margin + mask.shape[1]]
+            seen = cv2.findNonZero(cv2.bitwise_and(cv2.compare(scores, least - 1, cv2.CMP_GT), mask))  # type: ignore[call-overload]
+            if seen is not None:
+                columns, rows = seen.reshape(-1, 2).T
+                cells[(row + rows) // CELL_PX, (column + columns) // CELL_PX] = 1
+
+        crew.each(len(cut), one)
+        around = cv2.dilate(cells, np.ones((1 + 2 * AROUND_CELLS,) * 2, np.uint8)) > 0
+        model, cores = min(((model, _cores(around, model.card)) for model in self.models), key=_cost)
+        size = (model.card.input.height, model.card.input.width)
+        return model, tiles.Grid((height, width), size, model.card.margin_px, CELL_PX * cores.corners)
+
+
+def _cores(around: NDArray[np.bool_], card: networks.Card) -> tiles.Grid:
+    """The model's cores over cells."""
+    core = [max(1, (side - 2 * card.margin_px) // CELL_PX) for side in (card.input.height, card.input.width)]
+    return tiles.plan(around, (core[0], core[1]))
+
+
+def _cost(of: tuple[networks.Model, tiles.Grid]) -> int:
+    """What it costs to ask a model so, in pixels."""
+    size = of[0].card.input
+    return len(of[1].corners) * (size.height * size.width + tiles.CALL_PX)
+
+
+@dataclass(frozen=True, slots=True)
 class Surface:
     """The check: settings, networks, and the tiles of the template laid out once."""
 
@@ -91,8 +149,7 @@ class Surface:
     model: networks.Model
     look: networks.Model | None
     classifier: networks.Model | None
-    judged: NDArray[np.bool_] | None
-    grid: tiles.Grid | None
+    way: Way | None
     mm_per_px: float
 
     @property
@@ -106,10 +163,8 @@ class Surface:
 
     def _judge(self, view: View) -> tuple[Finding, ...]:
         image = np.ascontiguousarray(as_channels(view.image, self.model.card.input.channels))
-        judged = np.ones(image.shape[:2], np.bool_) if self.judged is None else self.judged
-        grid = grid_of(judged, self.model.card) if self.grid is None else self.grid
-        class_map, score_map = run(image, self.model, grid, self.look)
-        class_map[~judged] = 0
+        way = way_of(np.ones(image.shape[:2], np.bool_), self.model, self.look) if self.way is None else self.way
+        class_map, score_map = way.run(image)
         found = []
         for whole in defects(class_map, score_map, self.model.card.classes):
             first, *others = (self._named(d, view.image) for d in (whole, *whole.others))
@@ -192,16 +247,15 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     load = plan.load_model or networks.load
     network = load(settings.model, threads=settings.threads, task="segmentation")
     look = None if settings.look is None else load(settings.look, threads=settings.threads, task="segmentation")
-    if look is not None and look.card.input != network.card.input:
+    if look is not None and look.card.input.channels != network.card.input.channels:
         raise ConfigError("E_MODEL_INPUT", f"the first look takes {look.card.input}, the model {network.card.input}", key=f"{name}.look")
     classifier = None if settings.classifier is None else load(settings.classifier, threads=settings.threads, task="classification")
     judged = judged_of(plan.template, settings.edge_mm, name)
     scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
     if not scale:
         raise ConfigError("E_CFG_SCALE", "without template or calibration mm_per_px must be given", key=name)
-    check = Surface(
-        name, settings, network, look, classifier, judged, None if judged is None else grid_of(judged, network.card), float(scale)
-    )
+    way = None if judged is None else way_of(judged, network, look, fitted=True)
+    check = Surface(name, settings, network, look, classifier, way, float(scale))
     unknown = sorted(set(settings.limits_mm2) - set(check._classes()))  # noqa: SLF001
     if unknown:
         raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; the model knows {check._classes()}", key=f"{name}.limits_mm2")  # noqa: SLF001
@@ -227,34 +281,56 @@ def grid_of(judged: NDArray[np.bool_], card: networks.Card) -> tiles.Grid:
     return tiles.plan(judged, (card.input.height, card.input.width), card.margin_px)
 
 
-def run(
-    image: Image, network: networks.Model, grid: tiles.Grid, look: networks.Model | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]). Tile by tile: on a CPU a batch gains nothing and leaves the cache.
+def way_of(judged: NDArray[np.bool_], network: networks.Model, look: networks.Model | None = None, *, fitted: bool = False) -> Way:
+    """The way over rasters of this shape; `fitted` lets the tiles fit what is judged, which takes a moment and is worth it for a template.
 
-    Tiles in which the first `look` sees nothing stay 0.
+    Raises as `Model.sized`.
+    """
+    first = network if look is None else look
+    if fitted:
+        first = first.sized(*tiles.fitting(judged, first.card.margin_px, SIDES_PX if look is None else LOOK_SIDES_PX))
+    mask, grid = judged.astype(np.uint8) * np.uint8(255), grid_of(judged, first.card)
+    if look is None:
+        return Way(mask, (first,), None, grid)
+    small = network.sized(*(least_side(side, network.card.margin_px) for side in (network.card.input.height, network.card.input.width)))
+    return Way(mask, (network, small) if fitted and small is not network else (network,), first, grid)
+
+
+def least_side(side: int, margin: int) -> int:
+    """About half of a tile's side, for what is seen alone: a core of whole cells within the margins."""
+    return max(CELL_PX, (side // 2 - 2 * margin) // CELL_PX * CELL_PX + CELL_PX) + 2 * margin
+
+
+def run(image: Image, network: networks.Model, grid: tiles.Grid) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]), 0 beyond the tiles.
+
+    Tile by tile, and by all threads that are idle (`crew`): on a CPU a batch gains nothing and leaves the cache.
     """
     cut = tiles.cut(image, grid)
     maps = np.zeros((2, len(cut), *grid.size), np.uint8)
-    for i in range(len(cut)):
-        if look is None or sees(look, cut[i : i + 1]):
-            maps[:, i] = [answer[0] for answer in network.run(cut[i : i + 1])]
+
+    def one(i: int) -> None:
+        maps[:, i] = [answer[0] for answer in network.run(cut[i : i + 1])]
+
+    crew.each(len(cut), one)
     return tiles.stitch(maps[0], grid), tiles.stitch(maps[1], grid)
 
 
-def sees(look: networks.Model, tile: Image) -> bool:
-    """Whether the first look sees anything in a tile uint8 (1, h, w, C), its margin included."""
-    _, score_map = look.run(tile)
-    return bool(score_map.max() >= 255.0 * min(look.card.threshold(name) for name in look.card.classes))
-
-
 def defects(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], classes: Sequence[str]) -> list[Defect]:
-    """What touches (8 neighbours) in a map (H, W) of classes 1…K: its class is the one that most of its score says."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((class_map > 0).astype(np.uint8), connectivity=8)
+    """What touches (8 neighbours) in a map (H, W) of classes 1…K: its class is the one that most of its score says.
+
+    Only the box that has something in it is looked through: a clean part has none.
+    """
+    left, top, width, height = cv2.boundingRect(class_map)
+    if not width:
+        return []
+    marked = (class_map[top : top + height, left : left + width] > 0).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     found = []
     for label in range(1, count):
         x, y, w, h, area = (int(v) for v in stats[label])
         mine = labels[y : y + h, x : x + w] == label
+        x, y = x + left, y + top
         said, scores = class_map[y : y + h, x : x + w], score_map[y : y + h, x : x + w]
         votes = np.bincount(said[mine], weights=scores[mine] + 1.0, minlength=len(classes) + 1)
         best = int(votes[1:].argmax()) + 1

@@ -1,7 +1,8 @@
 """A model and its card: the one contract that every network of the line keeps, and the check that it does so on this machine.
 
 Contract. An ONNX graph takes `pictures` uint8 (N, H, W, C) and returns what a check needs; normalising, layout, soft-max and arg-max
-are inside the graph. H, W and C are fixed; N is free (or 1). By `task` of the card:
+are inside the graph. C is fixed; N is free (or 1). H and W are fixed, or, in a segmentation model that takes any multiple of 16, free and
+called `height` and `width`: such a model runs on tiles that fit the part (`Model.sized`). By `task` of the card:
 
     segmentation     class_map uint8 (N, H, W), 0 background and 1…K the classes; score_map uint8 (N, H, W), 255·(1 − p(background))
     classification   scores float32 (N, K), a soft-max over the K classes
@@ -41,6 +42,9 @@ LARGEST_MODEL_BYTES = 512 << 20
 LARGEST_CARD_BYTES = 1 << 20
 MOST_MEMORY_BYTES = 4 << 30
 """So much address space a model may take while it is made ready and proved."""
+
+SIZE_STEP_PX = 16
+"""A model whose size is free takes multiples of this."""
 
 Task = Literal["segmentation", "classification", "compare", "anomaly"]
 OUTPUTS: dict[str, tuple[tuple[str, str, int], ...]] = {
@@ -121,6 +125,23 @@ class Model:
         """
         return limits.run(lambda options: tuple(self.session.run(self.outputs, {"pictures": batch}, options)))
 
+    def sized(self, height: int, width: int) -> Model:
+        """The same network for pictures of this size, multiples of `SIZE_STEP_PX`, where its file leaves that free; else itself.
+
+        Raises as `load` where the file is not any more what it was.
+        """
+        size = Input(height=height, width=width, channels=self.card.input.channels)
+        if size == self.card.input or self.card.task != "segmentation":
+            return self
+        data, card = _read(self.path)
+        if card.sha256 != self.card.sha256:
+            raise ConfigError("E_MODEL_HASH", "the file has changed since it was read", file=str(self.path))
+        with _bounded():
+            session = session_of(data, str(self.path), threads=self.engine.threads, provider=self.engine.provider, size=size)
+        if tuple(session.get_inputs()[0].shape[1:3]) != (height, width):
+            return self
+        return Model(self.path, self.card.model_copy(update={"input": size}), session, self.outputs, self.engine)
+
     @property
     def name_and_hash(self) -> tuple[str, str]:
         """As `Recipe.models` lists it; a provider that is not ONNX Runtime's own is a part of the name."""
@@ -147,7 +168,7 @@ def load(path: Path, *, threads: int | None = None, task: Task | None = None, en
     if threads is not None:
         how = how.model_copy(update={"threads": threads})
     with _bounded():
-        session = session_of(data, str(file), threads=how.threads, provider=how.provider)
+        session = session_of(data, str(file), threads=how.threads, provider=how.provider, size=card.input)
         _check_contract(session, card, str(file))
         model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how)
         prove(model)
@@ -232,8 +253,8 @@ def write_card(path: Path, card: Card) -> None:
     path.write_text(yaml.safe_dump(json.loads(card.model_dump_json()), sort_keys=False, allow_unicode=True, width=120), "utf-8")
 
 
-def session_of(data: bytes, where: str, *, threads: int = 1, provider: str = "cpu") -> ort.InferenceSession:
-    """A session: every optimisation, and no spinning, which would take the time of the neighbours' cores.
+def session_of(data: bytes, where: str, *, threads: int = 1, provider: str = "cpu", size: Input | None = None) -> ort.InferenceSession:
+    """A session: every optimisation, and no spinning, which would take the time of the neighbours' cores; `size` where the file's is free.
 
     Raises E_MODEL_OP, _PARSE, _MEMORY, and _TUNE where the provider is not installed.
     """
@@ -246,6 +267,9 @@ def session_of(data: bytes, where: str, *, threads: int = 1, provider: str = "cp
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
+    if size is not None:
+        options.add_free_dimension_override_by_name("height", size.height)
+        options.add_free_dimension_override_by_name("width", size.width)
     providers: list[Any] = [engines.PROVIDERS["cpu"]]
     if provider == "openvino":
         providers.insert(0, (engines.PROVIDERS["openvino"], {"device_type": "CPU", "num_of_threads": str(threads)}))

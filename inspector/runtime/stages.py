@@ -18,6 +18,7 @@ from inspector.gate import protocol
 from inspector.geometry import raster
 from inspector.interfaces import Clock, FillsAhead, Source, fills_ahead
 from inspector.judge import LONGEST_TEXT_BYTES, judge
+from inspector.neural import crew
 from inspector.outputs.archive import Archive, encode, stored
 from inspector.outputs.metrics import Histogram
 from inspector.records import Decision, DeviceError, Evidence, Finding, Frame, Inspection, Pose, Reason, Recipe, Stamp
@@ -148,12 +149,18 @@ class Inspecting:
 
 
 def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
-    """Judge what the camera that waits longest has, at most a batch, and tell the gate; returns how many. Waits a little for work."""
+    """Judge what the camera that waits longest has, at most a batch, and tell the gate; returns how many. Waits a little for work.
+
+    While no picture waits it helps the other threads with theirs.
+    """
     with state.bell:
-        if not state.bell.wait_for(lambda: any(ring.waits for ring in state.rings.values()), timeout_s):
+        if not state.bell.wait_for(lambda: crew.wants_help() or any(ring.waits for ring in state.rings.values()), timeout_s):
             return 0
-        ring = min((ring for ring in state.rings.values() if ring.waits), key=lambda ring: ring.oldest_ns)
-        lent = ring.borrow(state.batch)
+        ring = min((ring for ring in state.rings.values() if ring.waits), key=lambda ring: ring.oldest_ns, default=None)
+        lent = ring.borrow(state.batch) if ring is not None else []
+    if ring is None:
+        crew.lend_a_hand()
+        return 0
     try:
         _inspect(state, lent)
     finally:

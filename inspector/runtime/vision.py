@@ -28,7 +28,7 @@ from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.config.document import text_of
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
-from inspector.neural import cpu, limits
+from inspector.neural import cpu, crew, limits
 from inspector.outputs import metrics
 from inspector.outputs.archive import Archive
 from inspector.outputs.metrics import Family
@@ -243,6 +243,7 @@ class Vision:
         return Worker(name, step, clock=self._clock, on_error=self._on_error, nice=nice)
 
     def _inspect(self) -> None:
+        crew.gather_at(self._inspecting.bell if len(self._inspects) > 1 else None)
         # Looked at before, because what arrives in between is then inspected in the next step.
         last = self._stop_inspecting
         if not inspect(self._inspecting, timeout_s=0.05) and last:

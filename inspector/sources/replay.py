@@ -49,7 +49,8 @@ _DAY = re.compile(r"\d{8}")
 class Settings(Strict):
     """Where the files are, and how fast they come; of an archive's pictures only those of `camera`, where that is set.
 
-    `speed` 1.0 is as they were taken, 2.0 twice as fast; a pause of more than `longest_pause_s` then (a night) is that long.
+    `speed` 1.0 is as they were taken, 2.0 twice as fast; a pause of more than `longest_pause_s` then (a night) is that long. The first
+    picture comes `first_after_ms` after the camera has begun, so that several cameras need not show theirs at the same moment.
     """
 
     files: list[Path] = Field(min_length=1)
@@ -57,6 +58,7 @@ class Settings(Strict):
     rate_hz: float | None = Field(default=None, gt=0, le=10_000)
     speed: float | None = Field(default=None, gt=0, le=1_000)
     longest_pause_s: float = Field(default=10.0, gt=0)
+    first_after_ms: float = Field(default=0.0, ge=0, le=60_000)
     loop: bool = False
     colour: bool = False
     uid: str | None = None
@@ -202,17 +204,18 @@ class Replay:
             if self._next is None:
                 raise EndOfPictures
             self._next_ns = self._due_ns(self._next)
-        now_ns, due_ns = self._clock(), self._next_ns
-        if due_ns is not None and due_ns > now_ns:
-            time.sleep(min(timeout_s, (due_ns - now_ns) / 1e9))
-            if due_ns > self._clock():
-                return None
-        shot, self._next = self._next, None
-        self._seq += 1
-        at_ns = self._clock() if due_ns is None else due_ns
+        shot, due_ns = self._next, self._next_ns
         image = shot.image if shot.image is not None and shot.image.size <= self.max_bytes else None
         picture = np.zeros((1, 1), np.uint8) if image is None else image
-        into[: picture.size] = picture.reshape(-1)
+        if due_ns is None or due_ns - self._clock() <= timeout_s * 1e9:
+            into[: picture.size] = picture.reshape(-1)  # before its time: a camera's picture is there when its exposure is over
+        if due_ns is not None and (wait_s := (due_ns - self._clock()) / 1e9) > 0:
+            time.sleep(min(timeout_s, wait_s))
+            if wait_s > timeout_s:
+                return None
+        self._next = None
+        self._seq += 1
+        at_ns = self._clock() if due_ns is None else due_ns
         uid, counts = self._uid_of(shot.stem), self._conveyor.counts(at_ns)
         return Stamp(self._name, self._seq, at_ns, counts, picture.shape, image is not None, uid)
 
@@ -222,7 +225,7 @@ class Replay:
         if rate_hz is None and speed is None:
             return None
         if self._next_ns is None:
-            due_ns = self._clock()
+            due_ns = self._clock() + round(self._settings.first_after_ms * 1e6)
         elif rate_hz is not None:
             due_ns = self._next_ns + round(1e9 / rate_hz)
         else:

@@ -40,6 +40,8 @@ PICTURES = 4
 SCALE_PX_PER_MM = 7.8125 * SIZE_PX[0] / 1280
 TRAVEL_MS, PATIENT_MS = 3_000, 60_000
 READY_S, LEAVE_S = 120.0, 30.0
+SETTLED_S = 3.0
+"""After the first verdict: the other processes of the daemon start too, and what has waited meanwhile is judged."""
 LINE_PX, LINE_HZ = 4096, 20_000
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -109,7 +111,11 @@ def _config(
         recipe["checks"]["surface"][key] = str(ROOT / "models" / Path(recipe["checks"]["surface"][key]).name)
     source = {"kind": "replay", "files": [str(folder / "pictures")], "loop": True} | ({} if rate_hz is None else {"rate_hz": rate_hz})
     line = {"id": "cam", "recipe": "plate", "source": source, "ring": {"slots": 2 * threads + 2, "when_full": when_full}}
-    return _written(folder, {"plate": recipe}, [line | {"id": f"cam{n}", "lane": n} for n in range(cameras)], threads, travel_ms)
+    lines = []
+    for n in range(cameras):  # each in its own time, as cameras on lanes of their own are
+        apart = {} if rate_hz is None else {"first_after_ms": 1e3 * n / (cameras * rate_hz)}
+        lines.append(line | {"id": f"cam{n}", "lane": n, "source": source | apart})
+    return _written(folder, {"plate": recipe}, lines, threads, travel_ms)
 
 
 def _written(
@@ -249,6 +255,7 @@ def _run(path: Path, seconds: float, travel_ms: int = TRAVEL_MS) -> Run:
         with _child(folder, *client) as gateway:
             vision = int(said["vision_pid"])
             _until(verdicts.exists, daemon, folder)
+            time.sleep(SETTLED_S)
             cpu_s, began_s = _cpu_s(daemon.pid, *_children(daemon.pid)), time.monotonic()
             time.sleep(seconds / 2)
             half_mib = _resident_mib(vision)

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -84,8 +85,11 @@ def normalise(pictures: Tensor, *, imagenet: bool = False) -> Tensor:
     return (seen - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) * (1.0 / torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1))
 
 
-def to_onnx(contract: nn.Module, size: models.Input, task: models.Task) -> bytes:
-    """The ONNX file's bytes; N is free. The tracing exporter needs no further package and gives the same bytes each time."""
+def to_onnx(contract: nn.Module, size: models.Input, task: models.Task, *, any_size: bool = False) -> bytes:
+    """The ONNX file's bytes; N is free, and with `any_size` height and width too, for networks that are convolutions and nothing else.
+
+    The tracing exporter gives the same bytes each time.
+    """
     names = [name for name, _, _ in models.OUTPUTS[task]]
     example = torch.zeros(1, size.height, size.width, size.channels, dtype=torch.uint8)
     file = io.BytesIO()
@@ -101,7 +105,17 @@ def to_onnx(contract: nn.Module, size: models.Input, task: models.Task) -> bytes
             output_names=names,
             dynamic_axes={name: {0: "n"} for name in ["pictures", *names]},
         )
-    return file.getvalue()
+    return freed(file.getvalue()) if any_size else file.getvalue()
+
+
+def freed(data: bytes) -> bytes:
+    """The segmentation model with free `height` and `width`. Traced with one size: traced as free, each step would ask for it again."""
+    made = onnx.load_from_string(data)
+    for each in (*made.graph.input, *made.graph.output):
+        for place, name in ((1, "height"), (2, "width")):
+            each.type.tensor_type.shape.dim[place].dim_param = name
+    del made.graph.value_info[:]
+    return bytes(made.SerializeToString())
 
 
 def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any]) -> models.Model:

@@ -138,7 +138,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
         order, "segmentation", list(data.classes), models.Input(height=shown, width=shown, channels=data.channels), arch, history
     )
     card["margin_px"] = margin
-    bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation")
+    bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation", any_size=not deep)
     model = export.save(order.out, bytes_of, proofs, card)
     calibrate = evaluate.look_thresholds if arch == "glance" else evaluate.calibrate
     card["thresholds"] = calibrate(model, datasets.part(data, held))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from inspector.checks import surface
+from inspector.neural import model as networks
 from inspector.records import ConfigError, Contour, Frame, Plan, Pose, Stamp, Template, View
 from tests.neural import nets
 
@@ -166,20 +168,58 @@ def test_colour_pictures_are_seen_in_grey(tmp_path: Path) -> None:
     assert surface.build(settings, "surface", plan(part))([view(image, part)])[0][0].value == 10.0
 
 
-def test_a_first_look_spares_the_tiles_in_which_it_sees_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("any_size", [False, True])
+def test_around_what_a_first_look_sees_it_is_as_if_there_were_none(tmp_path: Path, any_size: bool) -> None:
     part = template()
     image = grey()
     image[40:44, 60:70] = 250
-    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=4), look=nets.segmenter(tmp_path / "look"), limit_mm2=9.0)
+    image[52:60, 20:100] = 250  # longer than a tile
+    model = nets.segmenter(tmp_path, margin_px=4, any_size=any_size)
+    settings = surface.Settings(model=model, look=nets.segmenter(tmp_path / "look", any_size=any_size), limit_mm2=9.0)
     check = surface.build(settings, "surface", plan(part))
     dense = surface.build(settings.model_copy(update={"look": None}), "surface", plan(part))
     assert check([view(image, part), view(grey(), part)]) == dense([view(image, part), view(grey(), part)])
     assert len(check.models) == 2
-    blind = surface.Settings(model=settings.model, look=nets.segmenter(tmp_path / "blind", thresholds={"scratch": 1.0, "stain": 1.0}))
+    blind = surface.Settings(model=model, look=nets.segmenter(tmp_path / "blind", thresholds={"scratch": 1.0, "stain": 1.0}))
     assert surface.build(blind, "surface", plan(part))([view(image, part)])[0][0].value == 0.0
 
 
-def test_a_first_look_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_the_network_is_asked_only_around_what_the_look_has_seen(tmp_path: Path) -> None:
+    part = template()
+    model, look = networks.load(nets.segmenter(tmp_path, margin_px=4)), networks.load(nets.segmenter(tmp_path / "look"))
+    judged = surface.zone_of(part, None)
+    image = grey()
+    image[2, 2] = image[97, 117] = 250  # outside the part: nobody asks
+    image[50, 60] = 250
+    way = surface.way_of(judged, model, look, fitted=True)
+    _, grid = way.asked(image, look)
+    cores = np.zeros(judged.shape, np.uint8)
+    for row, column in grid.corners:
+        cores[row : row + 24, column : column + 24] += 1
+    assert cores[34:66, 44:76].all()
+    assert len(grid.corners) < len(surface.grid_of(judged, model.card).corners)
+    assert not len(way.asked(grey(), look)[1].corners)
+
+
+def test_a_network_of_any_size_gets_tiles_that_fit(tmp_path: Path) -> None:
+    part = template()
+    fixed, free = networks.load(nets.segmenter(tmp_path)), networks.load(nets.segmenter(tmp_path / "free", any_size=True))
+    judged = surface.zone_of(part, None)
+    image = np.random.default_rng(0).integers(0, 256, judged.shape, np.uint8)
+    ways = [surface.way_of(judged, network, fitted=True) for network in (fixed, free)]
+    assert [way.models[0].card.input.height for way in ways] == [32, 96]
+    assert len(ways[1].grid.corners) == 1 < len(ways[0].grid.corners)
+    for one, other in zip(ways[0].run(image), ways[1].run(image), strict=True):
+        np.testing.assert_array_equal(one[judged], other[judged])
+
+
+def test_a_first_look_of_other_channels_is_refused(tmp_path: Path) -> None:
+    """Its size may be another."""
     settings = surface.Settings(model=nets.segmenter(tmp_path), look=nets.segmenter(tmp_path / "look", size=48))
+    check = surface.build(settings, "surface", plan(template()))
+    assert check.look is not None
+    of_colours = check.look.card.model_copy(update={"input": check.look.card.input.model_copy(update={"channels": 3})})
+    loaded = {"look": replace(check.look, card=of_colours)}
+    asked = replace(plan(template()), load_model=lambda path, **how: loaded.get(path.parent.name) or networks.load(path, **how))
     with pytest.raises(ConfigError, match="E_MODEL_INPUT"):
-        surface.build(settings, "surface", plan(template()))
+        surface.build(settings, "surface", asked)

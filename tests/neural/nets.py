@@ -17,7 +17,7 @@ from inspector.records import Image
 
 
 def _model(
-    nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], size: tuple[int, int, int], outputs: dict[str, tuple[int, list[Any]]]
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], size: tuple[Any, Any, int], outputs: dict[str, tuple[int, list[Any]]]
 ) -> bytes:
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", *size])
@@ -27,8 +27,9 @@ def _model(
     return bytes(made.SerializeToString())
 
 
-def bright_and_dark(size: int = 32) -> bytes:
+def bright_and_dark(size: int = 32, *, any_size: bool = False) -> bytes:
     """Segmentation: grey 200 and more is class 1, grey 20 and less class 2; the score is the distance from mid-grey, doubled."""
+    height, width = ("height", "width") if any_size else (size, size)
     nodes = [
         helper.make_node("Squeeze", ["pictures", "last"], ["grey"]),
         helper.make_node("Cast", ["grey"], ["seen"], to=TensorProto.FLOAT),
@@ -50,8 +51,8 @@ def bright_and_dark(size: int = 32) -> bytes:
         "low": np.float32(0),
         "high": np.float32(255),
     } | {name: np.uint8(value) for name, value in (("zero", 0), ("one", 1), ("two", 2))}
-    maps = (TensorProto.UINT8, ["n", size, size])
-    return _model(nodes, constants, (size, size, 1), {"class_map": maps, "score_map": maps})
+    maps = (TensorProto.UINT8, ["n", height, width])
+    return _model(nodes, constants, (height, width, 1), {"class_map": maps, "score_map": maps})
 
 
 def far_from_grey(size: int = 64) -> bytes:
@@ -107,9 +108,9 @@ def write(path: Path, data: bytes, said: dict[str, Any], picture: Image, answer:
     return path
 
 
-def segmenter(folder: Path, size: int = 32, **more: Any) -> Path:
+def segmenter(folder: Path, size: int = 32, *, any_size: bool = False, **more: Any) -> Path:
     """`bright_and_dark` as a model: classes scratch (bright) and stain (dark)."""
-    data = bright_and_dark(size)
+    data = bright_and_dark(size, any_size=any_size)
     picture = np.full((size, size), 128, np.uint8)
     picture[: size // 2] = 255
     said = card("segmentation", ["scratch", "stain"], size, data, **more)

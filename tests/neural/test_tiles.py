@@ -33,6 +33,23 @@ def test_what_is_wanted_is_covered_once(height: int, width: int, margin: int, sh
     assert (covered[wanted] == 1).all()
 
 
+@settings(max_examples=60)
+@given(SIZES, SIZES, st.integers(0, 3), st.floats(0, 0.2), st.integers(0, 1 << 30))
+def test_the_fitting_size_is_the_cheapest(height: int, width: int, margin: int, share: float, seed: int) -> None:
+    wanted = np.random.default_rng(seed).random((height, width)) < share
+    sides = (8, 16, 24, 40)
+
+    def cost(h: int, w: int) -> int:
+        return len(tiles.plan(wanted, (h, w), margin).corners) * (h * w + tiles.CALL_PX)
+
+    assert cost(*tiles.fitting(wanted, margin, sides)) == min(cost(h, w) for h in sides for w in sides)
+
+
+def test_no_side_fits_within_the_margin() -> None:
+    with pytest.raises(ValueError, match="margin"):
+        tiles.fitting(np.ones((9, 9), np.bool_), 8, (8, 16))
+
+
 def test_nothing_wanted_is_no_tile() -> None:
     grid = tiles.plan(np.zeros((50, 60), np.bool_), (16, 16))
     assert tiles.cut(np.zeros((50, 60), np.uint8), grid).shape == (0, 16, 16, 1)

@@ -76,6 +76,22 @@ def test_the_rate_is_kept_and_the_loop_goes_on(tmp_path: Path, monkeypatch: pyte
     assert [level for _, level in seen] == [1, 2, 3, 1, 2, 3, 1]
 
 
+def test_the_first_picture_may_be_late_and_is_there_when_its_time_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path, "0.png", 7)
+    clock = Clock(monkeypatch)
+    seen = shown(clock, limit=2, files=[tmp_path], rate_hz=10, loop=True, first_after_ms=25)
+    assert [(stamp.at_ns, level) for stamp, level in seen] == [(1_025_000_000, 7), (1_125_000_000, 7)]
+    source = build(Settings(files=[tmp_path], rate_hz=1, first_after_ms=40), "c", clock, Timed(1000.0))
+    into = np.zeros(source.max_bytes, np.uint8)
+    assert source.read(into, 0.05) is not None
+    again = build(Settings(files=[tmp_path], rate_hz=1, first_after_ms=100), "c", clock, Timed(1000.0))
+    into[:] = 0
+    assert again.read(into, 0.05) is None
+    assert not into.any()
+    assert again.read(into, 0.05) is not None
+    assert into[0] == 7
+
+
 def test_broken_files_are_incomplete_exposures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     for suffix in ("png", "jpg"):
