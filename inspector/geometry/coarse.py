@@ -39,6 +39,7 @@ _LARGE_PX = 3.0  # of the base shape
 _CLEAR = 0.85  # likeness of a blob that needs no second look
 _LEAST_LIKENESS = 0.3  # of a blob that is worth refining
 _EVENINGS = 4
+_EVEN_RIDGE = 1e-3 * np.eye(4)
 _LEAST_SLOPE_RATIO = 0.4  # of the contrast, by which the light must differ from border to border
 
 
@@ -131,7 +132,8 @@ def evened(image: Image) -> Image | None:
     columns = np.stack([np.ones(few.size, F32), x.ravel(), y.ravel()])
     slope = np.zeros(4)
     for _ in range(_EVENINGS):
-        slope[: len(columns)] = np.linalg.lstsq(columns @ columns.T, columns @ few.ravel(), rcond=None)[0]
+        normal = columns @ columns.T
+        slope[: len(columns)] = np.linalg.solve(normal + _EVEN_RIDGE[: len(columns), : len(columns)], columns @ few.ravel())
         left = few - F32(slope[1]) * x - F32(slope[2]) * y
         low, high = float(left.min()), float(left.max())
         grain = 255.0 / max(high - low, 1.0)

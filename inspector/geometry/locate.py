@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 LEAST_SCORE_RATIO = 0.55
 _CONVINCING = 0.90
+_LIKELY = 0.6  # likeness of a blob that is refined before edge directions are asked
+_LEAST_OF_BEST = 0.5  # of the likeness of the best guess by directions, for another to be refined
+_SAME_BASE_PX, _SAME_RAD = 13.0, 0.06  # two guesses by directions, which go by steps of 5 px and 3°, are the same place and turn
 _MIRROR_ASKED_BELOW = 0.985
 _MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
@@ -142,9 +145,9 @@ class Locator:
 
     def _search(self, levels: Sequence[Level], max_parts: int) -> list[_Found]:
         low, high = self._sizes(levels[0].image)
-        found = self._refined(
-            levels, from_silhouettes(levels, self._base, self._outline, (low, high), max_parts), high > low, 3 * max_parts
-        )
+        blobs = from_silhouettes(levels, self._base, self._outline, (low, high), max_parts)
+        clear = [guess for guess in blobs if guess.likeness >= _LIKELY]
+        found = self._refined(levels, clear, high > low, 3 * max_parts)
         chosen = self._apart(found, max_parts)
         if len(chosen) < max_parts or chosen[-1].score < _CONVINCING:
             count = 1 if high <= low else max(1, math.ceil(math.log(high / low) / math.log(_COARSE_STEP))) + 1
@@ -155,6 +158,8 @@ class Locator:
             ]
             if count > 1:
                 guesses = sorted(guesses, key=lambda g: -g.likeness)[: 30 + 10 * max_parts]
+            least = _LEAST_OF_BEST * max((guess.likeness for guess in guesses), default=0.0)
+            guesses = self._distinct([guess for guess in guesses if guess.likeness >= least]) + blobs[len(clear) :]
             found += self._refined(levels, guesses, True, 3 * max_parts)
             chosen = self._apart(found, max_parts)
         return chosen
@@ -181,6 +186,19 @@ class Locator:
             scores, contrasts = seen(level, self._few, placements, signs)
             out += map(_Found, placements, signs.tolist(), scores.tolist(), contrasts.tolist())
         return out
+
+    def _distinct(self, guesses: Sequence[Guess]) -> list[Guess]:
+        """The guesses, best first, without those that are near-symmetries of a better one: these are told apart later anyway."""
+        chosen: list[Guess] = []
+        taken = np.zeros((0, 4))
+        for guess in guesses:
+            x, y, turn, size = guess.placement
+            off = np.hypot(taken[:, 0] - x, taken[:, 1] - y) < _SAME_BASE_PX * size
+            off &= np.abs((taken[:, 2] - turn + math.pi) % math.tau - math.pi) < _SAME_RAD
+            if not (off & (np.abs(taken[:, 3] - size) < 0.01 * size)).any():
+                chosen.append(guess)
+                taken = np.concatenate([taken, turned(guess.placement, self._matches)])
+        return chosen
 
     def _apart(self, found: Sequence[_Found], most: int) -> list[_Found]:
         """The best of those that do not lie on each other."""
