@@ -242,7 +242,7 @@ def inner_reaches(shape: Shape, contours: tuple[Contour, ...], samples: Samples)
     """
     reaches = np.full(len(shape.contours_px), float(FAR_PX))
     for i, contour in enumerate(contours):
-        radius = inner_radius(shape.contours_px[i])
+        radius = inner_radius(shape.contours_px[i]) if contour.circle is None else contour.circle[2] * shape.scale_px_per_mm
         if contour.kind == "hole" or radius < _TINY_PX:
             reaches[i] = min(FAR_PX, radius)
     return np.asarray(reaches[samples.contour], F32)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.coverage import coverage
+from inspector.geometry.coverage import levels
 from inspector.geometry.polygon import Points, perimeter, signed_area
 
 if TYPE_CHECKING:
@@ -101,9 +101,8 @@ class Shape:
         span = np.ceil(every.max(axis=0)) + _PAD_PX - self.low_px
         self._fine_shape = (int(span[1]) * _OVERSAMPLING, int(span[0]) * _OVERSAMPLING)
         self.length_px = float(sum(perimeter(c) for c in self.contours_px))
-        fine = coverage([self._to_fine(c[::-1]) for c in self.contours_px], self._fine_shape, turned=True)
-        self.area_px2 = float(fine.sum()) / _OVERSAMPLING**2
-        self._fine = cv2.convertScaleAbs(fine, alpha=255)
+        self._fine = levels([self._to_fine(c[::-1]) for c in self.contours_px], self._fine_shape, turned=True)
+        self.area_px2 = cv2.sumElems(self._fine)[0] / 255.0 / _OVERSAMPLING**2
         self._blurred: dict[float, Floats32] = {}
 
     def to_model(self, points_mm: Floats) -> Points:
@@ -123,9 +122,10 @@ class Shape:
             # pixel area of the fine raster is already in the coverage: variance 1/12 of a fine pixel
             sigma = math.sqrt(max((blur_px * _OVERSAMPLING) ** 2 - 1 / 12, 0.04))
             size = 2 * math.ceil(4 * sigma) + 1
-            soft = cv2.GaussianBlur(self._fine.astype(F32), (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
+            soft = np.asarray(cv2.GaussianBlur(self._fine.astype(F32), (size, size), sigma, borderType=cv2.BORDER_REPLICATE), F32)
+            soft /= F32(255)
             self._blurred.clear()  # one at a time: it is only needed to compute rows
-            self._blurred[blur_px] = np.asarray(soft / F32(255), F32)
+            self._blurred[blur_px] = soft
         return self._blurred[blur_px]
 
     def material(self, points_px: NDArray[np.floating], blur_px: float = DEFAULT_BLUR_PX) -> Floats32:

@@ -94,14 +94,14 @@ def signed_distance(contours_px: Sequence[Points], shape: tuple[int, int]) -> ND
     for offset in (-1, 0, 1):
         near = np.clip(nearest + offset, 0, len(start) - 1)
         np.minimum(square, _square(u, v, pieces, near), out=square)
-    square = square.reshape(shape)
     for dv in range(-2, 3):
         for du in range(-2, 3):
             u_near, v_near = middle[:, 0] + du, middle[:, 1] + dv
             fits = (u_near >= 0) & (u_near < shape[1]) & (v_near >= 0) & (v_near < shape[0])
             near = np.flatnonzero(fits)
-            np.minimum.at(square, (v_near[near], u_near[near]), _square(u_near[near], v_near[near], pieces, near))
-    distance = np.sqrt(square)
+            u_near, v_near = u_near[near], v_near[near]
+            np.minimum.at(square, v_near * shape[1] + u_near, _square(u_near, v_near, pieces, near))
+    distance = np.sqrt(square).reshape(shape)
     return np.where(inside(contours_px, shape), -distance, distance).astype(np.float32)
 
 
@@ -132,7 +132,8 @@ def _square(u: NDArray[np.int64], v: NDArray[np.int64], pieces: _Pieces, which: 
     along = x * along_x
     along += y * along_y
     along /= square
-    np.clip(along, 0.0, 1.0, out=along)
+    np.maximum(along, 0.0, out=along)
+    np.minimum(along, 1.0, out=along)
     x -= np.multiply(along_x, along, out=along_x)
     y -= np.multiply(along_y, along, out=along_y)
     x *= x

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from inspector.geometry import polygon
-from inspector.geometry.coverage import coverage, inside
+from inspector.geometry.coverage import coverage, inside, levels
 
 SHAPE = (48, 64)
 
@@ -94,3 +94,13 @@ def test_nothing_covers_nothing() -> None:
     assert not coverage([], SHAPE).any()
     assert not coverage([np.array([[1.0, 1.0], [5.0, 5.0]])], SHAPE).any()
     assert not inside([], SHAPE).any()
+
+
+@given(st.integers(0, 1 << 30), st.booleans())
+def test_levels_are_the_coverage_in_255ths(seed: int, hole: bool) -> None:
+    random = np.random.default_rng(seed)
+    outer = np.array([(5, 5), (90, 5), (90, 60), (5, 60)]) + random.uniform(-20, 4, (4, 2))
+    contours = [outer, random.uniform(20, 50, 2) + np.array([(0, 0), (9, 1), (5, 8)])] if hole else [outer]
+    found = levels(contours, SHAPE)
+    assert found.dtype == np.uint8
+    np.testing.assert_allclose(found / 255.0, coverage(contours, SHAPE), atol=0.5 / 255 + 1e-6)
