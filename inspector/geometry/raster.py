@@ -63,6 +63,24 @@ def warp(image: NDArray[np.uint8], matrix: Floats, shape: tuple[int, int], *, sm
 
 
 def rectify(image: NDArray[np.uint8], pose: Pose, template: Template) -> Image:
-    """The picture on the template's raster: uint8 (H, W[, 3]) with H, W of `template.sdf_mm`. One warp, bilinear."""
-    height, width = template.sdf_mm.shape
-    return warp(image, matrix_of(pose) @ grid_matrix(template), (height, width))
+    """The picture on the template's raster: uint8 (H, W[, 3]) with H, W of `template.sdf_mm`. One warp, bilinear.
+
+    Where the picture has twice as many pixels a millimetre as the raster, or more, it is halved first, where the raster lies: its
+    detail would become noise (and what is read in small steps is read faster).
+    """
+    shape = (template.sdf_mm.shape[0], template.sdf_mm.shape[1])
+    matrix = matrix_of(pose) @ grid_matrix(template)
+    step = pose.scale_px_per_mm * template.mm_per_px
+    if step < 2.0:
+        return warp(image, matrix, shape)
+    corners = apply(matrix, [(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])])
+    low = np.clip(np.floor(corners.min(axis=0) - 4 * step), 0, np.array(image.shape[1::-1]) - 1).astype(int).tolist()
+    high = np.clip(np.ceil(corners.max(axis=0) + 4 * step), 1, image.shape[1::-1]).astype(int).tolist()
+    part = image[low[1] : high[1], low[0] : high[0]]
+    matrix = np.array([[1.0, 0.0, -low[0]], [0.0, 1.0, -low[1]], [0.0, 0.0, 1.0]]) @ matrix
+    while step >= 2.0 and min(part.shape[:2], default=0) >= 16:
+        rows, columns = part.shape[0] // 2, part.shape[1] // 2
+        part = np.asarray(cv2.resize(part[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+        matrix = np.array([[0.5, 0.0, -0.25], [0.0, 0.5, -0.25], [0.0, 0.0, 1.0]]) @ matrix
+        step /= 2.0
+    return warp(part, matrix, shape)

@@ -107,7 +107,7 @@ def _config(
     demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     recipe = demo["recipes"]["plate"]
     recipe["template"] |= {"drawing": str(ROOT / "dxf_templates" / "plate.dxf"), "scale_px_per_mm": SCALE_PX_PER_MM}
-    for key in ("model", "classifier"):
+    for key in {"model", "look", "classifier"} & recipe["checks"]["surface"].keys():
         recipe["checks"]["surface"][key] = str(ROOT / "models" / Path(recipe["checks"]["surface"][key]).name)
     source = {"kind": "replay", "files": [str(folder / "pictures")], "loop": True} | ({} if rate_hz is None else {"rate_hz": rate_hz})
     line = {"id": "cam", "recipe": "plate", "source": source, "ring": {"slots": 2 * threads + 2, "when_full": when_full}}

@@ -156,3 +156,10 @@ def test_a_contour_of_which_nothing_is_seen_is_never_good() -> None:
     found = findings(gauged(unseen), outline.Settings(least_seen_ratio=0.0))
     assert len(found) == len(PLATE)
     assert not any(f.ok for f in found.values())
+
+
+@given(st.integers(1, 60), st.sampled_from([1, 3, 5, 7, 15]), st.integers(0, 1 << 30))
+def test_the_running_median_is_the_median_of_the_neighbours(count: int, run: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 9, max(count, run)).astype(np.float64)
+    expected = [np.median(np.take(values, range(i - run // 2, i + run // 2 + 1), mode="wrap")) for i in range(len(values))]
+    np.testing.assert_array_equal(outline.running_median(values, run), expected)
