@@ -186,7 +186,10 @@ def _earlier(folder: Path) -> str:
     epoch = protocol.epoch(time.time_ns(), bytes(10))
     journal = Journal.open(folder, utc_clock=time.time_ns)
     journal.begin(epoch)
-    made = core.Arbiter(settings(Config.model_validate(_CONFIG)), epoch=epoch, now_ns=time.monotonic_ns(), chain={})
+    utc_offset_ns = time.time_ns() - time.monotonic_ns()  # events of 1970 would be taken away by retention while they are read
+    made = core.Arbiter(
+        settings(Config.model_validate(_CONFIG)), epoch=epoch, now_ns=time.monotonic_ns(), chain={}, utc_offset_ns=utc_offset_ns
+    )
     made.step(time.monotonic_ns(), core.Attached("ab" * 32, [], []), core.Begin())
     body = json.dumps(_BODY).encode()
     for first in range(1, REPLAYED + 1, COMMITTED):

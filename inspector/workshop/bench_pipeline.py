@@ -248,7 +248,7 @@ def _run(path: Path, seconds: float, travel_ms: int = TRAVEL_MS) -> Run:
     """The daemon and a gateway, each a process, for so long."""
     folder = path.parent
     ready, verdicts = folder / "ready.json", folder / "heard"
-    with _child(folder, "inspector", "run", str(path), "--allow-root") as daemon:
+    with _child(folder, "inspector", "run", str(path), "--allow-root", "--quiet") as daemon:
         _until(ready.exists, daemon, folder)
         said = json.loads(ready.read_text())
         client = "inspector.workshop.bench_pipeline", said["endpoints"]["gate"], str(verdicts), str(travel_ms)
