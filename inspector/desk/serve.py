@@ -56,9 +56,13 @@ def listen(bind: str, *, guarded: bool = False) -> socket.socket:
         text = f"{bind} can be reached from other machines; set desk.users, desk.tls_cert and desk.tls_key too, "
         raise ConfigError("E_SEC_BIND", text + "or bind to 127.0.0.1 and use an SSH tunnel", key="desk.bind")
     try:
-        return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
+        listening = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
     except (OSError, OverflowError, ValueError) as error:
         raise ConfigError("E_BIND", f"{bind}: {error}; is another desk running?", key="desk.bind") from error
+    # Each connection has it from here: asyncio sets it only where a socket names its protocol, and an answer's second part else waits
+    # for the first one's acknowledgement, 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def hosts_of(settings: Settings) -> tuple[str, ...]:
