@@ -116,9 +116,8 @@ class Way:
             row, column = self.grid.corners[i].tolist()
             mask = self.mask[row : row + self.grid.size[0] - 2 * margin, column : column + self.grid.size[1] - 2 * margin]
             scores = look.run(cut[i : i + 1])[1][0][margin : margin + mask.shape[0], margin : margin + mask.shape[1]]
-            seen = cv2.findNonZero(cv2.bitwise_and(cv2.compare(scores, least - 1, cv2.CMP_GT), mask))  # type: ignore[call-overload]
-            if seen is not None:
-                columns, rows = seen.reshape(-1, 2).T
+            if scores.max() >= least:
+                rows, columns = np.nonzero((scores >= least) & (mask > 0))
                 cells[(row + rows) // CELL_PX, (column + columns) // CELL_PX] = 1
 
         crew.each(len(cut), one)
@@ -130,7 +129,7 @@ class Way:
 
 def _cores(around: NDArray[np.bool_], card: networks.Card) -> tiles.Grid:
     """The model's cores over cells."""
-    core = [max(1, (side - 2 * card.margin_px) // CELL_PX) for side in (card.input.height, card.input.width)]
+    core = [(side - 2 * card.margin_px) // CELL_PX for side in (card.input.height, card.input.width)]
     return tiles.plan(around, (core[0], core[1]))
 
 
@@ -249,6 +248,9 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     look = None if settings.look is None else load(settings.look, threads=settings.threads, task="segmentation")
     if look is not None and look.card.input.channels != network.card.input.channels:
         raise ConfigError("E_MODEL_INPUT", f"the first look takes {look.card.input}, the model {network.card.input}", key=f"{name}.look")
+    if look is not None and min(network.card.input.height, network.card.input.width) - 2 * network.card.margin_px < CELL_PX:
+        text = f"after a first look the model's tiles need at least {CELL_PX} px within their margins of {network.card.margin_px} px"
+        raise ConfigError("E_MODEL_INPUT", text, file=str(network.path), key=f"{name}.look")
     classifier = None if settings.classifier is None else load(settings.classifier, threads=settings.threads, task="classification")
     judged = judged_of(plan.template, settings.edge_mm, name)
     scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
@@ -287,18 +289,29 @@ def way_of(judged: NDArray[np.bool_], network: networks.Model, look: networks.Mo
     Raises as `Model.sized`.
     """
     first = network if look is None else look
+    models = [network]
     if fitted:
-        first = first.sized(*tiles.fitting(judged, first.card.margin_px, SIDES_PX if look is None else LOOK_SIDES_PX))
+        first = _fitted(first, judged, SIDES_PX if look is None else LOOK_SIDES_PX)
+        if look is not None and network.any_size:
+            models.append(
+                network.sized(*(least_side(s, network.card.margin_px) for s in (network.card.input.height, network.card.input.width)))
+            )
     mask, grid = judged.astype(np.uint8) * np.uint8(255), grid_of(judged, first.card)
-    if look is None:
-        return Way(mask, (first,), None, grid)
-    small = network.sized(*(least_side(side, network.card.margin_px) for side in (network.card.input.height, network.card.input.width)))
-    return Way(mask, (network, small) if fitted and small is not network else (network,), first, grid)
+    return Way(mask, (first,), None, grid) if look is None else Way(mask, tuple(models), first, grid)
+
+
+def _fitted(network: networks.Model, judged: NDArray[np.bool_], sides_px: Sequence[int]) -> networks.Model:
+    """The network for tiles that fit what is judged, where it takes any size and its margins leave something of these sides."""
+    margin = network.card.margin_px
+    if not network.any_size or max(sides_px) <= 2 * margin:
+        return network
+    return network.sized(*tiles.fitting(judged, margin, sides_px))
 
 
 def least_side(side: int, margin: int) -> int:
-    """About half of a tile's side, for what is seen alone: a core of whole cells within the margins."""
-    return max(CELL_PX, (side // 2 - 2 * margin) // CELL_PX * CELL_PX + CELL_PX) + 2 * margin
+    """About half of a tile's side, for what is seen alone: at least a cell within the margins, a multiple of `SIZE_STEP_PX`."""
+    least = max(CELL_PX, side // 2 - 2 * margin) + 2 * margin
+    return -(-least // networks.SIZE_STEP_PX) * networks.SIZE_STEP_PX
 
 
 def run(image: Image, network: networks.Model, grid: tiles.Grid) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

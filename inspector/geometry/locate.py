@@ -36,7 +36,7 @@ LEAST_SCORE_RATIO = 0.55
 _CONVINCING = 0.90
 _LIKELY = 0.6  # likeness of a blob that is refined before edge directions are asked
 _LEAST_OF_BEST = 0.5  # of the likeness of the best guess by directions, for another to be refined
-_SAME_BASE_PX, _SAME_RAD = 13.0, 0.06  # two guesses by directions, which go by steps of 5 px and 3°, are the same place and turn
+_SAME_BASE_PX, _SAME_RAD = 8.0, 0.045  # two guesses by directions, which go by steps of 5 px and 3°, are the same place and turn
 _MIRROR_ASKED_BELOW = 0.985
 _MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
@@ -159,9 +159,13 @@ class Locator:
             if count > 1:
                 guesses = sorted(guesses, key=lambda g: -g.likeness)[: 30 + 10 * max_parts]
             least = _LEAST_OF_BEST * max((guess.likeness for guess in guesses), default=0.0)
-            guesses = self._distinct([guess for guess in guesses if guess.likeness >= least]) + blobs[len(clear) :]
-            found += self._refined(levels, guesses, True, 3 * max_parts)
+            likely = self._distinct([guess for guess in guesses if guess.likeness >= least])
+            found += self._refined(levels, likely + blobs[len(clear) :], True, 3 * max_parts)
             chosen = self._apart(found, max_parts)
+            if len(chosen) < max_parts:
+                kept = {id(guess) for guess in likely}
+                found += self._refined(levels, [guess for guess in guesses if id(guess) not in kept], True, 3 * max_parts)
+                chosen = self._apart(found, max_parts)
         return chosen
 
     def _refined(self, levels: Sequence[Level], guesses: Sequence[Guess], wide: bool, keep: int) -> list[_Found]:
@@ -188,7 +192,7 @@ class Locator:
         return out
 
     def _distinct(self, guesses: Sequence[Guess]) -> list[Guess]:
-        """The guesses, best first, without those that are near-symmetries of a better one: these are told apart later anyway."""
+        """The guesses, best first, without those that are near-symmetries of a better one: these are told apart later."""
         chosen: list[Guess] = []
         taken = np.zeros((0, 4))
         for guess in guesses:

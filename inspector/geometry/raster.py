@@ -70,12 +70,16 @@ def rectify(image: NDArray[np.uint8], pose: Pose, template: Template) -> Image:
     """
     shape = (template.sdf_mm.shape[0], template.sdf_mm.shape[1])
     matrix = matrix_of(pose) @ grid_matrix(template)
-    step = pose.scale_px_per_mm * template.mm_per_px
+    outline = np.array([(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])], np.float64)
+    if (outline @ matrix[2, :2] + matrix[2, 2]).min() <= 0:
+        return warp(image, matrix, shape)  # a corner beyond the horizon
+    corners = apply(matrix, outline)
+    sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T) / (shape[1], shape[0], shape[1], shape[0])
+    step = 1.0001 * float(sides.min())
     if step < 2.0:
         return warp(image, matrix, shape)
-    corners = apply(matrix, [(0, 0), (shape[1], 0), (shape[1], shape[0]), (0, shape[0])])
-    low = np.clip(np.floor(corners.min(axis=0) - 4 * step), 0, np.array(image.shape[1::-1]) - 1).astype(int).tolist()
-    high = np.clip(np.ceil(corners.max(axis=0) + 4 * step), 1, image.shape[1::-1]).astype(int).tolist()
+    low = np.clip(np.floor(corners.min(axis=0) - 4 * sides.max()), 0, np.array(image.shape[1::-1]) - 1).astype(int).tolist()
+    high = np.clip(np.ceil(corners.max(axis=0) + 4 * sides.max()), 1, image.shape[1::-1]).astype(int).tolist()
     part = image[low[1] : high[1], low[0] : high[0]]
     matrix = np.array([[1.0, 0.0, -low[0]], [0.0, 1.0, -low[1]], [0.0, 0.0, 1.0]]) @ matrix
     while step >= 2.0 and min(part.shape[:2], default=0) >= 16:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -33,13 +33,25 @@ def run(call: Callable[[Any], T]) -> T:
         del _runs[thread]
 
 
-def end_older(limit_s: float) -> float | None:
-    """End every run that has lasted longer; the CPU time of the busiest that was ended now (s), None where none was."""
-    worked_s, now_s = None, time.monotonic()
+def end_older(limit_s: float) -> tuple[float, float] | None:
+    """End every run that has lasted longer; of those ended now the CPU time of the busiest (s), and when the last one began (monotonic s).
+
+    None where none was.
+    """
+    found, now_s = None, time.monotonic()
     with suppress(RuntimeError, OSError):  # a thread came or went meanwhile: the next look sees the rest
         for thread, (began_s, began_cpu_s, options) in _runs.items():
             if now_s - began_s > limit_s and not options.terminate:
                 options.terminate = True
                 spent_s = time.clock_gettime(time.pthread_getcpuclockid(thread)) - began_cpu_s
-                worked_s = max(worked_s or 0.0, spent_s)
-    return worked_s
+                worked_s, last_s = found or (0.0, began_s)
+                found = max(worked_s, spent_s), max(last_s, began_s)
+    return found
+
+
+def end_those_of(threads: Iterable[int]) -> None:
+    """End what runs in these threads now: nobody wants it any more."""
+    for thread in threads:
+        running = _runs.get(thread)
+        if running is not None:
+            running[2].terminate = True

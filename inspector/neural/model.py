@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ LARGEST_CARD_BYTES = 1 << 20
 MOST_MEMORY_BYTES = 4 << 30
 """So much address space a model may take while it is made ready and proved."""
 
+_FREE = (b"\x12\x06height", b"\x12\x05width")  # a dimension with a name, as a file of ONNX has it
+_binding = threading.Lock()
 SIZE_STEP_PX = 16
 """A model whose size is free takes multiples of this."""
 
@@ -117,6 +120,7 @@ class Model:
     session: ort.InferenceSession
     outputs: tuple[str, ...]
     engine: Engine = field(default_factory=Engine)
+    any_size: bool = False
 
     def run(self, batch: Image) -> tuple[NDArray[Any], ...]:
         """The outputs of the contract for pictures uint8 (N, H, W, C), C-contiguous. Safe from several threads.
@@ -128,19 +132,26 @@ class Model:
     def sized(self, height: int, width: int) -> Model:
         """The same network for pictures of this size, multiples of `SIZE_STEP_PX`, where its file leaves that free; else itself.
 
-        Raises as `load` where the file is not any more what it was.
+        Takes a moment. Raises as `load`; E_MODEL_OUTPUT where it does not keep the contract at that size.
         """
         size = Input(height=height, width=width, channels=self.card.input.channels)
-        if size == self.card.input or self.card.task != "segmentation":
+        if size == self.card.input or not self.any_size:
             return self
         data, card = _read(self.path)
         if card.sha256 != self.card.sha256:
             raise ConfigError("E_MODEL_HASH", "the file has changed since it was read", file=str(self.path))
+        whole = self.card.model_copy(update={"input": size})
         with _bounded():
             session = session_of(data, str(self.path), threads=self.engine.threads, provider=self.engine.provider, size=size)
-        if tuple(session.get_inputs()[0].shape[1:3]) != (height, width):
-            return self
-        return Model(self.path, self.card.model_copy(update={"input": size}), session, self.outputs, self.engine)
+            _check_contract(session, whole, str(self.path))
+            made = Model(self.path, whole, session, self.outputs, self.engine, any_size=True)
+            try:
+                shapes = {answer.shape for answer in made.run(np.zeros((1, height, width, size.channels), np.uint8))}
+            except Exception as error:  # the runtime exports no root of its exceptions
+                raise _refusal(error, str(self.path), f"it fails at {width} × {height} px") from error
+        if shapes != {(1, height, width)}:
+            raise ConfigError("E_MODEL_OUTPUT", f"at {width} × {height} px it answers {sorted(shapes)}", file=str(self.path))
+        return made
 
     @property
     def name_and_hash(self) -> tuple[str, str]:
@@ -170,7 +181,8 @@ def load(path: Path, *, threads: int | None = None, task: Task | None = None, en
     with _bounded():
         session = session_of(data, str(file), threads=how.threads, provider=how.provider, size=card.input)
         _check_contract(session, card, str(file))
-        model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how)
+        free = card.task == "segmentation" and all(name in data for name in _FREE)
+        model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how, any_size=free)
         prove(model)
     return model
 
@@ -194,17 +206,18 @@ def _read(path: Path) -> tuple[bytes, Card]:
 @contextmanager
 def _bounded() -> Iterator[None]:
     """Within it the process gets at most `MOST_MEMORY_BYTES` of further address space: asking for more is an error, not its end."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    bound = taken + MOST_MEMORY_BYTES
-    if any(limit not in (-1, resource.RLIM_INFINITY) and limit < bound for limit in (soft, hard)):
-        yield  # it is bounded already
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with _binding:  # it is the process's: of two at a time the second would leave the first one's bound behind
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+        bound = taken + MOST_MEMORY_BYTES
+        if any(limit not in (-1, resource.RLIM_INFINITY) and limit < bound for limit in (soft, hard)):
+            yield  # it is bounded already
+            return
+        resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def read_bytes(path: Path) -> bytes:

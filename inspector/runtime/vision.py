@@ -331,13 +331,16 @@ class Vision:
     def _end_slow_networks(self) -> None:
         """So early that the part is still told why; what hangs again within a minute may hang for ever, and this process begins anew."""
         limit_s = SLOW_NETWORK_RATIO * self._settings.gate.travel_min_ms / 1e3
-        worked_s = limits.end_older(limit_s)
-        if worked_s is not None:
+        ended = limits.end_older(limit_s)
+        if ended is not None:
+            worked_s, began_s = ended
             now_ns = self._clock()
             print(f"a network was ended after {limit_s:.2f} s, of which it worked {worked_s:.2f} s", file=sys.stderr, flush=True)
             if worked_s < limit_s / 2:
                 return  # it is the machine that is slow, and to begin anew would be slower still
-            if self._slow_ns is not None and now_ns - self._slow_ns < SLOW_AGAIN_S * 1e9:
+            # What ran already when the last one was ended is of the same trouble: two threads may work at one picture.
+            anew = self._slow_ns is not None and time.monotonic() - began_s < (now_ns - self._slow_ns) / 1e9
+            if anew and self._slow_ns is not None and now_ns - self._slow_ns < SLOW_AGAIN_S * 1e9:
                 self._failed = f"a network took more than {limit_s:.2f} s twice within {SLOW_AGAIN_S:.0f} s"
             self._slow_ns = now_ns
 

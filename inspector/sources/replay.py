@@ -49,8 +49,8 @@ _DAY = re.compile(r"\d{8}")
 class Settings(Strict):
     """Where the files are, and how fast they come; of an archive's pictures only those of `camera`, where that is set.
 
-    `speed` 1.0 is as they were taken, 2.0 twice as fast; a pause of more than `longest_pause_s` then (a night) is that long. The first
-    picture comes `first_after_ms` after the camera has begun, so that several cameras need not show theirs at the same moment.
+    `speed` 1.0 is as they were taken, 2.0 twice as fast; a pause of more than `longest_pause_s` then (a night) is that long. With
+    either, the first picture comes `first_after_ms` after it was first asked for, so that several cameras need not show theirs at once.
     """
 
     files: list[Path] = Field(min_length=1)
@@ -207,12 +207,15 @@ class Replay:
         shot, due_ns = self._next, self._next_ns
         image = shot.image if shot.image is not None and shot.image.size <= self.max_bytes else None
         picture = np.zeros((1, 1), np.uint8) if image is None else image
-        if due_ns is None or due_ns - self._clock() <= timeout_s * 1e9:
-            into[: picture.size] = picture.reshape(-1)  # before its time: a camera's picture is there when its exposure is over
-        if due_ns is not None and (wait_s := (due_ns - self._clock()) / 1e9) > 0:
-            time.sleep(min(timeout_s, wait_s))
-            if wait_s > timeout_s:
-                return None
+        wait_s = 0.0 if due_ns is None else (due_ns - self._clock()) / 1e9
+        if wait_s > timeout_s:
+            time.sleep(timeout_s)
+            return None
+        begun_ns = self._clock()
+        into[: picture.size] = picture.reshape(-1)  # before its time: a camera's picture is there when its exposure is over
+        wait_s -= (self._clock() - begun_ns) / 1e9
+        if wait_s > 0:
+            time.sleep(wait_s)
         self._next = None
         self._seq += 1
         at_ns = self._clock() if due_ns is None else due_ns

@@ -66,7 +66,7 @@ class UNet(nn.Module):
 class Glance(nn.Module):
     """Scores (N, 1 + classes, H/8, W/8) for pictures (N, channels, H, W): a first look, about 100 multiply-adds per pixel.
 
-    It has no way back to fine places: what it is for is to say which tiles need a second look.
+    It has no way back to fine places: what it is for is to say where a second look is needed.
     """
 
     DOWN = 8

@@ -223,3 +223,35 @@ def test_a_first_look_of_other_channels_is_refused(tmp_path: Path) -> None:
     asked = replace(plan(template()), load_model=lambda path, **how: loaded.get(path.parent.name) or networks.load(path, **how))
     with pytest.raises(ConfigError, match="E_MODEL_INPUT"):
         surface.build(settings, "surface", asked)
+
+
+def test_without_a_drawing_a_first_look_needs_the_files_no_more(tmp_path: Path) -> None:
+    """Any size of picture: one more pixel than a core each way, too."""
+    model = nets.segmenter(tmp_path, margin_px=4, any_size=True)
+    settings = surface.Settings(model=model, look=nets.segmenter(tmp_path / "look", margin_px=4), limit_mm2=1.0, mm_per_px=1.0)
+    check = surface.build(settings, "surface", plan())
+    for file in (*tmp_path.glob("*.onnx"), *(tmp_path / "look").glob("*.onnx")):
+        file.unlink()
+    for size in (24, 25, 49, 100):
+        image = np.full((size, size), 128, np.uint8)
+        image[-1, -1] = image[2:6, 3:8] = 250
+        assert [f.value for f in check([view(image)])[0] if f.feature == "scratch"] == [21.0]
+
+
+@pytest.mark.parametrize("margin_px", [0, 3, 12, 20, 160])
+def test_any_margin_of_a_card_has_tiles(tmp_path: Path, margin_px: int) -> None:
+    part, size = template(), 352
+    image = grey()
+    image[40:44, 60:70] = 250
+    for any_size in (False, True):
+        folder = tmp_path / f"{any_size}"
+        settings = surface.Settings(model=nets.segmenter(folder, size, margin_px=margin_px, any_size=any_size))
+        looking = settings.model_copy(update={"look": nets.segmenter(folder / "look", size, margin_px=margin_px, any_size=any_size)})
+        for each in (settings, looking):
+            assert surface.build(each, "surface", plan(part))([view(image, part)])[0][0].value == 10.0
+
+
+def test_after_a_first_look_a_model_of_nothing_but_margin_is_refused(tmp_path: Path) -> None:
+    settings = surface.Settings(model=nets.segmenter(tmp_path, margin_px=9), look=nets.segmenter(tmp_path / "look"))
+    with pytest.raises(ConfigError, match=r"E_MODEL_INPUT.*at least 16 px"):
+        surface.build(settings, "surface", plan(template()))

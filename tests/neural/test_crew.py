@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.neural import crew
+from inspector.neural import crew, limits
 
 
 @pytest.fixture
@@ -81,6 +83,34 @@ def test_an_error_is_raised_where_the_work_was_asked_for(bell: threading.Conditi
     ended.set()
     thread.join()
     assert thread.ident is not None
+
+
+def test_the_networks_of_a_picture_that_has_failed_are_ended(bell: threading.Condition) -> None:
+    """One thread's trouble is not waited for twice: what the other one runs for the same picture is of no use any more."""
+    ended, both, mine = threading.Event(), threading.Barrier(2), threading.get_ident()
+    thread = helper(bell, ended)
+
+    def endless(options: Any) -> None:
+        both.wait(10)
+        until_s = time.monotonic() + 20
+        while not options.terminate and time.monotonic() < until_s:
+            time.sleep(0.001)
+        raise RuntimeError("ended" if options.terminate else "not ended")
+
+    def work(_: int) -> None:
+        if threading.get_ident() == mine:
+            limits.run(endless)
+        else:
+            both.wait(10)
+            raise ValueError("this picture is in trouble")
+
+    begun_s = time.monotonic()
+    with pytest.raises(ValueError, match="in trouble"):
+        crew.each(2, work)
+    assert time.monotonic() - begun_s < 15
+    assert limits.end_older(0.0) is None
+    ended.set()
+    thread.join()
 
 
 def test_after_an_error_no_further_piece_is_begun(bell: threading.Condition) -> None:
