@@ -31,6 +31,7 @@ OFFLINE = ("workshop/", "commands/", "desk/", "bridges/", "client.py")
 BROAD_EXCEPTS = {
     "geometry/dxf.py": "ezdxf's repair raises whatever a broken file makes it raise",
     "neural/model.py": "ONNX Runtime exports no root of its exceptions",
+    "neural/crew.py": "what goes wrong in a helper is raised where the work was asked for",
     "__main__.py": "the last one who can speak to the user",
     "judge.py": "one frame's trouble is that frame's alone",
     "runtime/daemon.py": "who asked for a reload gets what came of it, whatever it is",
