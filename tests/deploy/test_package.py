@@ -27,7 +27,10 @@ def bundle(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4
+            tar.extractall(folder, filter="data")
+        else:
+            tar.extractall(folder)
     (unpacked,) = folder.iterdir()
     return unpacked
 
