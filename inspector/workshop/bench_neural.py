@@ -3,6 +3,7 @@
 The surface is inspected twice, every tile by the shipped network and only around what the first look sees; what the
 look loses of the defects that the network finds alone is counted on the same parts, drawn from seeds that no training has seen.
 `network_px_ratio` is what the large network runs over, margins and all, per pixel of the zones. One thread, CPU time.
+INSPECTOR_BENCH_PARTS sets how many parts (48).
 """
 
 from __future__ import annotations
