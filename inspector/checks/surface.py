@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,13 +95,15 @@ class Way:
     """How rasters of one shape are gone over: `mask` (H, W), 0 or 255, says where; `grid` are the tiles of the first network to see them.
 
     That is the `look`, where there is one, and else `models[0]`. Around what a look sees that one of the models is taken whose tiles fit
-    best: they are the same network for tiles of several sizes.
+    best: they are the same network for tiles of several sizes. `counted` says of each of a look's tiles which of its answers lie where
+    something is judged.
     """
 
     mask: NDArray[np.uint8]
     models: tuple[networks.Model, ...]
     look: networks.Model | None
     grid: tiles.Grid
+    counted: tuple[NDArray[np.bool_], ...] = ()
 
     def run(self, image: Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(class_map, score_map) uint8 (H, W) of a picture (H, W[, C]); 0 where nothing is judged, and where the look has seen nothing."""
@@ -110,19 +113,19 @@ class Way:
 
     def asked(self, image: Image, look: networks.Model) -> tuple[networks.Model, tiles.Grid]:
         """The model, and its tiles around what the look has seen where it is judged."""
-        cut, (height, width), margin = tiles.cut(image, self.grid), self.mask.shape, self.grid.margin
+        (height, width), down = self.mask.shape, look.down
         least = math.ceil(255.0 * min(look.card.threshold(name) for name in look.card.classes))
         cells = np.zeros((-(-height // CELL_PX), -(-width // CELL_PX)), np.uint8)
 
         def one(i: int) -> None:
-            row, column = self.grid.corners[i].tolist()
-            mask = self.mask[row : row + self.grid.size[0] - 2 * margin, column : column + self.grid.size[1] - 2 * margin]
-            scores = look.run(cut[i : i + 1])[1][0][margin : margin + mask.shape[0], margin : margin + mask.shape[1]]
-            if scores.max() >= least:
-                rows, columns = np.nonzero((scores >= least) & (mask > 0))
-                cells[(row + rows) // CELL_PX, (column + columns) // CELL_PX] = 1
+            seen = np.nonzero((look.run(tiles.one(image, self.grid, i)[None])[1][0] >= least) & self.counted[i])
+            if len(seen[0]):
+                first = [at * down + corner - self.grid.margin for at, corner in zip(seen, self.grid.corners[i].tolist(), strict=True)]
+                rows, columns = ([at.clip(0) // CELL_PX, (at + down - 1) // CELL_PX] for at in first)
+                for row, column in product(rows, columns):
+                    cells[row.clip(max=len(cells) - 1), column.clip(max=cells.shape[1] - 1)] = 1
 
-        crew.each(len(cut), one)
+        crew.each(len(self.grid.corners), one)
         around = cv2.dilate(cells, np.ones((1 + 2 * AROUND_CELLS,) * 2, np.uint8)) > 0
         model, cores = min(((model, _cores(around, model.card)) for model in self.models), key=_cost)
         size = (model.card.input.height, model.card.input.width)
@@ -297,7 +300,18 @@ def way_of(judged: NDArray[np.bool_], network: networks.Model, look: networks.Mo
                 network.sized(*(least_side(s, network.card.margin_px) for s in (network.card.input.height, network.card.input.width)))
             )
     mask, grid = judged.astype(np.uint8) * np.uint8(255), grid_of(judged, first.card)
-    return Way(mask, (first,), None, grid) if look is None else Way(mask, tuple(models), first, grid)
+    return Way(mask, (first,), None, grid) if look is None else Way(mask, tuple(models), first, grid, _counted(judged, grid, first.down))
+
+
+def _counted(judged: NDArray[np.bool_], grid: tiles.Grid, down: int) -> tuple[NDArray[np.bool_], ...]:
+    """Of each tile's answers, those that have something judged in the tile's core."""
+    (h, w), margin, counted = grid.size, grid.margin, []
+    for row, column in grid.corners.tolist():
+        core = judged[row : row + h - 2 * margin, column : column + w - 2 * margin]
+        tile = np.zeros((h, w), np.bool_)
+        tile[margin : margin + core.shape[0], margin : margin + core.shape[1]] = core
+        counted.append(np.asarray(tile.reshape(h // down, down, w // down, down).any(axis=(1, 3)), np.bool_))
+    return tuple(counted)
 
 
 def _ways(judged: NDArray[np.bool_] | None, network: networks.Model, look: networks.Model | None) -> Callable[[tuple[int, int]], Way]:
@@ -327,14 +341,14 @@ def run(image: Image, network: networks.Model, grid: tiles.Grid) -> tuple[NDArra
 
     Tile by tile, and by all threads that are idle (`crew`): on a CPU a batch gains nothing and leaves the cache.
     """
-    cut = tiles.cut(image, grid)
-    maps = np.zeros((2, len(cut), *grid.size), np.uint8)
+    pictures = np.zeros((2, *grid.shape), np.uint8)
 
     def one(i: int) -> None:
-        maps[:, i] = [answer[0] for answer in network.run(cut[i : i + 1])]
+        for picture, answer in zip(pictures, network.run(tiles.one(image, grid, i)[None]), strict=True):
+            tiles.put(answer[0], picture, grid, i)
 
-    crew.each(len(cut), one)
-    return tiles.stitch(maps[0], grid), tiles.stitch(maps[1], grid)
+    crew.each(len(grid.corners), one)
+    return pictures[0], pictures[1]
 
 
 def defects(class_map: NDArray[np.uint8], score_map: NDArray[np.uint8], classes: Sequence[str]) -> list[Defect]:

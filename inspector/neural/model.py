@@ -4,7 +4,8 @@ Contract. An ONNX graph takes `pictures` uint8 (N, H, W, C) and returns what a c
 are inside the graph. C is fixed; N is free (or 1). H and W are fixed, or, in a segmentation model that takes any multiple of 16, free and
 called `height` and `width`: such a model runs on tiles that fit the part (`Model.sized`). By `task` of the card:
 
-    segmentation     class_map uint8 (N, H, W), 0 background and 1…K the classes; score_map uint8 (N, H, W), 255·(1 − p(background))
+    segmentation     class_map uint8 (N, H/d, W/d), 0 background and 1…K the classes; score_map uint8 (N, H/d, W/d),
+                     255·(1 − p(background)); each answer stands for d × d px, d as it likes (`Model.down`)
     classification   scores float32 (N, K), a soft-max over the K classes
     compare          scores float32 (N, K) over the K classes, the first of which is "good"; boxes float32 (N, 4), x0 y0 x1 y1 in px
                      of the input; C is 2: the picture, the reference; or 4: and what the check's `regions` says of them
@@ -24,7 +25,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +114,7 @@ class Card(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A network that has given its proof pictures' answers on this machine."""
+    """A network that has given its proof pictures' answers on this machine; `down`: each answer of a segmentation is so many px a side."""
 
     path: Path
     card: Card
@@ -121,6 +122,7 @@ class Model:
     outputs: tuple[str, ...]
     engine: Engine = field(default_factory=Engine)
     any_size: bool = False
+    down: int = 1
 
     def run(self, batch: Image) -> tuple[NDArray[Any], ...]:
         """The outputs of the contract for pictures uint8 (N, H, W, C), C-contiguous. Safe from several threads.
@@ -144,12 +146,12 @@ class Model:
         with _bounded():
             session = session_of(data, str(self.path), threads=self.engine.threads, provider=self.engine.provider, size=size)
             _check_contract(session, whole, str(self.path))
-            made = Model(self.path, whole, session, self.outputs, self.engine, any_size=True)
+            made = Model(self.path, whole, session, self.outputs, self.engine, any_size=True, down=self.down)
             try:
                 shapes = {answer.shape for answer in made.run(np.zeros((1, height, width, size.channels), np.uint8))}
             except Exception as error:  # the runtime exports no root of its exceptions
                 raise _refusal(error, str(self.path), f"it fails at {width} × {height} px") from error
-        if shapes != {(1, height, width)}:
+        if shapes != {(1, height // self.down, width // self.down)}:
             raise ConfigError("E_MODEL_OUTPUT", f"at {width} × {height} px it answers {sorted(shapes)}", file=str(self.path))
         return made
 
@@ -184,7 +186,7 @@ def load(path: Path, *, threads: int | None = None, task: Task | None = None, en
         free = card.task == "segmentation" and all(name in data for name in _FREE)
         model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how, any_size=free)
         prove(model)
-    return model
+        return replace(model, down=_down(model)) if card.task == "segmentation" else model
 
 
 def proven_card(path: Path) -> Card:
@@ -346,6 +348,18 @@ def prove(model: Model) -> None:
             shown = ", ".join(f"{x:.3f}" for x in got[:8])
             said = ", ".join(f"{x:.3f}" for x in proof.answer[:8])
             raise ConfigError("E_MODEL_PROOF", f"the answer is [{shown}], the card says [{said}]", file=where)
+
+
+def _down(model: Model) -> int:
+    """How many pixels a side each answer of a proven segmentation stands for. Raises E_MODEL_OUTPUT where that is no whole number."""
+    size = model.card.input
+    shapes = {answer.shape for answer in model.run(np.zeros((1, size.height, size.width, size.channels), np.uint8))}
+    n, rows, columns = shapes.pop()
+    down = size.height // max(1, int(rows))
+    if shapes or n != 1 or (rows * down, columns * down) != (size.height, size.width):
+        text = f"answers of {columns} × {rows} for {size.width} × {size.height} px: each must stand for as many pixels, in both maps"
+        raise ConfigError("E_MODEL_OUTPUT", text, file=str(model.path))
+    return down
 
 
 def _check_contract(session: ort.InferenceSession, card: Card, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures larger than a network: cut where the drawing has zones, run, stitch.
+"""Pictures larger than a network: cut where the drawing has zones, run, put together.
 
 A tile is `size` (h, w) px; its answer counts only in its core, `margin` px inside its border, because nearer the border the network
 has not seen what lies beyond. Cores do not overlap and cover every pixel of the zones; tiles without a zone are never made.
@@ -75,28 +75,33 @@ def fitting(wanted: NDArray[np.bool_], margin: int, sides: Iterable[int]) -> tup
 
 def cut(image: Image, grid: Grid) -> Image:
     """The tiles uint8 (N, h, w, C) of a picture (H, W[, C]); outside the picture its border is repeated."""
-    (height, width), (h, w) = grid.shape, grid.size
-    image = image.reshape(height, width, -1)
-    tiles = np.empty((len(grid.corners), h, w, image.shape[2]), image.dtype)
-    for tile, (row, column) in zip(tiles, (grid.corners - grid.margin).tolist(), strict=True):
-        top, left = max(0, row), max(0, column)
-        inside = image[top : row + h, left : column + w]
-        before, after = (top - row, left - column), (row + h - top - inside.shape[0], column + w - left - inside.shape[1])
-        if any(before) or any(after):
-            tile[:] = cv2.copyMakeBorder(inside, before[0], after[0], before[1], after[1], cv2.BORDER_REPLICATE).reshape(tile.shape)
-        else:
-            tile[:] = inside
+    image = image.reshape(*grid.shape, -1)
+    tiles = np.empty((len(grid.corners), *grid.size, image.shape[2]), image.dtype)
+    for number, tile in enumerate(tiles):
+        tile[:] = one(image, grid, number)
     return tiles
 
 
-def stitch(tiles: NDArray[np.uint8], grid: Grid, fill: int = 0) -> NDArray[np.uint8]:
-    """Put the cores of the tiles (N, h, w[, C]) together to a picture (H, W[, C]), `fill` elsewhere. What was cut comes back."""
-    picture = np.full(grid.shape + tiles.shape[3:], fill, tiles.dtype)
-    m, (h, w) = grid.margin, grid.size
-    for tile, (row, column) in zip(tiles, grid.corners, strict=True):
-        place = picture[row : row + h - 2 * m, column : column + w - 2 * m]
-        place[:] = tile[m : m + place.shape[0], m : m + place.shape[1]]
-    return picture
+def one(image: Image, grid: Grid, number: int) -> Image:
+    """The tile uint8 (h, w, C) with this number of a picture (H, W[, C]), contiguous."""
+    image = image.reshape(*grid.shape, -1)
+    row, column = (grid.corners[number] - grid.margin).tolist()
+    h, w = grid.size
+    top, left = max(0, row), max(0, column)
+    inside = image[top : row + h, left : column + w]
+    before, after = (top - row, left - column), (row + h - top - inside.shape[0], column + w - left - inside.shape[1])
+    if any(before) or any(after):
+        wider = cv2.copyMakeBorder(inside, before[0], after[0], before[1], after[1], cv2.BORDER_REPLICATE)
+        return np.asarray(wider.reshape(h, w, -1), image.dtype)
+    return np.ascontiguousarray(inside)
+
+
+def put(answer: NDArray[np.uint8], picture: NDArray[np.uint8], grid: Grid, number: int) -> None:
+    """Lay the core of a tile's answer (h/d, w/d[, C]), each of which stands for d × d px, over its place in the picture (H, W[, C])."""
+    m, (h, w), (row, column) = grid.margin, grid.size, grid.corners[number].tolist()
+    place = picture[row : row + h - 2 * m, column : column + w - 2 * m]
+    whole = answer if answer.shape[:2] == (h, w) else cv2.resize(answer, (w, h), interpolation=cv2.INTER_NEAREST)
+    place[:] = whole[m : m + place.shape[0], m : m + place.shape[1]]
 
 
 def crop(image: Image, centre: tuple[int, int], size: tuple[int, int]) -> Image:

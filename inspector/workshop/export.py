@@ -28,24 +28,32 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 5
 
 
 class Segmentation(nn.Module):
-    """The contract of segmentation around a network that scores 1 + K classes at 1/`down` of the input's size.
+    """The contract of segmentation around a network that scores 1 + K classes at a fraction of the input's size.
 
-    1 − p(background) is had from the odds, and pixels are repeated by a shuffle of copies: a soft-max over few channels and an
-    expansion cost as much as a third of the network.
+    Made of steps that a runtime has at little cost, or all of this would take as long as the network: 1 − p(background) is had from the
+    odds, the best class by comparing, and what a network says in blocks (`parts`) is shuffled when it is one byte.
     """
 
-    def __init__(self, network: nn.Module, down: int, *, imagenet: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, imagenet: bool = False) -> None:
         super().__init__()
-        self.network, self.down, self.imagenet = network, down, imagenet
+        self.network, self.imagenet = network, imagenet
+        self.side = int(getattr(network, "SIDE", 1))
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, C) to class_map, score_map uint8 (N, H, W)."""
-        scores = self.network(normalise(seen.permute(0, 3, 1, 2), imagenet=self.imagenet))
-        odds = torch.exp((scores[:, 1:] - scores[:, :1]).clamp(max=40.0)).sum(dim=1, keepdim=True)
-        score_map = (255.0 * odds / (1.0 + odds) + 0.5).to(torch.uint8)
-        class_map = scores.argmax(dim=1, keepdim=True).to(torch.uint8)
-        cells = self.down**2
-        both = functional.pixel_shuffle(torch.cat([class_map] * cells + [score_map] * cells, dim=1), self.down)
+        """uint8 (N, H, W, C) to class_map, score_map uint8 (N, H/d, W/d)."""
+        pictures = normalise(planes(seen), imagenet=self.imagenet)
+        scores: Tensor = self.network(pictures) if self.side == 1 else self.network.parts(pictures)  # type: ignore[operator]
+        background, first, *others = torch.split(scores, self.side**2, dim=1)
+        named, best = (first > background).to(torch.uint8), torch.maximum(background, first)
+        odds = torch.exp(first - background)
+        for number, score in enumerate(others, 2):
+            named = torch.where(score > best, torch.tensor(number, dtype=torch.uint8), named)
+            best = torch.maximum(best, score)
+            odds = odds + torch.exp(score - background)
+        score_map = (255.5 - 255.0 / (1.0 + odds)).to(torch.uint8)  # of odds beyond all numbers, too
+        both = torch.cat([named, score_map], dim=1)
+        if self.side > 1:
+            both = functional.pixel_shuffle(both, self.side)
         return both[:, 0], both[:, 1]
 
 
@@ -58,7 +66,7 @@ class Classification(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to float32 (N, K)."""
-        return torch.softmax(self.network(normalise(seen.permute(0, 3, 1, 2))), dim=1)
+        return torch.softmax(self.network(normalise(planes(seen))), dim=1)
 
 
 class Compare(nn.Module):
@@ -70,12 +78,20 @@ class Compare(nn.Module):
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (N, H, W, C) to float32 (N, K), float32 (N, 4) in px."""
-        scores, boxes = self.network(normalise(seen.permute(0, 3, 1, 2)))
+        scores, boxes = self.network(normalise(planes(seen)))
         return torch.softmax(scores, dim=1), boxes * float(self.side_px)
+
+
+def planes(seen: Tensor) -> Tensor:
+    """(N, H, W, C) to (N, C, H, W); of one channel that is the same bytes, and nothing is moved."""
+    return seen.squeeze(3).unsqueeze(1) if seen.shape[3] == 1 else seen.permute(0, 3, 1, 2)
 
 
 def normalise(pictures: Tensor, *, imagenet: bool = False) -> Tensor:
     """Grey values (N, C, H, W) about zero; with ImageNet's statistics for networks that began with its weights."""
+    if pictures.dtype == torch.uint8 and not imagenet:
+        levels: Tensor = _Levels.apply(pictures)  # type: ignore[no-untyped-call]
+        return levels
     seen = pictures.float()
     if not imagenet:
         return (seen - GREY_MEAN) * (1.0 / GREY_DEVIATION)
@@ -83,6 +99,19 @@ def normalise(pictures: Tensor, *, imagenet: bool = False) -> Tensor:
         return (seen - float(np.mean(IMAGENET_MEAN))) * (1.0 / float(np.mean(IMAGENET_DEVIATION)))
     seen = seen.flip(1)
     return (seen - torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)) * (1.0 / torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1))
+
+
+class _Levels(torch.autograd.Function):
+    """Bytes about zero, which a runtime has as one step: what it calls dequantising."""
+
+    @staticmethod
+    def forward(context: Any, pictures: Tensor) -> Tensor:
+        return (pictures.float() - GREY_MEAN) * (1.0 / GREY_DEVIATION)
+
+    @staticmethod
+    def symbolic(graph: Any, pictures: Any) -> Any:
+        zero, step = torch.tensor(round(GREY_MEAN), dtype=torch.uint8), torch.tensor(1.0 / GREY_DEVIATION)
+        return graph.op("DequantizeLinear", pictures, graph.op("Constant", value_t=step), graph.op("Constant", value_t=zero))
 
 
 def to_onnx(contract: nn.Module, size: models.Input, task: models.Task, *, any_size: bool = False) -> bytes:

@@ -30,6 +30,8 @@ class UNet(nn.Module):
     """
 
     DOWN = 2
+    SIDE = 2
+    """Of the block that is one place of `parts`."""
     MULTIPLE = 16
 
     def __init__(self, channels: int, classes: int, width: int = 16) -> None:
@@ -49,6 +51,10 @@ class UNet(nn.Module):
         """See the class."""
         return self.decode(*self.encode(x))
 
+    def parts(self, x: Tensor) -> Tensor:
+        """The same scores before the shuffle, (N, (1 + classes)·4, H/4, W/4): of each class the four places of a block."""
+        return self._head(*self.encode(x))
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is seen at 1/4, 1/8 and 1/16 of the size."""
         quarter = self.quarter(x)
@@ -57,10 +63,14 @@ class UNet(nn.Module):
 
     def decode(self, quarter: Tensor, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         """The scores, from what is seen."""
+        return functional.pixel_shuffle(self._head(quarter, eighth, sixteenth), self.SIDE)
+
+    def _head(self, quarter: Tensor, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         deep = self.rise_eighth(sixteenth)
         eighth = self.rise_quarter(self.join_eighth(eighth + functional.interpolate(deep, scale_factor=2.0, mode="nearest")))
         quarter = self.join_quarter(quarter + functional.interpolate(eighth, scale_factor=2.0, mode="nearest"))
-        return functional.pixel_shuffle(self.head(quarter), 2)
+        scores: Tensor = self.head(quarter)
+        return scores
 
 
 class Glance(nn.Module):

@@ -119,10 +119,11 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
 
     @torch.no_grad()
     def score(net: nn.Module) -> dict[str, float]:
-        contract = export.Segmentation(net, down, imagenet=deep).eval()
+        contract = export.Segmentation(net, imagenet=deep).eval()
         confusion = np.zeros((len(data.classes) + 1,) * 2, np.int64)
         for start in range(0, len(looked[0]), 32):
-            class_map = contract(torch.from_numpy(looked[0][start : start + 32]))[0].numpy()
+            said = contract(torch.from_numpy(looked[0][start : start + 32]))[0].numpy()
+            class_map = said.repeat(down, axis=1).repeat(down, axis=2)
             confusion += evaluate.confusion(looked[1][start : start + 32], class_map, len(data.classes) + 1)
         ious = evaluate.ious(confusion)
         return {
@@ -132,7 +133,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
 
     task = Task(network, batch, loss, score, rate=1e-4 if deep else 6e-3, decay=1e-4, default_steps=3000)
     history = run(task, order, arch, say)
-    contract = export.Segmentation(network, down, imagenet=deep)
+    contract = export.Segmentation(network, imagenet=deep)
     proofs = _proof_tiles(looked)
     card = card_of(
         order, "segmentation", list(data.classes), models.Input(height=shown, width=shown, channels=data.channels), arch, history

@@ -62,7 +62,7 @@ class Anomaly(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """See the class."""
-        found, mark = look(self.network, export.normalise(seen.permute(0, 3, 1, 2)))
+        found, mark = look(self.network, export.normalise(export.planes(seen)))
         numbers = self.numbers(found)
         squared = self.nearness(numbers).amin(dim=1, keepdim=True) + (numbers * numbers).sum(dim=1, keepdim=True)
         distance = torch.sqrt(squared.clamp(min=0.0))

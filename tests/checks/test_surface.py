@@ -169,13 +169,15 @@ def test_colour_pictures_are_seen_in_grey(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("any_size", [False, True])
-def test_around_what_a_first_look_sees_it_is_as_if_there_were_none(tmp_path: Path, any_size: bool) -> None:
+@pytest.mark.parametrize("down", [1, 2, 8])
+def test_around_what_a_first_look_sees_it_is_as_if_there_were_none(tmp_path: Path, any_size: bool, down: int) -> None:
     part = template()
     image = grey()
     image[40:44, 60:70] = 250
     image[52:60, 20:100] = 250  # longer than a tile
     model = nets.segmenter(tmp_path, margin_px=4, any_size=any_size)
-    settings = surface.Settings(model=model, look=nets.segmenter(tmp_path / "look", any_size=any_size), limit_mm2=9.0)
+    looking = nets.segmenter(tmp_path / "look", any_size=any_size, down=(down, down), thresholds={"scratch": 0.2})
+    settings = surface.Settings(model=model, look=looking, limit_mm2=9.0)
     check = surface.build(settings, "surface", plan(part))
     dense = surface.build(settings.model_copy(update={"look": None}), "surface", plan(part))
     assert check([view(image, part), view(grey(), part)]) == dense([view(image, part), view(grey(), part)])

@@ -27,12 +27,17 @@ def _model(
     return bytes(made.SerializeToString())
 
 
-def bright_and_dark(size: int = 32, *, any_size: bool = False) -> bytes:
-    """Segmentation: grey 200 and more is class 1, grey 20 and less class 2; the score is the distance from mid-grey, doubled."""
+def bright_and_dark(size: int = 32, *, any_size: bool = False, down: tuple[int, int] = (1, 1)) -> bytes:
+    """Segmentation: grey 200 and more is class 1, grey 20 and less class 2; the score is the distance from mid-grey, doubled.
+
+    An answer stands for `down` rows and columns, and says this of their mean.
+    """
     height, width = ("height", "width") if any_size else (size, size)
     nodes = [
-        helper.make_node("Squeeze", ["pictures", "last"], ["grey"]),
-        helper.make_node("Cast", ["grey"], ["seen"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["pictures"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["plane"], to=TensorProto.FLOAT),
+        helper.make_node("AveragePool", ["plane"], ["means"], kernel_shape=down, strides=down),
+        helper.make_node("Squeeze", ["means", "first"], ["seen"]),
         helper.make_node("GreaterOrEqual", ["seen", "bright"], ["is_bright"]),
         helper.make_node("LessOrEqual", ["seen", "dark"], ["is_dark"]),
         helper.make_node("Where", ["is_dark", "two", "zero"], ["map_dark"]),
@@ -44,14 +49,14 @@ def bright_and_dark(size: int = 32, *, any_size: bool = False) -> bytes:
         helper.make_node("Cast", ["clipped"], ["score_map"], to=TensorProto.UINT8),
     ]
     constants = {
-        "last": np.array([3], np.int64),
+        "first": np.array([1], np.int64),
         "bright": np.float32(200),
         "dark": np.float32(20),
         "middle": np.float32(127.5),
         "low": np.float32(0),
         "high": np.float32(255),
     } | {name: np.uint8(value) for name, value in (("zero", 0), ("one", 1), ("two", 2))}
-    maps = (TensorProto.UINT8, ["n", height, width])
+    maps = (TensorProto.UINT8, ["n", "rows", "columns"] if any_size else ["n", size // down[0], size // down[1]])
     return _model(nodes, constants, (height, width, 1), {"class_map": maps, "score_map": maps})
 
 
@@ -108,9 +113,9 @@ def write(path: Path, data: bytes, said: dict[str, Any], picture: Image, answer:
     return path
 
 
-def segmenter(folder: Path, size: int = 32, *, any_size: bool = False, **more: Any) -> Path:
+def segmenter(folder: Path, size: int = 32, *, any_size: bool = False, down: tuple[int, int] = (1, 1), **more: Any) -> Path:
     """`bright_and_dark` as a model: classes scratch (bright) and stain (dark)."""
-    data = bright_and_dark(size, any_size=any_size)
+    data = bright_and_dark(size, any_size=any_size, down=down)
     picture = np.full((size, size), 128, np.uint8)
     picture[: size // 2] = 255
     said = card("segmentation", ["scratch", "stain"], size, data, **more)

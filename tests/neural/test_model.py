@@ -36,6 +36,21 @@ def test_a_model_of_the_contract_answers(tmp_path: Path) -> None:
     assert model.name_and_hash == ("surface", model.card.sha256)
 
 
+@pytest.mark.parametrize("any_size", [False, True])
+def test_an_answer_may_stand_for_several_pixels(tmp_path: Path, any_size: bool) -> None:
+    model = models.load(nets.segmenter(tmp_path, down=(4, 4), any_size=any_size))
+    assert model.down == 4
+    assert model.run(np.zeros((1, 32, 32, 1), np.uint8))[0].shape == (1, 8, 8)
+    assert model.sized(48, 64).down == 4
+    assert models.load(nets.segmenter(tmp_path)).down == 1
+
+
+@pytest.mark.parametrize("down", [(4, 2), (2, 4)])
+def test_an_answer_stands_for_a_square(tmp_path: Path, down: tuple[int, int]) -> None:
+    path = nets.segmenter(tmp_path, down=down)
+    assert refused(lambda: models.load(path)).code == "E_MODEL_OUTPUT"
+
+
 def test_several_pictures_go_through_at_once(tmp_path: Path) -> None:
     model = models.load(nets.classifier(tmp_path))
     batch = np.stack([np.full((16, 16, 1), grey, np.uint8) for grey in (0, 255)])
