@@ -133,6 +133,10 @@ class Gateway:
         self._send(self.core.trigger(self._clock(), lane, part_seq, encoder, challenge=challenge))
         return self.core.expect(lane, part_seq)
 
+    def recount(self) -> None:
+        """The PLC was restarted and counts its parts anew: all slots are void, and a new session begins (for lines with `count: plc`)."""
+        self._send(self.core.recount(self._clock()))
+
     def select(self, recipe: str | int, lanes: tuple[int, ...] = (), request: str = "") -> None:
         """Ask for a recipe by name or number, for these lanes (none: all of the session); `poll` tells RECIPE with this request's `id`."""
         self._send(self.core.select(recipe, lanes, request))

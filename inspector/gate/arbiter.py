@@ -438,6 +438,7 @@ class Arbiter:
         self._faulty: dict[int, str] = {}
         """By lane: what withholds the permit until TEST_OK whoever has the session (BIN_FULL, AIR_LOW, REJECT_PASSED), or until an ACK."""
         self._waits: set[Any] = set()
+        self._unserved: set[int] = set()
         self._handlers: dict[type, Any] = {
             Tick: self._on_tick, Attached: self._on_attached, Reloaded: self._on_reloaded, Changed: self._on_changed,
             Detached: self._on_detached,
@@ -797,8 +798,18 @@ class Arbiter:
             elif isinstance(note, Crowded):
                 self._alarm(now_ns, "TRIGGER_MISMATCH", "warning", note.text, lane=note.lane)
             else:
-                self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", note.text, lane=note.lane)
-                self._purge(now_ns, note.lane, note.text)
+                self._mismatch(now_ns, note)
+
+    def _mismatch(self, now_ns: int, note: Mismatch) -> None:
+        """Exposures without parts are no news where the PLC counts and no gateway serves the lane: that is said once."""
+        text = note.text
+        if self.settings.line.count == "plc" and not any(note.lane in gateway.hello.lanes for gateway in self.sessions.values()):
+            if note.lane in self._unserved:
+                return
+            self._unserved.add(note.lane)
+            text += "; no gateway serves the lane, and nothing more is said of that"
+        self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", text, lane=note.lane)
+        self._purge(now_ns, note.lane, text)
 
     def _verdict(self, now_ns: int, closed: Closed) -> None:
         part, verdict, reason, text = closed
@@ -976,6 +987,10 @@ class Arbiter:
             return
         if gateway is not None:
             self._close(now_ns, item.identity)
+        self._unserved.difference_update(said.lanes)
+        if line.count == "plc":  # it may have been restarted, and then its next part has a number that was there before
+            for lane in said.lanes:
+                self._notes(now_ns, self.ledger.distrust(lane, f"{said.client} begins anew"))
         self._session_count += 1
         new = Session(
             item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"],
@@ -1086,9 +1101,14 @@ class Arbiter:
         counts = self._near(protocol.i64(body, "encoder"))
         at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
         last = self.ledger.last_part(lane)
-        if last and part_seq <= last:
-            self._alarm(now_ns, "TRIGGER_MISMATCH", "critical", f"TRIG {part_seq} after {last}", lane=lane)
-            raise Refused("order", f"TRIG {part_seq} after {last}")
+        if part_seq <= last:
+            if lane in gateway.triggered:
+                self._miscounted(now_ns, gateway, lane, f"TRIG {part_seq} after {last}")
+                raise Refused("order", f"TRIG {part_seq} after {last}; a new HELLO begins anew")
+            self._alarm(now_ns, "TRIGGER_MISMATCH", "warning", f"the PLC counts anew: TRIG {part_seq} after {last}", lane=lane)
+            self._notes(now_ns, self.ledger.count_anew(lane))
+            gateway.counted_from.pop(lane, None)
+        gateway.triggered.add(lane)
         self._notes(
             now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, self._position, challenge=body.get("challenge") is True)
         )
@@ -1131,9 +1151,13 @@ class Arbiter:
         elif gateway.count_off_since_ns is None:
             gateway.count_off_since_ns = now_ns
         elif now_ns - gateway.count_off_since_ns > COUNT_LIMIT_NS:
-            gateway.miscounted = True  # whose count is right nobody knows: no permit until a new HELLO gives a new base
             for lane in gateway.hello.lanes:
-                self._notes(now_ns, [Mismatch(lane, "; ".join(off)), *self.ledger.distrust(lane, "; ".join(off))])
+                self._miscounted(now_ns, gateway, lane, "; ".join(off))
+
+    def _miscounted(self, now_ns: int, gateway: Session, lane: int, text: str) -> None:
+        """Whose count is right nobody knows: no permit until a new HELLO gives a new base."""
+        gateway.miscounted = True
+        self._notes(now_ns, [Mismatch(lane, text), *self.ledger.distrust(lane, text)])
 
     def _cmd_ping(self, now_ns: int, item: Received, gateway: Session | None, body: Mapping[str, Any]) -> None:
         self._out.append(Send(item.identity, protocol.command("PONG", {})))

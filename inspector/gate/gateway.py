@@ -171,7 +171,11 @@ class Gateway:
         return [protocol.command("EXEC", body)]
 
     def trigger(self, now_ns: int, lane: int, part_seq: int, encoder: int | None = None, *, challenge: bool = False) -> list[Frames]:
-        """The PLC's part sensor fired: open the slot, and tell the daemon where the PLC counts parts."""
+        """The PLC's part sensor fired: open the slot, and tell the daemon where the PLC counts parts.
+
+        A slot of this number is of another part, from before the PLC was restarted (`recount`), and nothing that was said of it holds.
+        """
+        self.slots.pop((lane, part_seq), None)
         self.expect(lane, part_seq)
         body = {"lane": lane, "part_seq": str(part_seq), "encoder": encoder, "gw_mono_us": str(now_ns // 1000), "challenge": challenge}
         return [protocol.command("TRIG", body)] if self.session else []
@@ -182,6 +186,16 @@ class Gateway:
         if lanes:
             body["lanes"] = list(lanes)
         return [protocol.command("RECIPE", body)] if self.session else []
+
+    def recount(self, now_ns: int) -> list[Frames]:
+        """The PLC was restarted and counts its parts anew: nothing that was said of the others holds, and a new session begins."""
+        bye = [protocol.command("BYE", {"text": "the PLC was restarted"})] if self.session else []
+        self.lose()
+        self.slots = OrderedDict()  # who holds a slot of before keeps it
+        self.purges.clear()
+        self.plc_count.clear()
+        self._next_hello_ns = now_ns
+        return bye
 
     def lose(self) -> None:
         """The session has ended: no permit, and what is undecided stays REJECT for ever."""
@@ -274,7 +288,7 @@ class Gateway:
             self.state = str(body.get("state", ""))
         elif name in ("BYE", "REFUSE"):
             code = body.get("code")
-            if self.session and (name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH")):
+            if self.session and (name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER")):
                 self.lose()
                 self._next_hello_ns = now_ns + HELLO_AGAIN_NS // 10
         elif name == "PURGE":

@@ -442,6 +442,15 @@ class Ledger:
         room.early.clear()
         return [self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text) for part in list(room.open.values())]
 
+    def count_anew(self, lane: int) -> list[Note]:
+        """The next trigger of a lane may have any number: who counts its parts has begun anew, and what is open is rejected."""
+        room = self._lanes[lane]
+        notes = self.distrust(lane, "the parts are counted anew")
+        room.last_seq = 0
+        self._due = [entry for entry in self._due if entry[1] != lane]
+        heapq.heapify(self._due)
+        return notes
+
     def went_back(self, now_ns: int, furthest_counts: int) -> None:
         """The belt is where it has been, having come as far as `furthest_counts`: on the way there a place names two parts."""
         upto = furthest_counts + self.line.window_counts

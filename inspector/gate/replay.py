@@ -25,7 +25,7 @@ REPLAYS_PER_CLIENT: Final = 2
 EVENTS_PER_S: Final = 25_000
 CLIENTS: Final = 256
 LAST_REJECTS: Final = 100
-EPOCHS_TOLD: Final = 16
+EPOCHS_TOLD, EPOCHS_SEARCHED = 16, 4096
 LARGEST_RANGE: Final = 100_000_000
 LARGEST_SEQ: Final = (1 << 63) - 1
 """What a journal can hold."""
@@ -96,7 +96,8 @@ class _Run:
     epoch: bytes
     next: int
     last: int
-    sent: int = 0
+    newest: int
+    """The last number that there is: nobody is told to have heard more."""
     waits: bool = False
 
 
@@ -178,10 +179,9 @@ class Server:
         if rows:
             newest = rows[-1]
             run.next = int(newest.r_seq or 0 if run.stream == "r" else newest.seq) + 1
+        upto = min(run.next - 1, run.newest)
         if len(rows) < CHUNK:
-            upto, run.next = run.next - 1, run.last + 1
-        else:
-            upto = run.next - 1
+            run.next = run.last + 1
         done = run.next > run.last
         body = {"id": run.number, "stream": run.stream, "epoch": protocol.epoch_text(run.epoch), "upto": str(upto)}
         if done:
@@ -230,17 +230,23 @@ class Server:
             runs.remove(forgotten)
         if not runs and len(self.runs) >= CLIENTS:
             self.runs.popitem(last=False)
-        oldest = self.store.oldest(stream, epoch)
+        oldest, newest = self.store.oldest(stream, epoch), self._newest(stream, epoch, now)
         answers: list[Answer] = []
         if oldest is None or oldest > first:
             lost = {"id": number, "stream": stream, "epoch": body["epoch"], "oldest": None if oldest is None else str(oldest)}
             answers.append((identity, protocol.command("HEAD_LOST", lost)))
             if oldest is None or oldest > last:
-                done = {"id": number, "stream": stream, "epoch": body["epoch"], "upto": str(last), **self._end(epoch)}
+                done = {"id": number, "stream": stream, "epoch": body["epoch"], "upto": str(min(last, newest)), **self._end(epoch)}
                 return [*answers, (identity, protocol.command("DONE", done))]
             first = oldest
-        self.runs.setdefault(identity, []).append(_Run(number, stream, epoch, first, last))
+        self.runs.setdefault(identity, []).append(_Run(number, stream, epoch, first, last, newest))
         return answers
+
+    def _newest(self, stream: str, epoch: bytes, now: Now) -> int:
+        """The last number of a stream in an epoch; 0 of one that is not known."""
+        if epoch == now.epoch:
+            return now.heads.get(stream, 0)
+        return next((head.last.get(stream, 0) for head in self.store.epochs(EPOCHS_SEARCHED) if head.epoch == epoch), 0)
 
 
 def _again(row: Kept, stream: str) -> bytes:

@@ -134,6 +134,8 @@ class Session:
     queue: deque[Order] = field(default_factory=deque)
     sent: deque[Order] = field(default_factory=deque)
     next_hb_ns: int = 0
+    triggered: set[int] = field(default_factory=set)
+    """The lanes of which a TRIG has come: the first may count anew, no other."""
     counted_from: dict[int, int] = field(default_factory=dict)
     """By lane: the PLC's count minus ours when it was first told."""
     count_off_since_ns: int | None = None

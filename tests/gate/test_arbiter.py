@@ -355,6 +355,58 @@ def test_trig_backwards_with_gaps_and_where_parts_are_not_counted_so() -> None:
     assert told(say(running(), 1, "TRIG", {"lane": 0, "part_seq": "1"}), "REFUSE")[0]["code"] == "E_STATE"
 
 
+def test_trig_backwards_in_a_session_rejects_what_is_open_and_ends_the_permit() -> None:
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "5", "encoder": 1})
+    assert permit(made)
+    out = say(made, 2, "TRIG", {"lane": 0, "part_seq": "4", "encoder": 9})
+    assert told(out, "REFUSE")[0]["code"] == "E_ORDER"
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
+    made.step(120 * MS, core.Tick())
+    assert not permit(made)
+    assert "a new HELLO begins anew" in made.withheld(120 * MS)["plc-1"]
+
+
+def test_a_plc_that_was_restarted_counts_anew() -> None:
+    made = running(count="plc")
+    for seq in (1, 2, 3):
+        say(made, seq, "TRIG", {"lane": 0, "part_seq": str(seq), "encoder": 200 * seq})
+    out = say(made, 10, "HELLO", HELLO)
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)] * 3  # whose they are the gateway no longer knows
+    out = say(made, 20, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1000})
+    assert not told(out, "REFUSE")
+    assert codes(out) == ["TRIGGER_MISMATCH"]
+    out = made.step(25 * MS, core.Seen("top", 1, 20 * MS, 1000, True, None))
+    out += made.step(30 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert verdicts(out) == [("PASS", 0)]
+    say(made, 40, "TRIG", {"lane": 0, "part_seq": "2", "encoder": 1200})
+    assert permit(made)
+    late = made.step(511 * MS, core.Tick())  # when the second part of before would have been due
+    assert not verdicts(late)
+    assert made.ledger.counters.pending == 1
+
+
+def test_a_gateway_that_comes_back_counts_on() -> None:
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "7", "encoder": 1})
+    say(made, 2, "HELLO", HELLO)
+    out = say(made, 3, "TRIG", {"lane": 0, "part_seq": "9", "encoder": 400})
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]  # number 8, of which nobody told
+
+
+def test_pictures_while_no_plc_counts_are_told_once() -> None:
+    made = running(count="plc")
+    say(made, 1, "BYE", {})
+    out = []
+    for seq in range(1, 30):
+        out += made.step(1000 * seq * MS, core.Seen("top", seq, 1000 * seq * MS, 500 * seq, True, None))
+    assert codes(out).count("TRIGGER_MISMATCH") == 1
+    say(made, 30_500, "HELLO", HELLO)
+    out = made.step(31_000 * MS, core.Seen("top", 30, 31_000 * MS, 20_000, True, None))
+    out += made.step(35_000 * MS, core.Tick())
+    assert codes(out).count("TRIGGER_MISMATCH") == 1
+
+
 def test_a_trig_that_waited_has_less_time() -> None:
     made = running(count="plc")
     say(made, 100, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1, "gw_mono_us": "5000000"})
@@ -767,6 +819,7 @@ class Line(RuleBasedStateMachine):
         self.now_ns = 0
         self.made = running(count=count, cameras={"top": 0} if count == "frames" else {"top": 0, "side": 0})
         self.seen: dict[tuple[int, int], Verdict] = {}
+        self.before: list[Verdict] = []  # of parts whose numbers are counted anew
         self.seq = {"q": 0, "a": self.made.heads["a"]}
         self.said: set[tuple[str, int]] = set()
         self.trigger = 0
@@ -777,6 +830,9 @@ class Line(RuleBasedStateMachine):
             if isinstance(o, Record):
                 self.seq[o.stream] += 1
                 assert o.header.seq == self.seq[o.stream]
+                if b"the PLC counts anew" in o.payload:
+                    self.before += self.seen.values()
+                    self.seen.clear()
                 if o.header.kind == 1:
                     key = o.header.lane, o.header.part_seq
                     assert key not in self.seen
@@ -836,8 +892,9 @@ class Line(RuleBasedStateMachine):
     def adds_up(self) -> None:
         counters = self.made.ledger.counters
         assert counters.unexplained == 0
-        passed = sum(v is Verdict.PASS for v in self.seen.values())
-        assert (counters.passed, counters.triggers - counters.pending) == (passed, len(self.seen))
+        outcomes = [*self.before, *self.seen.values()]
+        passed = outcomes.count(Verdict.PASS)
+        assert (counters.passed, counters.triggers - counters.pending) == (passed, len(outcomes))
         assert passed <= len(self.said)
         if self.made.permit:
             assert self.made.state is State.RUN

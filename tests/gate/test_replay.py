@@ -49,6 +49,14 @@ def test_numbers_that_no_journal_can_hold_are_refused(server: Server, change: di
     assert ask(server, {**ASKED, **wide, "epoch": other}) == ["HEAD_LOST", "DONE"]
 
 
+@pytest.mark.parametrize(("epoch", "upto"), [(script.EPOCH, "3"), (bytes(16), "0")])
+def test_nobody_is_told_to_have_heard_more_than_there_is(server: Server, epoch: bytes, upto: str) -> None:
+    body = {**ASKED, "epoch": protocol.epoch_text(epoch), "from": "100000", "to": "100005"}
+    last = server.step(1_000_000_000, b"c", protocol.command("REPLAY", body), NOW)[-1][1]
+    assert last[0] == b"DONE"
+    assert protocol.loads(last[2])["upto"] == upto
+
+
 def test_a_journal_that_cannot_be_read_refuses_and_goes_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")

@@ -94,6 +94,7 @@ class Knobs:
     encoder_jumps: int
     blind_challenge: float
     plc_clock_off: bool
+    plc_restarts: int
 
     @staticmethod
     def draw(random: Random) -> Knobs:
@@ -152,6 +153,7 @@ class Knobs:
             encoder_jumps=some(2) if encoder and not fire else 0,
             blind_challenge=maybe(0.3) if challenges else 0.0,
             plc_clock_off=random.random() < 0.3,
+            plc_restarts=some(2) if count == "plc" else 0,
         )
 
     @staticmethod
@@ -242,6 +244,9 @@ class World:
         self.on_lane = dict.fromkeys(self.lanes, 0)
         self.edges = dict.fromkeys(self.lanes, 0)
         self.shown: dict[tuple[int, int], Part] = {}
+        self.at_plc: dict[tuple[int, int], Part] = {}
+        self.restarts: list[tuple[int, dict[tuple[int, int], Part]]] = []
+        """When the PLC was restarted, by its own clock, and the parts that it has numbered since, until the gate hears of them."""
         # gate
         self.alive = False
         self.stalled_until_ns = 0
@@ -308,6 +313,7 @@ class World:
             (knobs.belt_doubles, lambda: self._belt_runs(2.0, 500, 1500)),
             (knobs.belt_reversals, lambda: self._belt_runs(-1.0, 100, 300)),
             (knobs.encoder_jumps, self._jump_encoder),
+            (knobs.plc_restarts, self._restart_plc),
         ):
             for _ in range(count):
                 self.after(300 + self.random.random() * span_ms, what)
@@ -412,19 +418,32 @@ class World:
         self._tell(core.Triggered(number, part.lane, at_ns, counts))
 
     def _plc_edge(self, part: Part, number: int, counts: int) -> None:
-        self.shown[part.lane, number] = part
-        if part.challenge:
-            self.challenges.add((part.lane, number))
+        self.at_plc[part.lane, number] = part
+        if self.restarts:
+            self.restarts[-1][1][part.lane, number] = part
+        else:
+            self._is_shown(part.lane, number, part)
         self._to_gate(self.plc.core.trigger(self._plc_now(), part.lane, number, counts, challenge=part.challenge))
+
+    def _is_shown(self, lane: int, number: int, part: Part) -> None:
+        self.shown[lane, number] = part
+        (self.challenges.add if part.challenge else self.challenges.discard)((lane, number))
+
+    def _restart_plc(self) -> None:
+        """The PLC's program begins anew, and with it the numbers of its parts; the gateway's goes on."""
+        if not self.faulty:
+            return
+        self.restarts.append((self._plc_now() // 1000 + 1, {}))
+        self.at_plc.clear()
+        self.edges.update(dict.fromkeys(self.edges, 0))
+        self.on_lane.update(dict.fromkeys(self.on_lane, 0))
+        self._to_gate(self.plc.core.recount(self._plc_now()))
+        self._look_at_permit()
 
     def _eject(self, part: Part) -> None:
         """The part is at the ejector."""
         self._look_at_permit()
-        slots = [
-            slot
-            for (lane, number), slot in self.plc.core.slots.items()
-            if lane == part.lane and self.named(self.plc.core.epoch, lane, number) is part
-        ]
+        slots = [slot for (lane, number), slot in self.plc.core.slots.items() if lane == part.lane and self._of_plc(lane, number) is part]
         if self.fire:
             told = any(slot.purged or (slot.decided and not slot.passes) for slot in slots)
             passes = not told and self.permit_off_ns < part.at_ns
@@ -448,6 +467,10 @@ class World:
     def _plc_now(self) -> int:
         """The gateway's own monotonic clock."""
         return self.plc_off_ns + int((self.now_ns - START_NS) * self.plc_rate) + START_NS
+
+    def _of_plc(self, lane: int, number: int) -> Part | None:
+        """The part that the gateway calls so."""
+        return self.at_plc.get((lane, number)) if self.knobs.count == "plc" else self.named(self.plc.core.epoch, lane, number)
 
     def named(self, epoch: bytes, lane: int, number: int) -> Part | None:
         """The part that the ledger calls so."""
@@ -591,6 +614,7 @@ class World:
         self.challenged_ns: int | None = None
         self.counts_off: dict[bytes, tuple[int | None, bool]] = {}
         self.counted_from: dict[bytes, dict[int, int]] = {}
+        self.trigged: dict[bytes, set[int]] = {}
         self.positions: list[tuple[int, int]] = []
         self.peak_counts: int | None = None
         self.trigger_counts: dict[tuple[int, int], int] = {}
@@ -860,10 +884,31 @@ class World:
                 self.window.setdefault(item.identity, {}).pop(int(body["seq"]), None)
             if item.frames[0] == b"TRIG" and str(body.get("part_seq", "")).isdigit() and body.get("lane") in self.lanes:
                 key = body["lane"], int(body["part_seq"])
+                self._notice_anew(item.identity, *key, int(body["gw_mono_us"]))
                 self.triggered.setdefault(key, self.now_ns)
                 self.trigger_counts.setdefault(key, body["encoder"])
             if item.frames[0] == b"HB" and item.identity in self.counted_from and isinstance(body.get("plc_count"), dict):
                 self._notice_counts(item.identity, body["plc_count"])
+
+    def _notice_anew(self, identity: bytes, lane: int, number: int, at_us: int) -> None:
+        """The first TRIG of a session may have any number; the one of a restarted PLC is of another part than before."""
+        while len(self.restarts) > 1 and at_us >= self.restarts[1][0]:
+            del self.restarts[0]
+        if self.restarts and at_us >= self.restarts[0][0]:
+            coming = self.restarts[0][1]
+            for key in [key for key in coming if key[0] == lane]:
+                self._is_shown(*key, coming.pop(key))
+            last = self.arbiter.ledger.last_part(lane)
+            anew = number <= last and identity in self.arbiter.sessions
+            if anew and lane in self.trigged.get(identity, set()):
+                raise Broken(f"lane {lane}: TRIG {number} of a restarted PLC in a session of before")
+            for known in (self.triggered, self.trigger_counts, self.outcomes):
+                for key in [key for key in known if key[0] == lane and (anew or key[1] > last)]:
+                    del known[key]
+            self.void = {key for key in self.void if key[0] != lane or not (anew or key[1] > last)}
+            if anew:
+                self.counted_from.get(identity, {}).pop(lane, None)
+        self.trigged.setdefault(identity, set()).add(lane)
 
     def _notice_position(self, counts: int) -> None:
         """Where the belt is, is not sure after it went back or jumped: of the parts known until then none may pass."""
@@ -991,6 +1036,7 @@ class World:
         if not any(isinstance(entry, Send) and entry.frames[0] == b"WELCOME" for entry in out):
             return
         self.window[item.identity] = {}
+        self.trigged[item.identity] = set()
         self.counted_from[item.identity] = {}
         self.counts_off.pop(item.identity, None)
         last = protocol.loads(item.frames[2]).get("last", {}).get("q")
