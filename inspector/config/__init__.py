@@ -18,6 +18,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -146,6 +147,11 @@ class Kind(Strict):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
     kind: Name
     _origin: tuple[Document, Loc] | None = PrivateAttr(default=None)
+
+    def about(self, error: ConfigError) -> ConfigError:
+        """A refusal of what was built from these settings, with the line where they stand; its key is one of them."""
+        document, loc = self._origin or (Document("", {}, {}), ())
+        return document.about(error, loc, keyed=True)
 
 
 class Gate(Strict):
@@ -400,6 +406,14 @@ class Config(Strict):
         """An error that names the line where `loc` stands in the file."""
         return (self._document or Document("", {}, {})).error(code, text, loc)
 
+    @contextmanager
+    def blamed(self, *loc: str | int) -> Iterator[None]:
+        """What is refused within is refused with the line of the setting at `loc`, which names what it is about."""
+        try:
+            yield
+        except ConfigError as error:
+            raise (self._document or Document("", {}, {})).about(error, loc) from error
+
 
 # --- reading -----------------------------------------------------------------------------------------------------------
 
@@ -409,6 +423,20 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
     With `text` that is what the file says, and it is not opened. With `kinds` the settings of every source, conveyor, check and bridge are
     read too, which imports them: not for the gate.
+    """
+    config, errors = read_partly(path, kinds=kinds, environment=environment, text=text)
+    if config is None or errors:
+        raise ConfigErrors(errors)
+    return config
+
+
+def read_partly(
+    path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os.environ, text: str | None = None
+) -> tuple[Config | None, list[ConfigError]]:
+    """As `read`, with all that is wrong, and then the settings without the sections that something is wrong in, None where that leaves
+    no recipe: for who wants to know of the files too that they name. A camera that something is wrong in has a source of kind `UNREAD`.
+
+    Raises `ConfigErrors` where there is nothing to read.
     """
     document = compose(str(path), text_of(path) if text is None else text)
     override(document, environment)
@@ -427,16 +455,55 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
                 _known_kind(folder, kind)
         except ConfigError as error:
             document.refuse(error.code, error.text, (*loc, "kind"))
-    if config is None or document.errors:
-        raise ConfigErrors(document.in_order())
+    errors = document.in_order()
+    if config is None or errors:
+        config = Document(document.file, _whole(document), document.lines, overrides=document.overrides).validated(Config, (), place)
+    if config is None:
+        return None, errors
+    for recipe in config.recipes.values():
+        for checks in (recipe.checks, *(side.checks for side in recipe.cameras.values())):
+            checks.pop(UNREAD, None)
     config._document = document  # noqa: SLF001 (pydantic's way to a field that is no setting)
     for kind, loc in _kind_objects(config):
-        if value_at(document.data, *loc) is None:
+        if kind.kind == UNREAD or value_at(document.data, *loc) is None:
             continue  # a default, which stands nowhere and is shared
         kind._origin = (document, loc)  # noqa: SLF001
-    if kinds and (faults := count_faults(config)):
-        raise ConfigErrors(faults)
-    return config
+    return config, errors or (count_faults(config) if kinds else [])
+
+
+UNREAD = "unread"
+
+
+def _whole(document: Document) -> dict[str, Any]:
+    """What nothing is wrong in: sections, recipes (with the checks that are right, where the template is), cameras. Where a camera or all
+    checks of a recipe are wrong, something of kind `UNREAD` stands in for them.
+    """
+    data = mapping_of(document.data)
+
+    def whole(*loc: str | int) -> bool:
+        return not any(all(a == b for a, b in zip(loc, wrong, strict=False)) for wrong in document.faulty)
+
+    def right(loc: Loc, model: type[BaseModel]) -> dict[str, Any]:
+        given = mapping_of(value_at(data, *loc))
+        return {key: value for key, value in given.items() if key in model.model_fields and whole(*loc, key)}
+
+    def judging(*loc: str | int) -> dict[str, Any]:
+        checks = mapping_of(value_at(data, *loc, "checks"))
+        return right(loc, Judging) | {"checks": {n: c for n, c in checks.items() if whole(*loc, "checks", n)} or {UNREAD: {"kind": UNREAD}}}
+
+    recipes = {}
+    for name in mapping_of(data.get("recipes")):
+        first, *others = _judgings(data, name)
+        if whole(*first, "template"):
+            sides = {loc[-1]: judging(*loc) for loc in others if whole(*loc, "template")}
+            recipes[name] = right(first, RecipeSettings) | judging(*first) | {"cameras": sides}
+    cameras = []
+    for i, camera in enumerate(list_of(data.get("cameras"))):
+        wanted, known = value_at(camera, "recipe"), value_at(camera, "id") if whole("cameras", i, "id") else None
+        kept = camera if whole("cameras", i) else {"id": known or f"{UNREAD}-{i}", "source": {"kind": UNREAD}}
+        cameras.append({**kept, "recipe": wanted if isinstance(wanted, str) and wanted in recipes else next(iter(recipes), None)})
+    names = dict.fromkeys(("site", "line", "station"), UNREAD)
+    return {"version": 1, **names, **right((), Config), "recipes": recipes, "cameras": cameras}
 
 
 def count_faults(config: Config) -> list[ConfigError]:

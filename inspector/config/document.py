@@ -55,6 +55,15 @@ class Document:
                 return ConfigError(code, text, file=self.file, line=self.lines[loc[:n]], key=spelt(loc) or None)
         return ConfigError(code, text, file=self.file or None, key=spelt(loc) or None)
 
+    def about(self, error: ConfigError, loc: Loc, *, keyed: bool = False) -> ConfigError:
+        """A refusal as one of the setting at `loc`, or `keyed` of the one below that its key names. Another file that it names is told."""
+        if isinstance(error, ConfigErrors):
+            return ConfigErrors([self.about(each, loc, keyed=keyed) for each in error.errors])
+        if error.file and error.file == self.file:
+            return error
+        said = ConfigError(error.code, error.text, file=error.file, line=error.line).said
+        return self.error(error.code, said, (*loc, *error.key.split(".")) if keyed and error.key else loc)
+
     def refuse(self, code: str, text: str, loc: Loc) -> None:
         """Note that the value at `loc` is wrong, unless it is known to be."""
         if not any(loc[:n] in self.faulty for n in range(len(loc) + 1)):
