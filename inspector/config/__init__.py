@@ -61,11 +61,25 @@ def _local(host: str) -> bool:
 
 def _socket_address(text: str) -> str:
     """`tcp://HOST:PORT`, or `ipc:///PATH`, which file permissions guard."""
-    if not re.fullmatch(r"ipc://(/|@).{1,100}", text):
-        if not (found := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
-            raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: tcp://127.0.0.1:PORT or ipc:///PATH")
-        _port(found[2])
+    if (port := _port_of(text)) is not None:
+        _port(port)
     return text
+
+
+def _port_of(text: str) -> str | None:
+    """What stands for the port; None in `ipc:///PATH`."""
+    if re.fullmatch(r"ipc://(/|@).{1,100}", text):
+        return None
+    if not (found := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
+        raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: tcp://127.0.0.1:PORT or ipc:///PATH")
+    return found[2]
+
+
+def refuse_unreachable(text: str) -> None:
+    """Raises `ValueError` for what is no address of a socket that somebody could listen at."""
+    port = _port_of(text)
+    if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{text}: port {port or 'missing'}; allowed: 1 to 65535")
 
 
 def _page_address(text: str) -> str:
@@ -167,16 +181,16 @@ class Gate(Strict):
     bind: SocketAddress = "tcp://127.0.0.1:5562"
     profile: Literal["permit", "fire"] = "permit"
     count: Literal["frames", "conveyor", "plc"] = "frames"
-    window_counts: int = Field(default=50, ge=0)
-    travel_counts: int | None = Field(default=None, gt=0)
+    window_counts: int = Field(default=50, ge=0, le=2**31)
+    travel_counts: int | None = Field(default=None, gt=0, le=2**31)
     travel_mm: float | None = Field(default=None, gt=0)
     counts_per_mm: float | None = Field(default=None, gt=0)
     travel_min_ms: int = Field(default=600, gt=0, le=600_000)
-    actuator_ms: int = Field(default=40, ge=0)
-    scan_ms: int = Field(default=10, ge=0)
-    lease_ms: int = Field(default=300, gt=0)
-    hb_ms: int = Field(default=100, gt=0)
-    durable_pass_ms: int = Field(default=0, ge=0)
+    actuator_ms: int = Field(default=40, ge=0, le=600_000)
+    scan_ms: int = Field(default=10, ge=0, le=600_000)
+    lease_ms: int = Field(default=300, gt=0, le=600_000)
+    hb_ms: int = Field(default=100, gt=0, le=600_000)
+    durable_pass_ms: int = Field(default=0, ge=0, le=600_000)
 
 
 class Events(Strict):
@@ -211,12 +225,12 @@ class Guards(Strict):
     nothing: nothing passes until one does. `challenge_every_s`: so often a part that is known to be bad must have been found bad.
     """
 
-    rejects_in_row: int = Field(default=0, ge=0)
+    rejects_in_row: int = Field(default=0, ge=0, le=2**31)
     reject_ratio: float = Field(default=0.0, ge=0, lt=1)
     ratio_parts: int = Field(default=100, ge=2, le=100_000)
-    passes_in_row: int = Field(default=0, ge=0)
-    blind_in_row: int = Field(default=3, ge=0)
-    challenge_every_s: float = Field(default=0.0, ge=0)
+    passes_in_row: int = Field(default=0, ge=0, le=2**31)
+    blind_in_row: int = Field(default=3, ge=0, le=2**31)
+    challenge_every_s: float = Field(default=0.0, ge=0, le=31_536_000)
 
 
 class Admin(Strict):
@@ -229,18 +243,18 @@ class Journal(Strict):
     """`required: stop` withdraws the permit 5 s after the journal is no longer durable, `degrade` only alarms."""
 
     required: Literal["stop", "degrade"] = "stop"
-    keep_days: float = Field(default=30.0, gt=0)
-    keep_mib: int = Field(default=2048, ge=16)
-    ballast_mib: int = Field(default=64, ge=0)
+    keep_days: float = Field(default=30.0, gt=0, le=36_500)
+    keep_mib: int = Field(default=2048, ge=16, le=2**30)
+    ballast_mib: int = Field(default=64, ge=0, le=2**20)
 
 
 class Archive(Strict):
     """Pictures kept: every reject, every n-th pass (0: none); older than `keep_days` they go, and at `keep_mib` the oldest pass first."""
 
     rejects: bool = True
-    every_nth_pass: int = Field(default=50, ge=0)
-    keep_mib: int = Field(default=4096, ge=1)
-    keep_days: float = Field(default=90.0, gt=0)
+    every_nth_pass: int = Field(default=50, ge=0, le=2**31)
+    keep_mib: int = Field(default=4096, ge=1, le=2**30)
+    keep_days: float = Field(default=90.0, gt=0, le=36_500)
 
 
 class Desk(Strict):
@@ -306,7 +320,7 @@ class PartTemplate(Strict):
     """
 
     drawing: Path
-    part: int = Field(default=0, ge=0)
+    part: int = Field(default=0, ge=0, le=65_535)
     units: Literal["mm", "cm", "m", "inch", "foot"] | None = None
     mm_per_px: float | None = Field(default=None, gt=0)
     scale_px_per_mm: float | tuple[float, float] | None = None

@@ -102,7 +102,7 @@ class Settings(Strict):
     rate_hz: float | None = Field(default=None, gt=0, le=1000)
     ahead: int = Field(default=8, ge=4, le=4096)
     transfer_ms: float = Field(default=4.0, ge=0)
-    buffers: int = Field(default=4, ge=1)
+    buffers: int = Field(default=4, ge=1, le=4096)
     look: Look = Look()
     faults: Faults = Faults()
     truth: Path | None = None
