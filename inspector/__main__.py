@@ -86,7 +86,7 @@ def _run() -> str | int | None:
         return USAGE if end.code == 2 else end.code
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr)
-        return REFUSED
+        return USAGE if isinstance(error, ConfigError) and error.code == "E_USAGE" else REFUSED
     except Exception as error:  # noqa: BLE001 - the last one who can speak to the user
         if isinstance(error, BrokenPipeError) and _unread():
             return OK

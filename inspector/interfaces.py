@@ -1,6 +1,7 @@
 """The shapes that a plug-in can take. `kind: x` in a configuration is the file `<folder>/x.py` with `Settings` and `build` inside.
 
-    sources/<kind>.py    build(settings, name, clock, conveyor) -> Source     and NUMBERS_EXPOSURES = False, where it does not
+    sources/<kind>.py    build(settings, name, clock, conveyor) -> Source     and NUMBERS_EXPOSURES = False, where it does not;
+                         examine(settings), where it has files that `inspector check` can look at: raises ConfigError, opens no device
     conveyor/<kind>.py   build(settings, name) -> Conveyor             and HAS_SENSOR = False, where it only knows the position
     checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool
     bridges/<kind>.py    build(settings, name) -> Bridge

@@ -25,6 +25,8 @@ from inspector.judge import LOCATE
 from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe, Template
 
 CHUNK_BYTES = 1 << 20
+OF_A_TEMPLATE = ("E_CFG_TEMPLATE", "E_CFG_SCALE")
+"""How checks refuse to do without one: not to be said where the template has been refused already."""
 
 
 class Shelf:
@@ -165,16 +167,25 @@ def _plan(config: Config, side: _Side, shelf: Shelf, now_utc_ns: int | None, err
     plan = Plan(camera="", template=None, locator=None, calibration=None, checks=(), raster=False, load_model=shelf.network)
     if settings.template is not None:
         with _gathered(errors, config, *side.loc, "template"):
-            plan = _with_template(plan, settings.template, now_utc_ns, shelf)
+            plan = _calibrated(plan, settings.template, now_utc_ns)
+        with _gathered(errors, config, *side.loc, "template"):
+            if len(errors) > known:
+                _drawn(settings.template)  # what is wrong with the drawing is told too
+            else:
+                plan = _with_template(plan, settings.template, shelf)
+    blind = settings.template is not None and plan.template is None
     checks: list[tuple[str, Check]] = []
     raster = False
     for name, kind in settings.checks.items():
         with _gathered(errors, config, *side.loc, "checks", name, settings=kind.model_extra):
             module, given = _check(config, kind)
-            if settings.template is None or plan.template is not None:  # without its template a check would only err once more
+            try:
                 checks.append((name, module.build(given, name, plan)))
-                raster |= bool(getattr(module, "NEEDS_RASTER", False))
-                _print(given)
+            except ConfigError as error:
+                if not (blind and error.code in OF_A_TEMPLATE):
+                    raise
+            raster |= bool(getattr(module, "NEEDS_RASTER", False))
+            _print(given)
     if len(errors) > known:
         return plan
     with _gathered(errors, config, *side.loc):
@@ -204,24 +215,27 @@ def _sha(prints: Any) -> str:
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
 
-def _with_template(plan: Plan, settings: PartTemplate, now_utc_ns: int | None, shelf: Shelf) -> Plan:
-    """The plan with drawing, calibration and locator."""
+def _calibrated(plan: Plan, settings: PartTemplate, now_utc_ns: int | None) -> Plan:
+    """The plan with the calibration, where there is one."""
+    if settings.calibration is None:
+        return plan
+    calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
+    return replace(plan, calibration=calibration, straighten=calibrate.undistorter(calibration))
+
+
+def _with_template(plan: Plan, settings: PartTemplate, shelf: Shelf) -> Plan:
+    """The plan with drawing and locator."""
     key = ""
     with suppress(ConfigError):  # whoever reads it says better what is wrong
         key = template_digest(settings)
-    calibration = None
-    if settings.calibration is not None:
-        calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
     scale = settings.scale_px_per_mm
-    if scale is None and calibration is not None:
-        scale = 1 / calibration.mm_per_px
+    if scale is None and plan.calibration is not None:
+        scale = 1 / plan.calibration.mm_per_px
     made, locator = shelf.geometry.get(key) or _geometry(settings, scale, shelf.folder if key else None)
     shelf.geometry[key] = made, locator
     while len(shelf.geometry) > 2 * shelf.most:
         del shelf.geometry[next(iter(shelf.geometry))]
-    straighten = None if calibration is None else calibrate.undistorter(calibration)
-    plan = replace(plan, template=made, locator=locator, calibration=calibration, straighten=straighten)
-    return replace(plan, least_score_ratio=settings.least_score_ratio)
+    return replace(plan, template=made, locator=locator, least_score_ratio=settings.least_score_ratio)
 
 
 def template_digest(settings: PartTemplate) -> str:
@@ -233,26 +247,25 @@ def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None,
     """The drawing as a template, and what finds it in pictures; from the folder where it lies there."""
 
     def make() -> tuple[Template, locate.Locator]:
-        drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
-        size = {"mm_per_px": settings.mm_per_px, "tolerance_mm": settings.tolerance_mm, "part": settings.part}
-        made = _keyed("drawing", template.build, drawing, **size)
+        made = _drawn(settings)
         return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
 
     return make() if folder is None else kept.kept(folder, lambda: f"{settings.drawing.stem} {template_digest(settings)}", make)
+
+
+def _drawn(settings: PartTemplate) -> Template:
+    drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
+    size = {"mm_per_px": settings.mm_per_px, "tolerance_mm": settings.tolerance_mm, "part": settings.part}
+    made: Template = _keyed("drawing", template.build, drawing, **size)
+    return made
 
 
 def _keyed(key: str, function: Any, *args: Any, **named: Any) -> Any:
     """What the function gives; its refusals belong to the setting `key`, which names the file that they are about."""
     try:
         return function(*args, **named)
-    except ConfigErrors as several:
-        raise ConfigErrors([_about(key, each) for each in several.errors]) from several
     except ConfigError as error:
-        raise _about(key, error) from error
-
-
-def _about(key: str, error: ConfigError) -> ConfigError:
-    return ConfigError(error.code, str(error).removeprefix(error.code).lstrip(": "), key=f".{key}")
+        raise error.of(f".{key}") from error
 
 
 @contextmanager
@@ -263,8 +276,7 @@ def _gathered(errors: list[ConfigError], config: Config, *loc: str | int, settin
     try:
         yield
     except ConfigError as error:
-        for each in error.errors if isinstance(error, ConfigErrors) else (error,):
-            said = str(each).removeprefix(each.code).lstrip(": ")
+        for each in error.errors:
             head, dot, rest = (each.key or "").partition(".")
             naming = [key for key, value in (settings or {}).items() if each.file and Path(str(value)).name == Path(each.file).name]
             if each.file is not None and each.file == config.file:
@@ -272,7 +284,7 @@ def _gathered(errors: list[ConfigError], config: Config, *loc: str | int, settin
             elif dot and head in ("", loc[-1]):
                 errors.append(config.error(each.code, each.text, *loc, *rest.split(".")))
             else:
-                errors.append(config.error(each.code, said, *loc, *naming[:1]))
+                errors.append(config.error(each.code, each.said, *loc, *naming[:1]))
 
 
 def _models(check: Any) -> tuple[tuple[str, str], ...]:

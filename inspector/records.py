@@ -45,15 +45,34 @@ class ConfigError(InspectorError):
         where = "" if file is None else f" {file}" if line is None else f" {file}:{line}"
         super().__init__(f"{code}{where}: {key}: {text}" if key else f"{code}{where}: {text}")
 
+    @property
+    def errors(self) -> tuple[ConfigError, ...]:
+        """Each one, where there are several."""
+        return (self,)
+
+    @property
+    def said(self) -> str:
+        """All but the code."""
+        return str(self).removeprefix(self.code).lstrip(": ")
+
+    def of(self, key: str) -> ConfigErrors:
+        """The same as refusals of the setting `key`; the file and key that they named are a part of the text."""
+        return ConfigErrors([ConfigError(each.code, each.said, key=key) for each in self.errors])
+
 
 class ConfigErrors(ConfigError):
     """Several `ConfigError`s at once: everything that is wrong with one input, in its order."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
-        self.errors = tuple(errors)
-        first = self.errors[0]
+        self._errors = tuple(errors)
+        first = self._errors[0]
         super().__init__(first.code, first.text, file=first.file, line=first.line, key=first.key)
-        self.args = ("\n".join(str(e) for e in self.errors),)
+        self.args = ("\n".join(str(e) for e in self._errors),)
+
+    @property
+    def errors(self) -> tuple[ConfigError, ...]:
+        """Each of them."""
+        return self._errors
 
 
 class DeviceError(InspectorError):

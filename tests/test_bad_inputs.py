@@ -34,7 +34,7 @@ version: 1
 site: plant-a
 line: line1
 station: station1
-cameras: [{id: top, recipe: part, source: {kind: replay, files: [.]}}]
+cameras: [{id: top, recipe: part, source: {kind: simulated_lines}}]
 recipes:
   part:
 """
@@ -306,7 +306,7 @@ def test_texts_of_the_refusals_are_the_golden_ones(
         words = "ONNX Runtime refuses it|the model fails|it wants more than 4 GiB"  # what follows changes with its version
         text = re.sub(rf"({words}): .*", r"\1: …", text)
         text = re.sub(r"[0-9.]+ days old", "… days old", text)
-        said += [f"# {row}", *(line for line in text.splitlines() if not line.endswith("would not start")), ""]
+        said += [f"# {row}", *(line for line in text.splitlines() if not line.endswith("the configuration is refused")), ""]
     found = "\n".join(said)
     if os.environ.get("INSPECTOR_ACCEPT"):
         GOLDEN.write_text(found)

@@ -20,6 +20,7 @@ from inspector import config, recipe
 from inspector.__main__ import application
 from inspector.commands import check
 from inspector.config import Strict
+from inspector.gate import security
 from inspector.judge import judge
 from inspector.records import ConfigError, ConfigErrors, Decision, Finding, Frame, Plan, Stamp, View
 from tests.contracts import REPOSITORY
@@ -91,6 +92,8 @@ recipes:
 def line(tmp_path: Path) -> Path:
     for name in ("plate.dxf", "plate.yaml"):
         shutil.copy(REPOSITORY / "dxf_templates" / name, tmp_path / name)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "part.png").touch()
     (tmp_path / "line.yaml").write_text(LINE)
     return tmp_path / "line.yaml"
 
@@ -217,6 +220,67 @@ def test_check_prints_every_error_and_ends_with_78(line: Path) -> None:
     as_json = [json.loads(text) for text in run(str(line), "--json").stdout.splitlines()]
     assert {e["code"] for e in as_json} == {"E_CFG_NAME", "E_CFG_UNKNOWN", "E_CFG_MISSING", "E_CFG_RANGE"}
     assert all(e["file"] == str(line) and e["line"] for e in as_json)
+
+
+def said_by_check(path: Path) -> list[str]:
+    """Code, line and key of each error that `check` prints."""
+    ended = run(str(path), "--json")
+    assert ended.exit_code == 78, ended.output
+    return [f"{e['code']} {e['line']} {e['key']}" for e in map(json.loads, ended.stdout.splitlines())]
+
+
+def test_check_looks_at_models_and_drawings_whatever_else_is_wrong(line: Path) -> None:
+    edited(line, "site: plant-a", "site: Plant A")
+    edited(line, "drawing: plate.dxf", "drawing: nowhere.dxf\n      calibration: nowhere.yaml")
+    edited(line, "light: {kind: brightness, limit: 200}", "light: {kind: brightness, limit: 0}\n      edge: {kind: outline}")
+    edited(line, "      edge", "      class: {kind: classify, model: nowhere.onnx, accept: [bright]}\n      edge")
+    edited(line, "id: side, lane: 1, recipe: plate", "id: side, lane: 1, recipe: pla")
+    assert said_by_check(line) == [
+        "E_CFG_NAME 2 site",
+        "E_CFG_CLASH 7 cameras[1].recipe",
+        "E_DXF_FORMAT 13 recipes.plate.template.drawing",
+        "E_CAL_FILE 14 recipes.plate.template.calibration",
+        "E_CFG_RANGE 17 recipes.plate.checks.light.limit",
+        "E_MODEL_OPEN 18 recipes.plate.checks.class.model",
+    ]
+
+
+def test_check_looks_at_every_file_that_is_named(line: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    edited(
+        line,
+        "id: top, lane: 0, recipe: plate, source: {kind: replay, files: [pictures]",
+        "id: top, recipe: plate, source: {kind: simulated",
+    )
+    edited(line, "source: {kind: simulated", "source: {kind: simulated, drawing: nowhere.dxf")
+    edited(
+        line, "id: side, lane: 1, recipe: plate, source: {kind: replay, files: [pictures]", "id: side, lane: 1, recipe: plate, source: {x"
+    )
+    edited(line, "{x", "{kind: replay, files: ['nowhere/*.png']")
+    edited(line, "vision:", "security: {server_key: keys/server.key, clients: keys/clients}\nvision:")
+    edited(line, "vision:", "desk: {users: users, tls_cert: page.pem, tls_key: page.key}\nvision:")
+    edited(line, "  bare:\n", "  bare:\n    proof: proof\n    challenge: challenge\n")
+    assert said_by_check(line) == [
+        "E_STATE_PERM 1 state_dir",
+        "E_DXF_FORMAT 6 cameras[0].source.drawing",
+        "E_IMG_NONE 7 cameras[1].source.files",
+        "E_KEY_OPEN 9 security.server_key",
+        "E_KEY_OPEN 9 security.clients",
+        "E_USERS_OPEN 10 desk.users",
+        "E_TLS 10 desk.tls_cert",
+        "E_PROOF 20 recipes.bare.proof",
+        "E_CHALLENGE 21 recipes.bare.challenge",
+    ]
+
+
+def test_what_only_another_user_may_read_is_left_to_them(line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_pair(path: Path) -> None:
+        raise ConfigError("E_KEY_OPEN", "Permission denied", file=str(path)) from PermissionError()
+
+    monkeypatch.setattr(security, "read_pair", read_pair)
+    (line.parent / "clients").touch()
+    edited(line, "vision:", "security: {server_key: server.key, clients: clients}\nvision:")
+    assert run(str(line)).exit_code == 0
 
 
 def test_a_model_that_two_recipes_name_is_loaded_once(line: Path, tmp_path: Path) -> None:

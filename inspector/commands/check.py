@@ -26,24 +26,17 @@ def check(
 
     Example: inspector check configs/line.example.yaml
     """
-    from inspector import config as settings
-    from inspector import recipe
-    from inspector.neural import cpu
-
     try:
-        cpu.check()
-        found = settings.read(config, kinds=True)
-        prepared = recipe.prepare(found, time.time_ns())
+        found, prepared = looked_through(config)
     except ConfigError as error:
-        errors = error.errors if isinstance(error, ConfigErrors) else (error,)
-        for each in errors:
+        for each in error.errors:
             if as_json:
                 fields = {"code": each.code, "file": each.file, "line": each.line, "key": each.key, "text": each.text}
                 typer.echo(json.dumps({"ok": False, **fields}))
             else:
                 typer.echo(str(each), err=True)
         if not as_json:
-            typer.echo(f"{len(errors)} error{'s' * (len(errors) > 1)}; the daemon would not start", err=True)
+            typer.echo(f"{len(error.errors)} error{'s' * (len(error.errors) > 1)}; the configuration is refused", err=True)
         raise typer.Exit(REFUSED) from error
     summary = describe(found, prepared)
     if as_json:
@@ -59,6 +52,29 @@ def check(
     for model in summary["models"]:
         typer.echo(f"model {model['name']} sha256 {model['sha256']}")
     typer.echo(f"recipe {summary['recipe']}")
+
+
+def looked_through(path: Path, *, text: str | None = None, keys: bool = True) -> tuple[Config, Recipe]:
+    """The configuration at `path`, where it says `text` if that is given, and its recipe. Raises `ConfigErrors` with everything that is
+    wrong with it and the files that it names, in the order of the file; without `keys` those are not looked for.
+    """
+    from inspector import config as settings
+    from inspector import recipe
+    from inspector.commands import _examine
+    from inspector.neural import cpu
+
+    cpu.check()
+    found, errors = settings.read_partly(path, kinds=True, text=text)
+    prepared = None
+    if found is not None:
+        try:
+            prepared = recipe.prepare(found, time.time_ns())
+        except ConfigError as error:
+            errors = [*errors, *error.errors]
+        errors = [*errors, *_examine.faults(found if keys else found.model_copy(update={"security": None}))]
+    if found is None or prepared is None or errors:
+        raise ConfigErrors(sorted(dict.fromkeys(errors), key=lambda each: (each.line is None, each.line or 0)))
+    return found, prepared
 
 
 def describe(config: Config, recipe: Recipe) -> dict[str, Any]:

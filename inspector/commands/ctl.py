@@ -48,7 +48,8 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         typer.echo(f"withheld from {name}: {text}")
     typer.echo(" ".join(f"{name}={number}" for name, number in said["counters"].items()))
     typer.echo(f"gateways: {', '.join(said['gateways']) or 'none'}")
-    typer.echo(f"recipe {said['recipe'][:12]}, vision {'ready' if said['vision']['ready'] else said['vision']['trouble'] or 'not ready'}")
+    vision = "ready" if said["vision"]["ready"] else said["vision"]["trouble"].removeprefix("vision ") or "not ready"
+    typer.echo(f"recipe {said['recipe'][:12] or 'not read yet'}, vision {vision}")
 
 
 @app.command()

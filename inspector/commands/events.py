@@ -31,6 +31,14 @@ def _events(
     Example: inspector events tcp://127.0.0.1:5561 --stream r --count 10 --json
     """
     from inspector.client import Message, Subscriber, read_keys
+    from inspector.config import refuse_unreachable
+
+    for name, address in (("ENDPOINT", endpoint), ("--replay", replay)):
+        try:
+            if address is not None:
+                refuse_unreachable(address)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=name) from error
 
     left = count or -1
     with Subscriber(endpoint, stream=stream.value, replay=replay, keys=read_keys(keys) if keys else None) as subscriber:

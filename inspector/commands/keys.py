@@ -29,14 +29,16 @@ def new(
 def make(folder: Path, clients: Sequence[str]) -> dict[str, str]:
     """The work of `new`: NAME:ROLE each; where the list of clients, the daemon's key and each client's are."""
     from inspector.gate.security import ROLES, read_pair, write_pair
-    from inspector.records import ConfigError
+    from inspector.records import ConfigError, ConfigErrors
 
-    wanted = []
+    wanted, wrong = [], []
     for text in clients:
         name, _, role = text.partition(":")
         if role not in ROLES or not name or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
-            raise ConfigError("E_USAGE", f"{text!r}; NAME:ROLE is allowed, the role one of {', '.join(ROLES)}", key="--client")
+            wrong.append(ConfigError("E_USAGE", f"{text!r}; NAME:ROLE is allowed, the role one of {', '.join(ROLES)}", key="--client"))
         wanted.append((name, role))
+    if wrong:
+        raise ConfigErrors(wrong)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -18,6 +18,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -60,11 +61,25 @@ def _local(host: str) -> bool:
 
 def _socket_address(text: str) -> str:
     """`tcp://HOST:PORT`, or `ipc:///PATH`, which file permissions guard."""
-    if not re.fullmatch(r"ipc://(/|@).{1,100}", text):
-        if not (found := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
-            raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: tcp://127.0.0.1:PORT or ipc:///PATH")
-        _port(found[2])
+    if (port := _port_of(text)) is not None:
+        _port(port)
     return text
+
+
+def _port_of(text: str) -> str | None:
+    """What stands for the port; None in `ipc:///PATH`."""
+    if re.fullmatch(r"ipc://(/|@).{1,100}", text):
+        return None
+    if not (found := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):([^:/]*)", text)):
+        raise PydanticCustomError("E_BIND", f"{text} is not an address; allowed: tcp://127.0.0.1:PORT or ipc:///PATH")
+    return found[2]
+
+
+def refuse_unreachable(text: str) -> None:
+    """Raises `ValueError` for what is no address of a socket that somebody could listen at."""
+    port = _port_of(text)
+    if port is not None and not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{text}: port {port or 'missing'}; allowed: 1 to 65535")
 
 
 def _page_address(text: str) -> str:
@@ -147,6 +162,11 @@ class Kind(Strict):
     kind: Name
     _origin: tuple[Document, Loc] | None = PrivateAttr(default=None)
 
+    def about(self, error: ConfigError) -> ConfigError:
+        """A refusal of what was built from these settings, with the line where they stand; its key is one of them."""
+        document, loc = self._origin or (Document("", {}, {}), ())
+        return document.about(error, loc, keyed=True)
+
 
 class Gate(Strict):
     """The gate socket, and the timing of the line (PROTOCOL.md §1, I1 to I3 are checked here).
@@ -161,16 +181,16 @@ class Gate(Strict):
     bind: SocketAddress = "tcp://127.0.0.1:5562"
     profile: Literal["permit", "fire"] = "permit"
     count: Literal["frames", "conveyor", "plc"] = "frames"
-    window_counts: int = Field(default=50, ge=0)
-    travel_counts: int | None = Field(default=None, gt=0)
+    window_counts: int = Field(default=50, ge=0, le=2**31)
+    travel_counts: int | None = Field(default=None, gt=0, le=2**31)
     travel_mm: float | None = Field(default=None, gt=0)
     counts_per_mm: float | None = Field(default=None, gt=0)
     travel_min_ms: int = Field(default=600, gt=0, le=600_000)
-    actuator_ms: int = Field(default=40, ge=0)
-    scan_ms: int = Field(default=10, ge=0)
-    lease_ms: int = Field(default=300, gt=0)
-    hb_ms: int = Field(default=100, gt=0)
-    durable_pass_ms: int = Field(default=0, ge=0)
+    actuator_ms: int = Field(default=40, ge=0, le=600_000)
+    scan_ms: int = Field(default=10, ge=0, le=600_000)
+    lease_ms: int = Field(default=300, gt=0, le=600_000)
+    hb_ms: int = Field(default=100, gt=0, le=600_000)
+    durable_pass_ms: int = Field(default=0, ge=0, le=600_000)
 
 
 class Events(Strict):
@@ -205,12 +225,12 @@ class Guards(Strict):
     nothing: nothing passes until one does. `challenge_every_s`: so often a part that is known to be bad must have been found bad.
     """
 
-    rejects_in_row: int = Field(default=0, ge=0)
+    rejects_in_row: int = Field(default=0, ge=0, le=2**31)
     reject_ratio: float = Field(default=0.0, ge=0, lt=1)
     ratio_parts: int = Field(default=100, ge=2, le=100_000)
-    passes_in_row: int = Field(default=0, ge=0)
-    blind_in_row: int = Field(default=3, ge=0)
-    challenge_every_s: float = Field(default=0.0, ge=0)
+    passes_in_row: int = Field(default=0, ge=0, le=2**31)
+    blind_in_row: int = Field(default=3, ge=0, le=2**31)
+    challenge_every_s: float = Field(default=0.0, ge=0, le=31_536_000)
 
 
 class Admin(Strict):
@@ -223,18 +243,18 @@ class Journal(Strict):
     """`required: stop` withdraws the permit 5 s after the journal is no longer durable, `degrade` only alarms."""
 
     required: Literal["stop", "degrade"] = "stop"
-    keep_days: float = Field(default=30.0, gt=0)
-    keep_mib: int = Field(default=2048, ge=16)
-    ballast_mib: int = Field(default=64, ge=0)
+    keep_days: float = Field(default=30.0, gt=0, le=36_500)
+    keep_mib: int = Field(default=2048, ge=16, le=2**30)
+    ballast_mib: int = Field(default=64, ge=0, le=2**20)
 
 
 class Archive(Strict):
     """Pictures kept: every reject, every n-th pass (0: none); older than `keep_days` they go, and at `keep_mib` the oldest pass first."""
 
     rejects: bool = True
-    every_nth_pass: int = Field(default=50, ge=0)
-    keep_mib: int = Field(default=4096, ge=1)
-    keep_days: float = Field(default=90.0, gt=0)
+    every_nth_pass: int = Field(default=50, ge=0, le=2**31)
+    keep_mib: int = Field(default=4096, ge=1, le=2**30)
+    keep_days: float = Field(default=90.0, gt=0, le=36_500)
 
 
 class Desk(Strict):
@@ -300,7 +320,7 @@ class PartTemplate(Strict):
     """
 
     drawing: Path
-    part: int = Field(default=0, ge=0)
+    part: int = Field(default=0, ge=0, le=65_535)
     units: Literal["mm", "cm", "m", "inch", "foot"] | None = None
     mm_per_px: float | None = Field(default=None, gt=0)
     scale_px_per_mm: float | tuple[float, float] | None = None
@@ -400,6 +420,14 @@ class Config(Strict):
         """An error that names the line where `loc` stands in the file."""
         return (self._document or Document("", {}, {})).error(code, text, loc)
 
+    @contextmanager
+    def blamed(self, *loc: str | int) -> Iterator[None]:
+        """What is refused within is refused with the line of the setting at `loc`, which names what it is about."""
+        try:
+            yield
+        except ConfigError as error:
+            raise (self._document or Document("", {}, {})).about(error, loc) from error
+
 
 # --- reading -----------------------------------------------------------------------------------------------------------
 
@@ -409,6 +437,20 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
 
     With `text` that is what the file says, and it is not opened. With `kinds` the settings of every source, conveyor, check and bridge are
     read too, which imports them: not for the gate.
+    """
+    config, errors = read_partly(path, kinds=kinds, environment=environment, text=text)
+    if config is None or errors:
+        raise ConfigErrors(errors)
+    return config
+
+
+def read_partly(
+    path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os.environ, text: str | None = None
+) -> tuple[Config | None, list[ConfigError]]:
+    """As `read`, with all that is wrong, and then the settings without the sections that something is wrong in, None where that leaves
+    no recipe: for who wants to know of the files too that they name. A camera that something is wrong in has a source of kind `UNREAD`.
+
+    Raises `ConfigErrors` where there is nothing to read.
     """
     document = compose(str(path), text_of(path) if text is None else text)
     override(document, environment)
@@ -427,16 +469,55 @@ def read(path: Path, *, kinds: bool = False, environment: Mapping[str, str] = os
                 _known_kind(folder, kind)
         except ConfigError as error:
             document.refuse(error.code, error.text, (*loc, "kind"))
-    if config is None or document.errors:
-        raise ConfigErrors(document.in_order())
+    errors = document.in_order()
+    if config is None or errors:
+        config = Document(document.file, _whole(document), document.lines, overrides=document.overrides).validated(Config, (), place)
+    if config is None:
+        return None, errors
+    for recipe in config.recipes.values():
+        for checks in (recipe.checks, *(side.checks for side in recipe.cameras.values())):
+            checks.pop(UNREAD, None)
     config._document = document  # noqa: SLF001 (pydantic's way to a field that is no setting)
     for kind, loc in _kind_objects(config):
-        if value_at(document.data, *loc) is None:
+        if kind.kind == UNREAD or value_at(document.data, *loc) is None:
             continue  # a default, which stands nowhere and is shared
         kind._origin = (document, loc)  # noqa: SLF001
-    if kinds and (faults := count_faults(config)):
-        raise ConfigErrors(faults)
-    return config
+    return config, errors or (count_faults(config) if kinds else [])
+
+
+UNREAD = "unread"
+
+
+def _whole(document: Document) -> dict[str, Any]:
+    """What nothing is wrong in: sections, recipes (with the checks that are right, where the template is), cameras. Where a camera or all
+    checks of a recipe are wrong, something of kind `UNREAD` stands in for them.
+    """
+    data = mapping_of(document.data)
+
+    def whole(*loc: str | int) -> bool:
+        return not any(all(a == b for a, b in zip(loc, wrong, strict=False)) for wrong in document.faulty)
+
+    def right(loc: Loc, model: type[BaseModel]) -> dict[str, Any]:
+        given = mapping_of(value_at(data, *loc))
+        return {key: value for key, value in given.items() if key in model.model_fields and whole(*loc, key)}
+
+    def judging(*loc: str | int) -> dict[str, Any]:
+        checks = mapping_of(value_at(data, *loc, "checks"))
+        return right(loc, Judging) | {"checks": {n: c for n, c in checks.items() if whole(*loc, "checks", n)} or {UNREAD: {"kind": UNREAD}}}
+
+    recipes = {}
+    for name in mapping_of(data.get("recipes")):
+        first, *others = _judgings(data, name)
+        if whole(*first, "template"):
+            sides = {loc[-1]: judging(*loc) for loc in others if whole(*loc, "template")}
+            recipes[name] = right(first, RecipeSettings) | judging(*first) | {"cameras": sides}
+    cameras = []
+    for i, camera in enumerate(list_of(data.get("cameras"))):
+        wanted, known = value_at(camera, "recipe"), value_at(camera, "id") if whole("cameras", i, "id") else None
+        kept = camera if whole("cameras", i) else {"id": known or f"{UNREAD}-{i}", "source": {"kind": UNREAD}}
+        cameras.append({**kept, "recipe": wanted if isinstance(wanted, str) and wanted in recipes else next(iter(recipes), None)})
+    names = dict.fromkeys(("site", "line", "station"), UNREAD)
+    return {"version": 1, **names, **right((), Config), "recipes": recipes, "cameras": cameras}
 
 
 def count_faults(config: Config) -> list[ConfigError]:

@@ -24,6 +24,8 @@ LARGEST_FILE_BYTES = 1 << 20
 DEEPEST = 32
 MOST_ERRORS = 100
 MOST_VALUES = 50_000
+LARGEST_NUMBER = 1 << 53
+"""Up to here every whole number is the same in JSON, wherever it is read."""
 
 Loc: TypeAlias = tuple[str | int, ...]
 """Where a value stands: ("cameras", 2, "source", "exposure_us")."""
@@ -47,13 +49,23 @@ class Document:
     overrides: dict[Loc, str] = field(default_factory=dict)
 
     def error(self, code: str, text: str, loc: Loc) -> ConfigError:
-        """The error of the value at `loc`, with the line of the nearest that stands in the file."""
+        """The error of the value at `loc`, with the line of the nearest that stands in the file; it takes one line itself."""
+        text = _one_line(text)
         for n in range(len(loc), -1, -1):
             if loc[:n] in self.overrides:
                 return ConfigError("E_ENV", text, key=self.overrides[loc[:n]])
             if loc[:n] in self.lines:
                 return ConfigError(code, text, file=self.file, line=self.lines[loc[:n]], key=spelt(loc) or None)
         return ConfigError(code, text, file=self.file or None, key=spelt(loc) or None)
+
+    def about(self, error: ConfigError, loc: Loc, *, keyed: bool = False) -> ConfigError:
+        """A refusal as one of the setting at `loc`, or `keyed` of the one below that its key names. Another file that it names is told."""
+        if isinstance(error, ConfigErrors):
+            return ConfigErrors([self.about(each, loc, keyed=keyed) for each in error.errors])
+        if error.file and error.file == self.file:
+            return error
+        said = ConfigError(error.code, error.text, file=error.file, line=error.line).said
+        return self.error(error.code, said, (*loc, *error.key.split(".")) if keyed and error.key else loc)
 
     def refuse(self, code: str, text: str, loc: Loc) -> None:
         """Note that the value at `loc` is wrong, unless it is known to be."""
@@ -221,7 +233,9 @@ def _plain(text: str) -> Any:
         raise ConfigError("E_CFG_TYPE", said)
     if re.fullmatch(r"-0+(\.0*)?([eE][-+]?[0-9]+)?", text):
         raise ConfigError("E_CFG_NUMBER", f"{text}: write 0")
-    if re.fullmatch(r"[-+]?[0-9]{1,30}", text):
+    if re.fullmatch(r"[-+]?[0-9]+", text):
+        if len(text) > 30 or abs(int(text)) > LARGEST_NUMBER:
+            raise ConfigError("E_CFG_RANGE", f"{text[:40]}; allowed: a whole number within ±{LARGEST_NUMBER}, or text in quotes")
         return int(text)
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
         number = float(text)
@@ -274,17 +288,25 @@ def _explain(details: list[ErrorDetails], key: str, known: tuple[str, ...]) -> t
         return "E_CFG_RANGE", first["msg"].removeprefix("Value error, ")
     if bound := next((b for b in ("gt", "ge", "lt", "le", "multiple_of") if b in context), None):
         sign = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "a multiple of"}[bound]
-        return "E_CFG_RANGE", f"{_seen(seen)}; allowed: {sign} {context[bound]:g}{_unit(key)}"
+        return "E_CFG_RANGE", f"{_seen(seen)}; allowed: {sign} {context[bound]:.12g}{_unit(key)}"
     if "actual_length" in context:
         sign, length = ("at least", "min_length") if "min_length" in context else ("at most", "max_length")
         return "E_CFG_RANGE", f"{context['actual_length']} entries; allowed: {sign} {context[length]}"
-    expected = " or ".join(dict.fromkeys(_EXPECTED.get(d["type"], d["msg"]) for d in details))
+    expected = " or ".join(dict.fromkeys(_expected(d) for d in details))
     if any(d["type"] in ("float_type", "int_type", "finite_number") for d in details):
         code = "E_CFG_NUMBER" if isinstance(seen, (str, float)) else "E_CFG_TYPE"
         return code, f"{_seen(seen)}; expected {expected}{_unit(key)}, without quotes or unit"
     if kind == "string_type" and isinstance(seen, (bool, int, float)):
         return "E_CFG_TYPE", f'{_seen(seen)}; expected a string: quote it: "{_seen(seen)}"'
     return "E_CFG_TYPE", f"{_seen(seen)}; expected {expected}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    bounds = detail.get("ctx", {})
+    for key, sign in (("max_length", "most"), ("min_length", "least")):
+        if key in bounds:
+            return f"a list of at {sign} {bounds[key]}"
+    return _EXPECTED.get(detail["type"], detail["msg"])
 
 
 _EXPECTED = {
@@ -305,8 +327,8 @@ _EXPECTED = {
 
 
 def _unit(key: str) -> str:
-    found = re.search(r"_((?:[a-z]+_per_)?(?:ns|us|ms|s|days|mm2|mm|px|deg|rad|counts|ratio|mib))$", key)
-    return f" ({found[1].replace('_per_', '/')})" if found else ""
+    found = re.search(r"(?:^|_)((?:[a-z]+_per_)?(?:ns|us|ms|mm_s|s|min|h|days|hz|mm2|mm|px|deg|rad|counts|ratio|mib))$", key)
+    return f" ({found[1].replace('_per_', '/').replace('mm_s', 'mm/s')})" if found else ""
 
 
 def _seen(value: Any) -> str:
@@ -326,7 +348,12 @@ def nearest(name: str, known: Any) -> str:
 
 def spelt(loc: Loc) -> str:
     """A place as people write it: `cameras[2].source.exposure_us`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+    return _one_line("".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix("."))
+
+
+def _one_line(text: str) -> str:
+    """The text with what is no printable character spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def value_at(data: Any, *loc: str | int, default: Any = None) -> Any:

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +29,7 @@ from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
+from inspector.desk.tls import certificate
 from inspector.desk.trial import Trial
 from inspector.desk.users import Users
 from inspector.outputs.archive import picture_of
@@ -68,22 +68,6 @@ def listen(bind: str, *, guarded: bool = False) -> socket.socket:
 def hosts_of(settings: Settings) -> tuple[str, ...]:
     """Under which names a browser may call the page: this machine's own, its address, and those of the configuration."""
     return (*HOSTS, settings.bind.rpartition(":")[0].lower(), *settings.hosts)
-
-
-def certificate(settings: Settings) -> dict[str, Path]:
-    """What the server needs for TLS, nothing without. Raises `ConfigError` E_TLS when certificate and key cannot be used together."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return {}
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
-        text = f"{error.strerror or error}; allowed: a certificate and its key without a password, PEM"
-        raise ConfigError("E_TLS", text, file=str(settings.tls_cert), key="desk.tls_cert") from error
-    return {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-
-
-def _no_password() -> str:
-    raise OSError("the key has a password")
 
 
 def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, say: Callable[[str], None]) -> None:

@@ -45,7 +45,7 @@ def _bound(
     except zmq.ZMQError as error:
         socket.close(0)
         hint = "another process has it; is a daemon running already?" if error.errno == errno.EADDRINUSE else str(error)
-        raise ConfigError("E_BIND", f"{endpoint}: {hint}", key="bind") from error
+        raise ConfigError("E_BIND", f"{endpoint}: {hint}") from error
     last = socket.getsockopt(zmq.LAST_ENDPOINT)
     return socket, (last.decode() if isinstance(last, bytes) else str(last)).rstrip("\0")
 

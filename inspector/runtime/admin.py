@@ -77,7 +77,7 @@ class Admin(socketserver.ThreadingUnixStreamServer):
                 super().__init__(name, _Handler)
             path.chmod(0o660)
         except OSError as error:
-            raise ConfigError("E_BIND", f"{error.strerror or error}", file=str(path), key="admin.socket") from error
+            raise ConfigError("E_BIND", f"{error.strerror or error}", file=str(path)) from error
 
     def start(self) -> None:
         """Answer from now on."""
@@ -134,7 +134,7 @@ class _Handler(socketserver.StreamRequestHandler):
 def _refuse_if_served(name: str, path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
         if end.connect_ex(name) == 0:
-            raise ConfigError("E_BIND", "another daemon answers there", file=str(path), key="admin.socket")
+            raise ConfigError("E_BIND", "another daemon answers there", file=str(path))
 
 
 def ask(path: Path, command: str, *, timeout_s: float, **arguments: Any) -> dict[str, Any]:

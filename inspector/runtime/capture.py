@@ -260,8 +260,7 @@ def _heard(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 
 def _errors(error: ConfigError) -> list[list[Any]]:
-    each = error.errors if isinstance(error, ConfigErrors) else (error,)
-    return [[e.code, e.text, e.file, e.line, e.key] for e in each]
+    return [[e.code, e.text, e.file, e.line, e.key] for e in error.errors]
 
 
 def _die_with(life: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from inspector import config, recipe
 from inspector.config import Config
-from inspector.config.document import nearest, text_of
+from inspector.config.document import Loc, nearest, text_of
 from inspector.interfaces import Clock
 from inspector.outputs.archive import Archive, encode, stored
-from inspector.records import ConfigError, DeviceError, Frame, Image, Inspection, Recipe
+from inspector.records import ConfigError, ConfigErrors, DeviceError, Frame, Image, Inspection, Recipe
 from inspector.runtime import in_force, link
 from inspector.runtime.changeover_board import Board, Watch
 from inspector.runtime.changeover_candidate import Candidate, Lost, Prepare, Refused
@@ -137,11 +137,9 @@ class Changeover:
         try:
             text = text_of(self._path)
             settings = config.read(self._path, text=text)
-            fixed, ours = self._fixed(settings), self._fixed(self._settings)
-            if changed := [name for name, value in fixed.items() if value != ours[name]]:
-                raise ConfigError(
-                    "E_CFG_FIXED", f"{', '.join(changed)}: cannot change while the line runs; only recipes can", file=str(self._path)
-                )
+            if moved := list(_moved(self._fixed(settings), self._fixed(self._settings))):
+                why = "which cannot change while the line runs; recipes, changeover and guards can"
+                raise ConfigErrors([settings.error("E_CFG_FIXED", f"{now}; in force is {ours}, {why}", *loc) for loc, now, ours in moved])
             before = {camera.id: camera.recipe for camera in self._settings.cameras}
             chosen = {
                 camera.id: name
@@ -314,6 +312,22 @@ def named(settings: Config, wanted: str | int) -> str:
 def models_of(current: Recipe) -> list[list[str]]:
     """The networks as the gate is told them."""
     return [list(model) for model in current.models]
+
+
+def _moved(now: Any, ours: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str, str]]:
+    """Where settings differ, what they are now, and what is in force."""
+    if isinstance(now, dict) and isinstance(ours, dict):
+        for key in now | ours:
+            yield from _moved(now.get(key), ours.get(key), (*loc, key))
+    elif isinstance(now, list) and isinstance(ours, list) and len(now) == len(ours):
+        for i, (each, other) in enumerate(zip(now, ours, strict=True)):
+            yield from _moved(each, other, (*loc, i))
+    elif now != ours:
+        yield loc, _told(now), _told(ours)
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None else f"{len(value)} entries" if isinstance(value, (dict, list)) else str(value)[:60]
 
 
 def _said(error: Exception) -> str:

@@ -39,7 +39,7 @@ from inspector.gate.guards import LATCHED
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
-from inspector.runtime import changeover_asked, child, in_force, link
+from inspector.runtime import changeover_asked, child, in_force, link, state_dir
 from inspector.runtime.admin import Admin, Command, Peer, socket_of
 from inspector.runtime.gate import GateProcess
 from inspector.runtime.health import stage_limits, stale
@@ -250,18 +250,23 @@ class Daemon:
             stack.callback(setattr, threading, "excepthook", threading.__excepthook__)
             self._gate.start(stack)
             forget_judging(self._settings.state_dir / "quarantine")  # no vision ran when this daemon began
-            server, _ = metrics.serve(self._settings.metrics.gate_bind, self.families)
+            with self._settings.blamed("metrics", "gate_bind"):
+                server, _ = metrics.serve(self._settings.metrics.gate_bind, self.families)
             self._metrics_address = f"{self._settings.metrics.gate_bind.rpartition(':')[0]}:{server.server_port}"
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             stack.callback(self._kill_vision)
             self._proof_says = stack.enter_context(tempfile.TemporaryFile())
             stack.callback(self._end_proof)
-            door = Admin(socket_of(self._settings), self.commands, self._heard)
+            with self._settings.blamed("admin", "socket"):
+                door = Admin(socket_of(self._settings), self.commands, self._heard)
             door.start()
             stack.callback(door.stop)
             if self._systemd.warning:
                 self._log.say(self._systemd.warning)
+            if text := state_dir.volatile(self._settings.state_dir):
+                self._log.say(text)
+                self._gate.report("STATE_VOLATILE", "warning", text)
             gc.collect()
             gc.freeze()
             gc.disable()  # a full collection stops every thread; the garbage of the gate is young and is collected in the turns
@@ -654,7 +659,9 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
         raise ConfigError("E_ROOT", "this daemon needs no rights of root; run it as its own user, or with --allow-root")
     text = text_of(path)
     settings = config.read(path, text=text)
-    lock = Lock(settings.state_dir)
+    with settings.blamed("state_dir"):
+        state_dir.refuse(settings.state_dir)
+        lock = Lock(settings.state_dir)
     asked = Asked()
     before = {number: signal.signal(number, asked.on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     bell_before = signal.set_wakeup_fd(asked.bell, warn_on_full_buffer=False)

@@ -132,7 +132,8 @@ class GateProcess:
         stack.callback(os.close, self._bell)
         self._teller.start()
         stack.callback(self._teller.stop)
-        self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
+        with config.blamed("state_dir"):
+            self._journal = Journal.open(self._state_dir, utc_clock=self._utc_clock, ballast_bytes=config.journal.ballast_mib << 20)
         stack.callback(self._journal.close, clean=False)
         if self._aside_ns:
             self._refuse_slow_disk()
@@ -151,13 +152,17 @@ class GateProcess:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.destroy, linger=0)
         keys = self._guard(context, stack)
-        self._gate, gate_at = sockets.gate(context, config.gate.bind, keys)
-        self._pub, events_at = sockets.events(context, config.events.bind, keys)
+        with config.blamed("gate", "bind"):
+            self._gate, gate_at = sockets.gate(context, config.gate.bind, keys)
+        with config.blamed("events", "bind"):
+            self._pub, events_at = sockets.events(context, config.events.bind, keys)
+        with config.blamed("events", "replay_bind"):
+            replay_at = self._teller.address()
         if keys is not None:
             for endpoint, kind in ((gate_at, zmq.DEALER), (events_at, zmq.SUB)):
                 if endpoint.startswith("tcp:"):
                     sockets.probe(context, endpoint, keys, kind=kind)
-        self._endpoints = {"gate": gate_at, "events": events_at, "replay": self._teller.address()}
+        self._endpoints = {"gate": gate_at, "events": events_at, "replay": replay_at}
         self._poller = zmq.Poller()
         self._poller.register(self._gate, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
@@ -222,7 +227,8 @@ class GateProcess:
         settings = self._config.security
         if settings is None:
             return None
-        keys = security.read_pair(settings.server_key)
+        with self._config.blamed("security", "server_key"):
+            keys = security.read_pair(settings.server_key)
 
         def tell(code: str, text: str) -> None:
             self.report(code, "critical", text)
@@ -230,7 +236,8 @@ class GateProcess:
         def changed(clients: Clients) -> None:
             self._tell(_allowed(clients))
 
-        self._zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
+        with self._config.blamed("security", "clients"):
+            self._zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
         stack.callback(self._zap.stop)
         return keys
 

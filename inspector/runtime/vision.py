@@ -86,6 +86,8 @@ class Camera:
                 self._starting = self._isolated()
         except DeviceError as error:
             self._down(str(error))
+        except ConfigError as error:
+            raise self.settings.source.about(error) from error
 
     def started(self) -> bool:
         """The attempt to build it has come to its end; a capture process takes its time, and is waited for a little."""
@@ -100,6 +102,8 @@ class Camera:
         except DeviceError as error:
             self.close()
             self._down(str(error))
+        except ConfigError as error:
+            raise self.settings.source.about(error) from error
         return True
 
     def begin(self, at_ns: int) -> None:
@@ -294,7 +298,8 @@ class Vision:
                 stack.callback(camera.close)
             with ThreadPoolExecutor(len(self._cameras), "build") as builders:  # each may take seconds, most of them waiting
                 list(builders.map(_built, self._cameras))
-            server, _ = metrics.serve(self._settings.metrics.vision_bind, self.families)
+            with self._settings.blamed("metrics", "vision_bind"):
+                server, _ = metrics.serve(self._settings.metrics.vision_bind, self.families)
             stack.callback(server.server_close)
             stack.callback(server.shutdown)
             self._archiving.start()

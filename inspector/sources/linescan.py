@@ -52,7 +52,7 @@ class Settings(Strict):
     mm_per_row: float | None = Field(default=None, gt=0)
     length_mm: float = Field(gt=0)
     overlap_mm: float = Field(default=0.0, ge=0)
-    fill_rows: int = Field(default=2, ge=0)
+    fill_rows: int = Field(default=2, ge=0, le=65_536)
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> Settings:

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from inspector.config import Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures
@@ -62,6 +63,15 @@ class Settings(Strict):
     loop: bool = False
     colour: bool = False
     uid: str | None = None
+
+    @field_validator("uid")
+    @classmethod
+    def _pattern(cls, uid: str | None) -> str | None:
+        try:
+            re.compile(uid or "")
+        except re.error as error:
+            raise PydanticCustomError("E_CFG_TYPE", f"{str(uid)[:60]!r}; allowed: a regular expression, and in this {error}") from error
+        return uid
 
     @model_validator(mode="after")
     def _one(self) -> Settings:
@@ -120,24 +130,35 @@ def load(path: Path, *, colour: bool) -> Image:
 
 
 def listed(files: Sequence[Path], key: str = "files", suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """The picture files in these folders and matching these patterns, in order of name. `ConfigError` E_IMG_NONE when there is none."""
+    """The picture files in these folders and matching these patterns, in order of name.
+
+    Raises `ConfigError`: E_IMG_NONE when there is none, E_IMG_OPEN for a folder that cannot be looked into.
+    """
     found: list[Path] = []
     for path in files:
-        if path.is_dir():
-            paths = sorted(child for child in path.iterdir() if child.suffix.lower() in suffixes)
-            if not paths:  # an archive
-                days = (day for day in path.iterdir() if _DAY.fullmatch(day.name))
-                paths = sorted(child for day in days for child in day.iterdir() if child.suffix.lower() in suffixes)
-        elif path.is_file():
-            paths = [path]
-        else:
-            anchor = Path(path.anchor)
-            matching = anchor.glob(str(path.relative_to(anchor)))
-            paths = sorted(child for child in matching if child.is_file() and child.suffix.lower() in suffixes)
+        try:
+            paths = _within(path, suffixes)
+        except OSError as error:
+            raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=str(path), key=key) from error
         if not paths:
             raise ConfigError("E_IMG_NONE", f"{str(path)!r} names no picture ({', '.join(sorted(suffixes))})", key=key)
         found += paths
     return found
+
+
+def _within(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """The pictures of a folder or an archive, or matching a pattern; or the file."""
+    if path.is_dir():
+        paths = sorted(child for child in path.iterdir() if child.suffix.lower() in suffixes)
+        if not paths:  # an archive
+            days = (day for day in path.iterdir() if _DAY.fullmatch(day.name))
+            paths = sorted(child for day in days for child in day.iterdir() if child.suffix.lower() in suffixes)
+        return paths
+    if path.is_file():
+        return [path]
+    anchor = Path(path.anchor)
+    matching = anchor.glob(str(path.relative_to(anchor)))
+    return sorted(child for child in matching if child.is_file() and child.suffix.lower() in suffixes)
 
 
 class Shot(NamedTuple):
@@ -153,15 +174,8 @@ class Replay:
 
     def __init__(self, settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> None:
         self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
-        self._paths = [path for path in listed(settings.files, suffixes=SUFFIXES | VIDEOS) if _is_of(path, settings.camera)]
-        if not self._paths:
-            raise ConfigError("E_IMG_NONE", f"no picture of camera {settings.camera}", key="camera")
-        if settings.speed is not None and (timeless := [path for path in self._paths if _taken_ns(path) is None]):
-            raise ConfigError("E_IMG_TIME", "nothing says when this was taken; give rate_hz instead", file=str(timeless[0]), key="speed")
-        try:
-            self._uid = None if settings.uid is None else re.compile(settings.uid)
-        except re.error as error:
-            raise ConfigError("E_CFG_TYPE", f"{settings.uid!r} is no regular expression: {error}", key="uid") from error
+        self._paths = examine(settings)
+        self._uid = None if settings.uid is None else re.compile(settings.uid)
         channels = 3 if settings.colour else 1
         self.max_bytes = max((header.width * header.height for header in self._headers()), default=1) * channels
         self._seq = 0
@@ -248,6 +262,16 @@ class Replay:
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Replay:
     """A camera that shows files as if they were taken now, where the belt is now."""
     return Replay(settings, name, clock, conveyor)
+
+
+def examine(settings: Settings) -> list[Path]:
+    """The files that are shown, in their order; none is opened. Raises `ConfigError` E_IMG_NONE, E_IMG_TIME."""
+    paths = [path for path in listed(settings.files, suffixes=SUFFIXES | VIDEOS) if _is_of(path, settings.camera)]
+    if not paths:
+        raise ConfigError("E_IMG_NONE", f"no picture of camera {settings.camera}", key="camera")
+    if settings.speed is not None and (timeless := [path for path in paths if _taken_ns(path) is None]):
+        raise ConfigError("E_IMG_TIME", "nothing says when this was taken; give rate_hz instead", file=str(timeless[0]), key="speed")
+    return paths
 
 
 def _is_of(path: Path, camera: str | None) -> bool:

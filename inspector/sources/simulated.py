@@ -36,6 +36,7 @@ from pydantic import Field
 
 from inspector.config import Strict
 from inspector.conveyor import simulated as belt
+from inspector.geometry import dxf, template
 from inspector.interfaces import Clock, Conveyor
 from inspector.records import ConfigError, DeviceError, Stamp, Trigger
 from inspector.scene import Look
@@ -101,7 +102,7 @@ class Settings(Strict):
     rate_hz: float | None = Field(default=None, gt=0, le=1000)
     ahead: int = Field(default=8, ge=4, le=4096)
     transfer_ms: float = Field(default=4.0, ge=0)
-    buffers: int = Field(default=4, ge=1)
+    buffers: int = Field(default=4, ge=1, le=4096)
     look: Look = Look()
     faults: Faults = Faults()
     truth: Path | None = None
@@ -192,7 +193,7 @@ class Painted:
     def _note(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
             code, text, file = answer["error"]
-            raise ConfigError(code, text, file=file)
+            raise ConfigError(code, text, file=file, key="drawing")
         slot = answer["slot"]
         self._truth[slot] = answer["truth"] | {"scene": answer["index"]}
         self._drawing.discard(slot)
@@ -381,6 +382,14 @@ def _opened(path: Path) -> IO[str]:
         return path.open("a")
     except OSError as error:
         raise ConfigError("E_SOURCE_TRUTH", error.strerror or str(error), file=str(path), key="truth") from error
+
+
+def examine(settings: Settings) -> None:
+    """The drawing can be drawn from. Raises `ConfigError` E_DXF_*."""
+    try:
+        template.build(dxf.read(settings.drawing))
+    except ConfigError as error:
+        raise error.of("drawing") from error
 
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Simulated:

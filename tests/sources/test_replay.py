@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from inspector.conveyor.timed import Timed
 from inspector.interfaces import EndOfPictures
@@ -114,8 +115,8 @@ def test_colour_is_kept_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_no_picture_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"E_IMG_NONE.*names no picture"):
         build(Settings(files=[tmp_path]), "c", lambda: 0, Timed(1.0))
-    with pytest.raises(ConfigError, match="no regular expression"):
-        build(Settings(files=[picture(tmp_path, "a.png")], uid="("), "c", lambda: 0, Timed(1.0))
+    with pytest.raises(ValidationError, match=r"'\('; allowed: a regular expression"):
+        Settings(files=[picture(tmp_path, "a.png")], uid="(")
 
 
 def bomb(width: int, height: int) -> bytes:
