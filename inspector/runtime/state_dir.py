@@ -9,12 +9,14 @@ from pathlib import Path
 from inspector.records import ConfigError
 
 UNFIT = frozenset(
-    {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
+    {"afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
     | {"cgroup2", "proc", "sysfs"}
 )
 """On a network SQLite's locks and the disk's promises do not hold, and what the kernel makes up keeps no files."""
-VOLATILE = frozenset({"ramfs", "tmpfs"})
-"""These are memory: gone with the power."""
+VOLATILE = {"ramfs": "in memory: the journal is gone with the power", "tmpfs": "in memory: the journal is gone with the power"} | {
+    "overlay": "in a container's own layer: the journal is gone with the container"
+}
+"""What becomes of what lies there."""
 
 
 def refuse(path: Path) -> None:
@@ -34,9 +36,9 @@ def refuse(path: Path) -> None:
 
 
 def volatile(path: Path) -> str:
-    """What is wrong with a folder that the next power cut empties; nothing where it lies on a disk."""
+    """What is wrong with a folder that does not outlive the machine's power or the container; nothing where it lies on a disk."""
     kind = filesystem_of(_nearest(path))
-    return f"{path} lies on {kind}, in memory: the journal is gone with the power" if kind in VOLATILE else ""
+    return f"{path} lies on {kind}, {VOLATILE[kind]}" if kind in VOLATILE else ""
 
 
 def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
