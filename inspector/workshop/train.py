@@ -63,7 +63,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     arch = known(order.arch or "unet", SEGMENTERS)
     data = datasets.segmentation(order.data)
     test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
-    kept, held = _split(len(data.names), order.schedule.seed)
+    kept, held, judged = _split(data, order, say)
     deep = arch == "deeplabv3plus-resnet101"
     size = order.size_px or (256 if deep else TILE_PX)
     if size % 16:
@@ -80,10 +80,8 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     pixels = [[np.argwhere(mask == k) for k in range(1, len(data.classes) + 1)] for mask in data.masks]
     rich = [[i for i in kept if len(pixels[i][k])] for k in range(len(data.classes))]
     rich = [indices for indices in rich if indices]
-    if not rich:
-        raise ConfigError("E_DATA_MASK", "no defect is left to train on after the split; more pictures are needed", file=str(order.data))
     shown = size if deep or order.size_px else EXPORT_TILE_PX
-    looked = _look_tiles(data, held, shown, order.schedule.seed)
+    looked = _look_tiles(data, judged, shown, order.schedule.seed)
     hard = _hard(order, data, kept)
     down = int(network.DOWN)  # type: ignore[arg-type]
     margin = 0 if deep else TILE_MARGIN_PX
@@ -127,7 +125,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
             confusion += evaluate.confusion(looked[1][start : start + 32], class_map, len(data.classes) + 1)
         ious = evaluate.ious(confusion)
         return {
-            "score": float(np.nanmean(ious[1:])) if np.isfinite(ious[1:]).any() else 0.0,
+            "score": float(np.nanmean(ious[1:])),
             **{name: float(v) for name, v in zip(data.classes, ious[1:], strict=True) if np.isfinite(v)},
         }
 
@@ -142,7 +140,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation", any_size=not deep)
     model = export.save(order.out, bytes_of, proofs, card)
     calibrate = evaluate.look_thresholds if arch == "glance" else evaluate.calibrate
-    card["thresholds"] = calibrate(model, datasets.part(data, held))
+    card["thresholds"] = calibrate(model, datasets.part(data, judged))
     model = export.save(order.out, bytes_of, proofs, card)
     card["metrics"] = {"held_out": evaluate.segmentation(model, datasets.part(data, held), intervals=False)}
     if test is not None:
@@ -280,11 +278,20 @@ def known(arch: str, among: Sequence[str]) -> str:
     return arch
 
 
-def _split(count: int, seed: int) -> tuple[list[int], list[int]]:
-    if count < 2:
-        raise ConfigError("E_DATA_EMPTY", "one picture; at least two are needed, one is held out")
-    kept, held = datasets.split(count, HELD_OUT, seed)
-    return [int(i) for i in kept], [int(i) for i in held]
+def _split(data: datasets.Segmented, order: Order, say: Callable[[str], None]) -> tuple[list[int], list[int], list[int]]:
+    """(indices to train on, those held out, those to judge the looks by), each with a share of the pictures with defects.
+
+    Where only one picture has defects, it is trained on and judged by. Raises E_DATA_EMPTY where nothing can be held out.
+    """
+    bad = np.array([int(mask.any()) for mask in data.masks])
+    kept, held = ([int(i) for i in side] for side in datasets.split(len(bad), HELD_OUT, order.schedule.seed, bad))
+    if not held:
+        text = "at least two pictures with defects, or two without, are needed: one is held out"
+        raise ConfigError("E_DATA_EMPTY", text, file=str(order.data))
+    if bad[held].any():
+        return kept, held, held
+    say("one picture has defects: it is trained on and judged by, so its figures say nothing of other pictures")
+    return kept, held, [*held, *np.flatnonzero(bad).tolist()]
 
 
 def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path) -> datasets.Segmented:

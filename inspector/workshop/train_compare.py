@@ -37,7 +37,7 @@ Places = NDArray[np.int64]
 
 
 def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
-    """Train on a set of pairs; a tenth is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
+    """Train on a set of pairs; a tenth of those with boxes and of those without is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
     arch = train.known(order.arch or "comparer", ("comparer",))
     data = datasets.pairs(order.data)
     if not sum(len(boxes) for boxes in data.boxes):
@@ -45,7 +45,10 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     side = order.size_px or _side_px(data)
     if side % 16:
         raise ConfigError("E_TRAIN_SIZE", f"{side}; a multiple of 16", key="--size")
-    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed)
+    with_boxes = [int(len(boxes) > 0) for boxes in data.boxes]
+    if sum(with_boxes) < 2:
+        raise ConfigError("E_DATA_EMPTY", "one pair with boxes; at least two are needed, one is held out", file=str(order.data))
+    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed, with_boxes)
     references = [check.aligned(image, reference) for image, reference in zip(data.images, data.references, strict=True)]
     aligned = replace(data, references=tuple(references))
     places = {int(i): places_of(aligned, int(i)) for i in (*kept, *held)}
