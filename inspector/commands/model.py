@@ -75,6 +75,9 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set: figures with 95 % intervals, and the time of a picture on one thread.
 
+    Of a segmentation, mask_miou and mask_iou_CLASS are of the masks that inspector predict writes, at the card's thresholds; miou and
+    iou_CLASS are of each pixel's likeliest class, whatever the thresholds.
+
     Example: inspector evaluate models/surface.onnx test/raster --report seen
     """
     import json
