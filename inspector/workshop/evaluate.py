@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from inspector.checks import compare, surface
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural.pictures import as_channels
-from inspector.records import ConfigError, Image
+from inspector.records import Image
 from inspector.workshop import datasets
 from inspector.workshop.datasets import Classified, GoodAndBad, Paired, Segmented
 
@@ -69,33 +69,21 @@ class Counts:
 
 
 def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified | Paired | GoodAndBad, dict[str, Any]]:
-    """The data of the model's kind in the folder, and the model's figures on it. Raises E_DATA_*, E_IMG_*, E_MODEL_TASK."""
+    """The data of the model's kind in the folder, of which some of its classes are enough, and its figures. Raises E_DATA_*, E_IMG_*."""
     known = tuple(model.card.classes)
     if model.card.task == "segmentation":
-        segmented = datasets.segmentation(folder)
-        _agree(segmented.classes, known[: len(segmented.classes)], folder)
-        segmented = replace(segmented, classes=known)
+        segmented = datasets.segmentation(folder, known)
         return segmented, segmentation(model, segmented)
     if model.card.task == "compare":
-        paired = datasets.pairs(folder)
-        if len(paired.classes) > len(known) - 1:
-            _agree(paired.classes, known[1:], folder)
-        paired = replace(paired, classes=known[1:])
+        paired = datasets.pairs(folder, known[1:])
         return paired, boxes(model, paired)
     if model.card.task == "anomaly":
         mixed = datasets.good_and_bad(folder, model.card.input.channels)
         return mixed, anomaly(model, mixed)
     if model.card.task == "classification":
-        cut = (folder / "images").is_dir() and (folder / "masks").is_dir()
-        classified = datasets.crops(datasets.segmentation(folder), model.card.input.width, 0) if cut else datasets.classification(folder)
-        _agree(classified.classes, known, folder)
+        classified = datasets.classified(folder, model.card.input.width, known)
         return classified, classification(model, classified)
     raise AssertionError(model.card.task)
-
-
-def _agree(found: tuple[str, ...], known: tuple[str, ...], folder: Path) -> None:
-    if found != known:
-        raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(folder))
 
 
 def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True) -> dict[str, Any]:

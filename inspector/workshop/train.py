@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ HELD_OUT, HELD_OUT_CLASSIFIED = 0.2, 0.1
 TILE_PX, TILE_MARGIN_PX = 160, 8
 EXPORT_TILE_PX = 176
 """The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
+WINDOW_PX = 64
+"""Side of the windows that a segmentation set is cut into."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
 SEGMENTERS = ("unet", "deeplabv3plus-resnet101", "glance")
@@ -62,7 +64,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     """Train on a segmentation set. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
     arch = known(order.arch or "unet", SEGMENTERS)
     data = datasets.segmentation(order.data)
-    test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
+    test = None if order.test is None else datasets.segmentation(order.test, data.classes)
     kept, held, judged = _split(data, order, say)
     deep = arch == "deeplabv3plus-resnet101"
     size = order.size_px or (256 if deep else TILE_PX)
@@ -157,13 +159,8 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
     Raises E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
     arch = known(order.arch or "cnn", CLASSIFIERS)
-    data, test = _classified(order.data, order), None if order.test is None else _classified(order.test, order)
-    if test is not None and (test.classes, test.channels) != (data.classes, data.channels):
-        raise ConfigError(
-            "E_DATA_CLASS",
-            f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}",
-            file=str(order.test),
-        )
+    data = _classified(order)
+    test = None if order.test is None else datasets.classified(order.test, order.size_px or WINDOW_PX, data.classes, order.schedule.seed)
     kept, held = halves(data, HELD_OUT_CLASSIFIED, order.schedule.seed)
     if not len(held):
         raise ConfigError("E_DATA_EMPTY", "one picture a class; at least one class needs two, one is held out", file=str(order.data))
@@ -262,13 +259,13 @@ def fit_to(image: Image, size: models.Input) -> Image:
     return np.ascontiguousarray(image).reshape(size.height, size.width, size.channels)
 
 
-def _classified(folder: Path, order: Order) -> datasets.Classified:
-    """The classification set in the folder; a segmentation set is cut into windows."""
-    if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        data = datasets.segmentation(folder)
-        against = () if order.against is None else evaluate.false_places(models.load(order.against, task="segmentation"), data)
-        return datasets.crops(data, order.size_px or 64, order.schedule.seed, against=against)
-    return datasets.classification(folder)
+def _classified(order: Order) -> datasets.Classified:
+    """The set to train on; windows of a segmentation set also show what `order.against` takes for defects."""
+    if order.against is None or not (order.data / "masks").is_dir():
+        return datasets.classified(order.data, order.size_px or WINDOW_PX, None, order.schedule.seed)
+    data = datasets.segmentation(order.data)
+    against = evaluate.false_places(models.load(order.against, task="segmentation"), data)
+    return datasets.crops(data, order.size_px or WINDOW_PX, order.schedule.seed, against=against)
 
 
 def known(arch: str, among: Sequence[str]) -> str:
@@ -292,13 +289,6 @@ def _split(data: datasets.Segmented, order: Order, say: Callable[[str], None]) -
         return kept, held, held
     say("one picture has defects: it is trained on and judged by, so its figures say nothing of other pictures")
     return kept, held, [*held, *np.flatnonzero(bad).tolist()]
-
-
-def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path) -> datasets.Segmented:
-    found = f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}"
-    if test.classes != data.classes[: len(test.classes)] or test.channels != data.channels:
-        raise ConfigError("E_DATA_CLASS", found, file=str(folder))
-    return replace(test, classes=data.classes)
 
 
 def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:

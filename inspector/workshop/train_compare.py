@@ -40,6 +40,7 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     """Train on a set of pairs; a tenth of those with boxes and of those without is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
     arch = train.known(order.arch or "comparer", ("comparer",))
     data = datasets.pairs(order.data)
+    test = None if order.test is None else datasets.pairs(order.test, data.classes)
     if not sum(len(boxes) for boxes in data.boxes):
         raise ConfigError("E_DATA_BOX", "no box in annotations/; there is nothing to learn", file=str(order.data))
     side = order.size_px or _side_px(data)
@@ -114,9 +115,8 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     card["thresholds"] = dict.fromkeys(classes[1:], best)
     model = export.save(order.out, bytes_of, proofs, card)
     card["metrics"] = {"held_out": evaluate.boxes(model, unseen, intervals=False)}
-    if order.test is not None:
-        test = datasets.pairs(order.test)
-        card["metrics"]["test"] = evaluate.boxes(model, replace(test, classes=data.classes))
+    if test is not None:
+        card["metrics"]["test"] = evaluate.boxes(model, test)
     model = export.save(order.out, bytes_of, proofs, card)
     shown = [
         plots.boxes(image, [d for d in ds if d.score >= best], b)

@@ -87,6 +87,33 @@ def test_classification_is_a_folder_a_class(tmp_path: Path) -> None:
     refused(lambda: datasets.classification(tmp_path / "dark"), "E_DATA_CLASS")
 
 
+def test_classes_that_a_network_knows_are_found_by_name_or_number(tmp_path: Path) -> None:
+    folder = sets.segmentation(tmp_path / "masks", 6)
+    for path in (folder / "masks").iterdir():
+        mask = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        cv2.imwrite(str(path), np.where(mask == 1, 1, 0).astype(np.uint8))  # spots alone
+    data = datasets.segmentation(folder, ("line", "spot", "hole"))
+    assert data.classes == ("line", "spot", "hole")
+    assert {int(v) for mask in data.masks for v in np.unique(mask)} == {0, 2}
+    refused(lambda: datasets.segmentation(folder, ("line", "hole")), "E_DATA_CLASS")
+    (folder / "classes.txt").unlink()
+    assert max(int(mask.max()) for mask in datasets.segmentation(folder, ("line", "spot")).masks) == 1
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) * 255)
+    assert max(int(mask.max()) for mask in datasets.segmentation(folder, ("spot",)).masks) == 1
+    refused(lambda: datasets.segmentation(folder, ("line", "spot")), "E_DATA_CLASS")
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), np.zeros((96, 96), np.uint8))
+    assert not any(mask.any() for mask in datasets.segmentation(folder, ("line", "spot")).masks)
+    assert set(datasets.classified(folder, 32, ("crack", "good")).labels.tolist()) == {1}
+    kinds = sets.classification(tmp_path / "kinds", 2)
+    assert datasets.classification(kinds, ("light", "grey", "dark")).labels.tolist() == [2, 2, 0, 0]
+    refused(lambda: datasets.classification(kinds, ("light", "grey")), "E_DATA_CLASS")
+    boards = sets.pairs(tmp_path / "pairs", 2)
+    assert datasets.pairs(boards, ("island", "gap")).boxes[0][:, 4].tolist() == [2, 1]
+    refused(lambda: datasets.pairs(boards, ("gap",)), "E_DATA_CLASS")
+
+
 def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:
     folder = sets.classification(tmp_path, 2)
     cv2.imwrite(str(folder / "dark" / "red.png"), np.full((20, 20, 3), (0, 0, 90), np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_a_page_shows_the_figures_and_the_worst_cases(tmp_path: Path) -> None:
             assert (pages / name).is_file()
         assert "worst-00.png" in text
         assert "http" not in text
+
+
+def test_some_of_the_classes_are_enough(tmp_path: Path) -> None:
+    data = sets.classification(tmp_path / "data", 3)
+    shutil.rmtree(data / "light")
+    _, figures = evaluate.measure(models.load(nets.classifier(tmp_path, ("dark", "light"))), data)
+    assert figures["accuracy"]["value"] == 1.0
+    assert figures["confusion"] == [[3, 0], [0, 0]]
 
 
 def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:

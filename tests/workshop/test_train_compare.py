@@ -61,6 +61,15 @@ def test_pairs_with_boxes_are_held_out_where_few_have_some(tmp_path: Path) -> No
         assert card.training["best_step"] > 0
 
 
+def test_pairs_to_test_by_have_no_other_classes(tmp_path: Path) -> None:
+    folder, more = sets.pairs(tmp_path / "data", 3), sets.pairs(tmp_path / "more", 3)
+    (more / "classes.txt").write_text("gap\nbridge\n")
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"E_DATA_CLASS.*bridge"):
+        train_compare.compare(train.Order(folder, tmp_path / "x.onnx", Schedule(0, 2, None), test=more), said.append)
+    assert not said
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_one_pair_with_boxes_is_too_few(tmp_path: Path, count: int) -> None:
     folder = without_boxes(sets.pairs(tmp_path / "data", count), [f"{i:03d}" for i in range(1, count)])

@@ -46,6 +46,24 @@ def test_a_name_without_its_group_is_refused() -> None:
         validate.parted(["board-1", "other"], None, validate.Plan("compare", 2, "board"), 0)
 
 
+def test_a_class_in_one_fold_is_refused_before_any_training(tmp_path: Path) -> None:
+    folder = sets.classification(tmp_path / "data", 4)
+    for path in sorted((folder / "light").iterdir())[1:]:
+        path.unlink()
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"E_DATA_CLASS.*light"):
+        validate.validate(train.Order(folder, tmp_path / "folds", Schedule(0, 2, None)), validate.Plan("classification", 3), said.append)
+    assert not said
+
+
+def test_folds_without_a_class_are_judged(tmp_path: Path) -> None:
+    folder = sets.classification(tmp_path / "data", 8)
+    for path in sorted((folder / "light").iterdir())[2:]:
+        path.unlink()
+    order = train.Order(folder, tmp_path / "folds", Schedule(0, 2, None, looks=1), size_px=32, threads=1)
+    assert validate.validate(order, validate.Plan("classification", 4), lambda _: None)["pooled"]["pictures"] == 10
+
+
 def test_pairs_are_judged_by_models_that_have_not_seen_them(tmp_path: Path) -> None:
     folder = sets.pairs(tmp_path / "data", 12)
     order = train.Order(folder, tmp_path / "folds", Schedule(0, 60, None, looks=3), threads=1)
