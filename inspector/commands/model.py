@@ -208,7 +208,6 @@ def import_model(
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """
     from inspector.neural import model as models
-    from inspector.neural import pictures
 
     workshop, apart = _workshop("foreign"), _workshop("apart")
     sides = None
@@ -220,8 +219,7 @@ def import_model(
     numbers = [_numbers(text, option) for text, option in ((mean, "--mean"), (std, "--std"))]
     names = tuple(name.strip() for name in classes.split(","))
     foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
-    proofs = [pictures.read(path, 1 if len(numbers[0]) == 1 == len(numbers[1]) else 3) for path in proof or []]
-    apart.run(workshop.wrap_only, foreign, out, proofs, about=file)
+    apart.run(workshop.wrap_only, foreign, out, proof or [], about=file)
     _say(models.load(out), as_json)
 
 

@@ -14,7 +14,6 @@ names them, and get the network's numbers.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
 
@@ -312,8 +312,8 @@ def _stated_names(folder: Path) -> dict[int, str] | None:
     text = folder / "classes.txt"
     if text.is_file():
         names = [line.strip() for line in text.read_text("utf-8", "replace").splitlines() if line.strip()]
-        if len(set(names)) != len(names) or any(not re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", name) for name in names):
-            raise ConfigError("E_LABELS", "names of 1 to 64 printable characters, none twice", file=str(text))
+        if wrong := models.wrong_names(names):
+            raise ConfigError("E_LABELS", wrong, file=str(text))
         return dict(enumerate(names, 1))
     for path in sorted(folder.glob("*coco*.json")) + sorted(folder.glob("annotations*.json")):
         try:

@@ -62,7 +62,7 @@ class Order:
 
 def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     """Train on a segmentation set. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = known(order.arch or "unet", SEGMENTERS)
+    arch = begun(order, SEGMENTERS)
     data = datasets.segmentation(order.data)
     test = None if order.test is None else datasets.segmentation(order.test, data.classes)
     kept, held, judged = _split(data, order, say)
@@ -158,7 +158,7 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
 
     Raises E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
-    arch = known(order.arch or "cnn", CLASSIFIERS)
+    arch = begun(order, CLASSIFIERS)
     data = _classified(order)
     test = None if order.test is None else datasets.classified(order.test, order.size_px or WINDOW_PX, data.classes, order.schedule.seed)
     kept, held = halves(data, HELD_OUT_CLASSIFIED, order.schedule.seed)
@@ -268,8 +268,10 @@ def _classified(order: Order) -> datasets.Classified:
     return datasets.crops(data, order.size_px or WINDOW_PX, order.schedule.seed, against=against)
 
 
-def known(arch: str, among: Sequence[str]) -> str:
-    """The architecture, if it is one of those. Raises E_TRAIN_ARCH."""
+def begun(order: Order, among: Sequence[str]) -> str:
+    """The architecture, the first of those where none is asked for; the model's folder is made. Raises E_TRAIN_ARCH, E_MODEL_NAME, _OUT."""
+    arch = order.arch or among[0]
+    export.place(order.out)
     if arch not in among:
         raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(among)}", key="--arch")
     return arch
@@ -297,7 +299,6 @@ def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> Hist
     listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
     parts = [arch, str(schedule), str(order.size_px), str(order.width), str(order.against), str(order.weights), *listing]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    order.out.parent.mkdir(parents=True, exist_ok=True)
     return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)
 
 

@@ -38,7 +38,7 @@ Places = NDArray[np.int64]
 
 def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     """Train on a set of pairs; a tenth of those with boxes and of those without is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = train.known(order.arch or "comparer", ("comparer",))
+    arch = train.begun(order, ("comparer",))
     data = datasets.pairs(order.data)
     test = None if order.test is None else datasets.pairs(order.test, data.classes)
     if not sum(len(boxes) for boxes in data.boxes):

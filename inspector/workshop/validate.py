@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from inspector.neural import model as models
 from inspector.records import ConfigError
-from inspector.workshop import datasets, evaluate, train
+from inspector.workshop import datasets, evaluate, export, train
 
 Task = Literal["classification", "compare"]
 
@@ -43,6 +43,7 @@ def validate(order: train.Order, plan: Plan, say: Callable[[str], None]) -> dict
 
     `order` is that of a training but for `out`. Raises `ConfigError`: E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
+    export.place(order.out / "fold-0/model.onnx")
     data: Any = datasets.pairs(order.data) if plan.task == "compare" else datasets.classification(order.data)
     labels = data.labels if plan.task == "classification" else None
     parts = parted(data.names, labels, plan, order.schedule.seed)

@@ -162,6 +162,15 @@ def test_wrong_wishes_are_refused(tmp_path: Path, arguments: list[str], code: st
     assert done.exception.code == code
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("my model.onnx", "E_MODEL_NAME"), ("mod[1].onnx", "E_MODEL_NAME"), ("f/x.onnx", "E_MODEL_OUT")]
+)
+def test_a_model_that_could_not_be_written_is_refused_first(tmp_path: Path, name: str, code: str) -> None:
+    (tmp_path / "f").write_text("a file")
+    with pytest.raises(ConfigError, match=code):
+        train.classification(order(tmp_path / "no-data", tmp_path / name, 2), lambda _: None)
+
+
 def test_a_picture_a_class_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="E_DATA_EMPTY"):
         train.classification(order(sets.classification(tmp_path / "data", 1), tmp_path / "x.onnx", 2), lambda _: None)
