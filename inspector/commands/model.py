@@ -93,11 +93,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"model": str(model), "data": str(data), "task": loaded.card.task, **figures}))
         return
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
-        else:
-            typer.echo(f"{name:24} {value}")
+    say_figures(figures)
 
 
 def predict(
@@ -324,6 +320,15 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}; numbers with commas between", param_hint=option) from error
+
+
+def say_figures(figures: dict[str, Any]) -> None:
+    """A line for each figure, with its interval where it has one; a dash where it is not defined."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
+        else:
+            typer.echo(f"{name:24} {value}")
 
 
 def _shown(value: float | None) -> str:

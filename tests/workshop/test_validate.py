@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from inspector.__main__ import application
 from inspector.records import ConfigError
 from tests.workshop import sets
 
@@ -62,6 +64,16 @@ def test_folds_without_a_class_are_judged(tmp_path: Path) -> None:
         path.unlink()
     order = train.Order(folder, tmp_path / "folds", Schedule(0, 2, None, looks=1), size_px=32, threads=1)
     assert validate.validate(order, validate.Plan("classification", 4), lambda _: None)["pooled"]["pictures"] == 10
+
+
+def test_figures_that_are_not_defined_are_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = {"pairs": 1, "map_33": {"value": None, "interval": [None, None]}, "f_33": {"value": 0.5, "interval": [0.25, 1.0]}}
+    monkeypatch.setattr(validate, "validate", lambda *_: {"folds": [{}], "of": 2, "pooled": pooled})
+    done = CliRunner().invoke(application(), ["validate", "compare", str(tmp_path), "--out", str(tmp_path)], catch_exceptions=False)
+    assert [line.split() for line in done.stdout.splitlines()[2:]] == [
+        ["map_33", "–", "(–", "to", "–)"],
+        ["f_33", "0.5000", "(0.2500", "to", "1.0000)"],
+    ]
 
 
 def test_pairs_are_judged_by_models_that_have_not_seen_them(tmp_path: Path) -> None:
