@@ -1,7 +1,8 @@
 """Data sets as plain folders, read whole into memory and refused with the file's name where something does not fit.
 
-segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, or 0 and 255. Names of the classes: `classes.txt`
-                 (one a line, class 1 first), or the categories of a COCO file in the folder, or "defect" for a single one
+segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, as grey values or as indices of a palette, or 0 and 255.
+                 Names of the classes: `classes.txt` (one a line, class 1 first), or the categories of a COCO file in the folder, or
+                 "defect" for a single one; where no file names them, no number up to K is missing in the set
 classification   a folder for each class (or in images/)
 pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
 good             good/ with pictures of good parts, and nothing else is needed; to judge by, other folders hold bad ones (and masks/ of the
@@ -83,11 +84,12 @@ def segmentation(folder: Path, known: Sequence[str] | None = None) -> Segmented:
     seen, channels = _of_one_kind([pictures.read(images[name]) for name in names])
     maps = []
     for name, image in zip(names, seen, strict=True):
-        mask = pictures.read(masks[name], 1)
+        mask = pictures.read_labels(masks[name])
         if mask.shape != image.shape[:2]:
             raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(masks[name]))
         maps.append(mask)
-    values = sorted({int(v) for mask in maps for v in np.unique(mask)} - {0})
+    held = [set(np.unique(mask).tolist()) - {0} for mask in maps]
+    values = sorted(set().union(*held))
     if not values and known is None:
         raise ConfigError("E_DATA_MASK", "every mask is empty; there is nothing to learn", file=str(folder / "masks"))
     if values == [255]:
@@ -96,6 +98,12 @@ def segmentation(folder: Path, known: Sequence[str] | None = None) -> Segmented:
             raise ConfigError("E_DATA_CLASS", text, file=str(folder))
         maps = [np.asarray(mask > 0, np.uint8) for mask in maps]
         values = [1]
+    elif known is None:
+        allowed = set(_stated_names(folder) or set(range(1, len(values) + 1)) - {255})
+        for name, each in zip(names, held, strict=True):
+            if each - allowed:
+                text = f"{_listed(each)} in it; allowed: 0 and 255, or 0 and 1…K without gaps in the set, or those that classes.txt names"
+                raise ConfigError("E_DATA_MASK", text, file=str(masks[name]))
     if known is not None:
         number = _numbers(folder, values, known).astype(np.uint8)
         return Segmented(names, seen, tuple(number[mask] for mask in maps), tuple(known), channels)
@@ -305,6 +313,12 @@ def _numbers(folder: Path, values: Sequence[int], known: Sequence[str]) -> NDArr
             raise ConfigError("E_DATA_CLASS", f"{what}: the model knows {list(known)}", file=str(folder))
         number[k] = list(known).index(stated[k]) + 1
     return number
+
+
+def _listed(values: set[int]) -> str:
+    """The first values, and how many there are where they are many."""
+    shown = ", ".join(str(v) for v in sorted(values)[:6])
+    return shown if len(values) <= 6 else f"{shown}, … ({len(values)} values)"
 
 
 def _stated_names(folder: Path) -> dict[int, str] | None:
