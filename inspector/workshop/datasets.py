@@ -2,7 +2,8 @@
 
 segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, as grey values or as indices of a palette, or 0 and 255.
                  Names of the classes: `classes.txt` (one a line, class 1 first), or the categories of a COCO file in the folder, or
-                 "defect" for a single one; where no file names them, no number up to K is missing in the set
+                 "defect" for a single one; where no file names them, no number up to K is missing in the set. Without masks/ they are
+                 drawn from the outlines of a COCO file or of YOLO's labels/ (names in data.yaml)
 classification   a folder for each class (or in images/)
 pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
 good             good/ with pictures of good parts, and nothing else is needed; to judge by, other folders hold bad ones (and masks/ of the
@@ -14,7 +15,6 @@ names them, and get the network's numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
+from inspector.workshop import outlines
 
 MOST_PICTURES = 200_000
 GOOD = "good"
@@ -73,21 +74,12 @@ class Paired:
 def segmentation(folder: Path, known: Sequence[str] | None = None) -> Segmented:
     """The segmentation set in the folder, sorted by name; where `known` classes are given, every mask may be empty.
 
-    Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_MASK, E_DATA_CLASS, E_IMG_*, E_LABELS.
+    Raises E_DATA_OPEN, _EMPTY, _PAIR, _MASK, _CLASS, _COCO, _YOLO, E_IMG_*, E_LABELS.
     """
-    images = {path.stem: path for path in _pictures(folder / "images")}
-    masks = {path.stem: path for path in _pictures(folder / "masks")}
-    if set(images) != set(masks):
-        alone = sorted(set(images) ^ set(masks))
-        raise ConfigError("E_DATA_PAIR", f"{alone[:3]} stand only in one of images/ and masks/ ({len(alone)} in all)", file=str(folder))
+    images = _by_stem(folder / "images")
     names = tuple(sorted(images))
     seen, channels = _of_one_kind([pictures.read(images[name]) for name in names])
-    maps = []
-    for name, image in zip(names, seen, strict=True):
-        mask = pictures.read_labels(masks[name])
-        if mask.shape != image.shape[:2]:
-            raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(masks[name]))
-        maps.append(mask)
+    files, maps = _masks(folder, names, seen)
     held = [set(np.unique(mask).tolist()) - {0} for mask in maps]
     values = sorted(set().union(*held))
     if not values and known is None:
@@ -100,14 +92,31 @@ def segmentation(folder: Path, known: Sequence[str] | None = None) -> Segmented:
         values = [1]
     elif known is None:
         allowed = set(_stated_names(folder) or set(range(1, len(values) + 1)) - {255})
-        for name, each in zip(names, held, strict=True):
+        for file, each in zip(files, held, strict=True):
             if each - allowed:
                 text = f"{_listed(each)} in it; allowed: 0 and 255, or 0 and 1…K without gaps in the set, or those that classes.txt names"
-                raise ConfigError("E_DATA_MASK", text, file=str(masks[name]))
+                raise ConfigError("E_DATA_MASK", text, file=str(file))
     if known is not None:
         number = _numbers(folder, values, known).astype(np.uint8)
         return Segmented(names, seen, tuple(number[mask] for mask in maps), tuple(known), channels)
     return Segmented(names, seen, tuple(maps), _class_names(folder, values, "E_DATA_MASK"), channels)
+
+
+def _masks(folder: Path, names: Sequence[str], seen: Sequence[Image]) -> tuple[list[Path], list[Image]]:
+    """(the files, the masks uint8 (H, W)) of the pictures: in masks/, else drawn from annotations."""
+    if not (folder / "masks").is_dir():
+        source, drawn = outlines.masks(folder, {name: image.shape[:2] for name, image in zip(names, seen, strict=True)})
+        return [source] * len(names), [drawn[name] for name in names]
+    found = _by_stem(folder / "masks")
+    if set(names) != set(found):
+        alone = sorted(set(names) ^ set(found))
+        raise ConfigError("E_DATA_PAIR", f"{alone[:3]} stand only in one of images/ and masks/ ({len(alone)} in all)", file=str(folder))
+    files = [found[name] for name in names]
+    maps = [pictures.read_labels(file) for file in files]
+    for file, mask, image in zip(files, maps, seen, strict=True):
+        if mask.shape != image.shape[:2]:
+            raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(file))
+    return files, maps
 
 
 def classified(folder: Path, size: int, known: Sequence[str] | None = None, seed: int = 0) -> Classified:
@@ -149,7 +158,7 @@ def pairs(folder: Path, known: Sequence[str] | None = None) -> Paired:
     Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_BOX, E_DATA_CLASS, E_IMG_*, E_LABELS.
     """
     place = folder / "images" if (folder / "images").is_dir() else folder
-    found = {path.stem: path for path in _pictures(place)}
+    found = _by_stem(place)
     names = tuple(sorted(stem.removesuffix("_test") for stem in found if stem.endswith("_test")))
     missing = [name for name in names if f"{name}_temp" not in found]
     if missing or not names:
@@ -277,6 +286,16 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The picture files of the folder by their stems. Raises as `_pictures`, and E_DATA_PAIR for two of one stem."""
+    found: dict[str, Path] = {}
+    for path in _pictures(folder):
+        if path.stem in found:
+            raise ConfigError("E_DATA_PAIR", f"{found[path.stem].name} and {path.name} have one stem; keep one of them", file=str(folder))
+        found[path.stem] = path
+    return found
+
+
 def _of_one_kind(images: Sequence[Image]) -> tuple[tuple[Image, ...], int]:
     """The pictures all grey when every one is grey in truth, else all in colour; and the number of channels."""
     grey = all(image.ndim == 2 or bool((np.ptp(image, axis=2) == 0).all()) for image in images)
@@ -322,19 +341,16 @@ def _listed(values: set[int]) -> str:
 
 
 def _stated_names(folder: Path) -> dict[int, str] | None:
-    """The names of the classes by number in classes.txt, else in a COCO file; None where there is neither."""
+    """The names of the classes by number in classes.txt, else in a COCO file, else YOLO's where it has the masks; None without any."""
     text = folder / "classes.txt"
     if text.is_file():
         names = [line.strip() for line in text.read_text("utf-8", "replace").splitlines() if line.strip()]
         if wrong := models.wrong_names(names):
             raise ConfigError("E_LABELS", wrong, file=str(text))
         return dict(enumerate(names, 1))
-    for path in sorted(folder.glob("*coco*.json")) + sorted(folder.glob("annotations*.json")):
-        try:
-            return {int(c["id"]): str(c["name"]) for c in json.loads(path.read_text("utf-8"))["categories"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError("E_DATA_COCO", f"not a COCO file: {type(error).__name__}", file=str(path)) from error
-    return None
+    if file := outlines.coco_file(folder):
+        return dict(outlines.coco(file)["categories"])
+    return None if (folder / "masks").is_dir() or not (folder / "labels").is_dir() else outlines.yolo_names(folder)
 
 
 def read_boxes(path: Path) -> NDArray[np.int64]:
