@@ -296,7 +296,10 @@ def _split(data: datasets.Segmented, order: Order, say: Callable[[str], None]) -
 def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:
     """Run the loop with a checkpoint that belongs to this data, these settings and this seed."""
     schedule = order.schedule
-    listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
+    mine = (order.out.parent.resolve(), f"{order.out.stem}.")  # what the training itself writes may lie in the folder of the data
+    files = sorted(path for path in order.data.rglob("*") if path.is_file())
+    files = [path for path in files if not (path.parent.resolve() == mine[0] and path.name.startswith(mine[1]))]
+    listing = [f"{path.name} {path.stat().st_size}" for path in files]
     parts = [arch, str(schedule), str(order.size_px), str(order.width), str(order.against), str(order.weights), *listing]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)

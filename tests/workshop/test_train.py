@@ -73,6 +73,20 @@ def test_the_same_seed_gives_the_same_bytes_and_a_stop_changes_nothing(tmp_path:
     assert other.card.sha256 != whole.card.sha256
 
 
+def test_a_training_resumes_in_the_folder_of_its_data(tmp_path: Path) -> None:
+    data = sets.classification(tmp_path, 6)
+    said: list[str] = []
+
+    def stop_at_half(text: str) -> None:
+        if text.startswith("step 4/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.classification(order(data, data / "a.onnx", 8), stop_at_half)
+    train.classification(order(data, data / "a.onnx", 8), said.append)
+    assert any(text.startswith("resumed at step") for text in said)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     data = sets.classification(tmp_path / "data", 6)
     (tmp_path / "a.training.pt").write_bytes(b"not a checkpoint")
