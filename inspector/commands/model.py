@@ -75,6 +75,9 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set: figures with 95 % intervals, and the time of a picture on one thread.
 
+    Of a segmentation, mask_miou and mask_iou_CLASS are of the masks that inspector predict writes, at the card's thresholds; miou and
+    iou_CLASS are of each pixel's likeliest class, whatever the thresholds.
+
     Example: inspector evaluate models/surface.onnx test/raster --report seen
     """
     import json
@@ -90,11 +93,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"model": str(model), "data": str(data), "task": loaded.card.task, **figures}))
         return
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
-        else:
-            typer.echo(f"{name:24} {value}")
+    say_figures(figures)
 
 
 def predict(
@@ -205,7 +204,6 @@ def import_model(
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """
     from inspector.neural import model as models
-    from inspector.neural import pictures
 
     workshop, apart = _workshop("foreign"), _workshop("apart")
     sides = None
@@ -217,8 +215,7 @@ def import_model(
     numbers = [_numbers(text, option) for text, option in ((mean, "--mean"), (std, "--std"))]
     names = tuple(name.strip() for name in classes.split(","))
     foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
-    proofs = [pictures.read(path, 1 if len(numbers[0]) == 1 == len(numbers[1]) else 3) for path in proof or []]
-    apart.run(workshop.wrap_only, foreign, out, proofs, about=file)
+    apart.run(workshop.wrap_only, foreign, out, proof or [], about=file)
     _say(models.load(out), as_json)
 
 
@@ -323,6 +320,15 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}; numbers with commas between", param_hint=option) from error
+
+
+def say_figures(figures: dict[str, Any]) -> None:
+    """A line for each figure, with its interval where it has one; a dash where it is not defined."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name:24} {_shown(value['value'])}  ({_shown(value['interval'][0])} to {_shown(value['interval'][1])})")
+        else:
+            typer.echo(f"{name:24} {value}")
 
 
 def _shown(value: float | None) -> str:

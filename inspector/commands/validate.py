@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from inspector.commands.model import say_figures
 from inspector.records import ConfigError
 
 
@@ -56,12 +57,7 @@ def validate(
         typer.echo(json.dumps(found))
         return
     typer.echo(f"{len(found['folds'])} of {found['of']} folds")
-    for name, value in found["pooled"].items():
-        if isinstance(value, dict):
-            low, high = value["interval"]
-            typer.echo(f"{name:24} {value['value']:.4f}  ({low:.4f} to {high:.4f})")
-        elif not isinstance(value, list):
-            typer.echo(f"{name:24} {value}")
+    say_figures({name: value for name, value in found["pooled"].items() if not isinstance(value, list)})
 
 
 def add(app: typer.Typer) -> None:

@@ -23,7 +23,7 @@ import json
 import re
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,6 +75,13 @@ class Proof(Strict):
     tolerance: float = Field(default=0.02, gt=0, le=1)
 
 
+def wrong_names(classes: Sequence[str]) -> str:
+    """What is wrong with the names of classes; empty where nothing is."""
+    bad = [name for name in classes if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", name)]
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    return f"{(bad or twice)[:3]!r}: names of 1 to 64 printable characters, none twice" if bad or twice else ""
+
+
 class Card(Strict):
     """What a model is, for what it was made, and how good it was found; `x.yaml` beside `x.onnx`.
 
@@ -102,9 +109,8 @@ class Card(Strict):
     @classmethod
     def _names(cls, classes: list[str]) -> list[str]:
         """Names that can stand in an event and on a page, none twice."""
-        bad = [name for name in classes if not re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", name)]
-        if bad or len(set(classes)) != len(classes):
-            raise ValueError(f"E_LABELS: {(bad or sorted(classes))[:3]!r}: names of 1 to 64 printable characters, none twice")
+        if wrong := wrong_names(classes):
+            raise ValueError(f"E_LABELS: {wrong}")
         return classes
 
     def threshold(self, name: str) -> float:

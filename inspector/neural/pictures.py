@@ -7,6 +7,7 @@ EXIF mark; a picture that is cut short, animated, of 16 bits or of another forma
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -25,14 +26,48 @@ def read(path: Path, channels: int | None = None) -> Image:
 
     Raises `ConfigError`: E_IMG_OPEN, E_IMG_FORMAT, E_IMG_SIZE, E_IMG_PIXELS (more than 64 Mpx), E_IMG_TRUNC, E_IMG_MODE (not 8 bits).
     """
-    where = str(path)
+    return decode(_bytes(path), str(path), channels)
+
+
+def read_labels(path: Path) -> Image:
+    """The numbers uint8 (H, W) in the file of a mask: grey values, or the indices of a PNG with a palette (of black and white: 0, 255).
+
+    Raises as `read`, and E_IMG_MODE for colours that are no palette.
+    """
+    image = decode(_indexed(_bytes(path)), str(path))
+    if image.ndim == 3 and np.ptp(image, axis=2).any():
+        raise ConfigError("E_IMG_MODE", "a mask in colours; allowed: grey values or a palette, the numbers of classes", file=str(path))
+    return np.ascontiguousarray(image[:, :, 0]) if image.ndim == 3 else image
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's bytes. Raises E_IMG_OPEN, E_IMG_SIZE."""
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ConfigError("E_IMG_SIZE", f"the file has more than {LARGEST_FILE_BYTES >> 20} MiB", file=where)
-        data = path.read_bytes()
+            raise ConfigError("E_IMG_SIZE", f"the file has more than {LARGEST_FILE_BYTES >> 20} MiB", file=str(path))
+        return path.read_bytes()
     except OSError as error:
-        raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=where) from error
-    return decode(data, where, channels)
+        raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=str(path)) from error
+
+
+def _indexed(data: bytes) -> bytes:
+    """A PNG with a palette as one whose colours are greys, each its own index; anything else, black and white too, as it is."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[25:26] != b"\x03":
+        return data
+    parts, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        chunk = data[at : at + 12 + length]
+        if kind == b"PLTE":
+            colours = {chunk[i : i + 3] for i in range(8, 8 + length, 3)}
+            if colours <= {b"\x00\x00\x00", b"\xff\xff\xff"}:
+                return data
+            body = kind + bytes(i for i in range(min(length // 3, 256)) for _ in range(3))
+            chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        if kind != b"tRNS":
+            parts.append(chunk)
+        at += 12 + length
+    return b"".join(parts)
 
 
 def decode(data: bytes, where: str, channels: int | None = None) -> Image:

@@ -1,17 +1,20 @@
 """Data sets as plain folders, read whole into memory and refused with the file's name where something does not fit.
 
-segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, or 0 and 255. Names of the classes: `classes.txt`
-                 (one a line, class 1 first), or the categories of a COCO file in the folder, or "defect" for a single one
+segmentation     images/ and masks/ with the same stems; a mask holds 0 and 1…K, as grey values or as indices of a palette, or 0 and 255.
+                 Names of the classes: `classes.txt` (one a line, class 1 first), or the categories of a COCO file in the folder, or
+                 "defect" for a single one; where no file names them, no number up to K is missing in the set. Without masks/ they are
+                 drawn from the outlines of a COCO file or of YOLO's labels/ (names in data.yaml)
 classification   a folder for each class (or in images/)
 pairs            <id>_test.*, <id>_temp.* (or in images/), boxes `x1 y1 x2 y2 class` in annotations/<id>.txt, names as above
 good             good/ with pictures of good parts, and nothing else is needed; to judge by, other folders hold bad ones (and masks/ of the
                  same stems what is bad of them), or it is a segmentation set, whose empty and missing masks are those of good parts
+
+With the classes that a network knows, a set needs only some of them: they are found by their names, or by their numbers where no file
+names them, and get the network's numbers.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,10 +24,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
+from inspector.workshop import outlines
 
 MOST_PICTURES = 200_000
+GOOD = "good"
+"""What windows without a defect are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +71,63 @@ class Paired:
     classes: tuple[str, ...]
 
 
-def segmentation(folder: Path) -> Segmented:
-    """The segmentation set in the folder, sorted by name. Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_MASK, E_IMG_*, E_LABELS."""
-    images = {path.stem: path for path in _pictures(folder / "images")}
-    masks = {path.stem: path for path in _pictures(folder / "masks")}
-    if set(images) != set(masks):
-        alone = sorted(set(images) ^ set(masks))
-        raise ConfigError("E_DATA_PAIR", f"{alone[:3]} stand only in one of images/ and masks/ ({len(alone)} in all)", file=str(folder))
+def segmentation(folder: Path, known: Sequence[str] | None = None) -> Segmented:
+    """The segmentation set in the folder, sorted by name; where `known` classes are given, every mask may be empty.
+
+    Raises E_DATA_OPEN, _EMPTY, _PAIR, _MASK, _CLASS, _COCO, _YOLO, E_IMG_*, E_LABELS.
+    """
+    images = _by_stem(folder / "images")
     names = tuple(sorted(images))
     seen, channels = _of_one_kind([pictures.read(images[name]) for name in names])
-    maps = []
-    for name, image in zip(names, seen, strict=True):
-        mask = pictures.read(masks[name], 1)
-        if mask.shape != image.shape[:2]:
-            raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(masks[name]))
-        maps.append(mask)
-    values = sorted({int(v) for mask in maps for v in np.unique(mask)} - {0})
-    if not values:
+    files, maps = _masks(folder, names, seen)
+    held = [set(np.unique(mask).tolist()) - {0} for mask in maps]
+    values = sorted(set().union(*held))
+    if not values and known is None:
         raise ConfigError("E_DATA_MASK", "every mask is empty; there is nothing to learn", file=str(folder / "masks"))
     if values == [255]:
+        if known is not None and len(known) > 1 and _stated_names(folder) is None:
+            text = f"masks of 0 and 255 do not say which of {list(known)} it is; name the class in classes.txt, or write its number"
+            raise ConfigError("E_DATA_CLASS", text, file=str(folder))
         maps = [np.asarray(mask > 0, np.uint8) for mask in maps]
         values = [1]
-    classes = _class_names(folder, values[-1])[: values[-1]]
-    if values[-1] > len(classes):
-        raise ConfigError("E_DATA_MASK", f"masks hold {values[-1]}, but there are {len(classes)} classes {classes}", file=str(folder))
-    return Segmented(names, seen, tuple(maps), classes, channels)
+    elif known is None:
+        allowed = set(_stated_names(folder) or set(range(1, len(values) + 1)) - {255})
+        for file, each in zip(files, held, strict=True):
+            if each - allowed:
+                text = f"{_listed(each)} in it; allowed: 0 and 255, or 0 and 1…K without gaps in the set, or those that classes.txt names"
+                raise ConfigError("E_DATA_MASK", text, file=str(file))
+    if known is not None:
+        number = _numbers(folder, values, known).astype(np.uint8)
+        return Segmented(names, seen, tuple(number[mask] for mask in maps), tuple(known), channels)
+    return Segmented(names, seen, tuple(maps), _class_names(folder, values, "E_DATA_MASK"), channels)
 
 
-def classification(folder: Path, *, most_side_px: int = 1024) -> Classified:
+def _masks(folder: Path, names: Sequence[str], seen: Sequence[Image]) -> tuple[list[Path], list[Image]]:
+    """(the files, the masks uint8 (H, W)) of the pictures: in masks/, else drawn from annotations."""
+    if not (folder / "masks").is_dir():
+        source, drawn = outlines.masks(folder, {name: image.shape[:2] for name, image in zip(names, seen, strict=True)})
+        return [source] * len(names), [drawn[name] for name in names]
+    found = _by_stem(folder / "masks")
+    if set(names) != set(found):
+        alone = sorted(set(names) ^ set(found))
+        raise ConfigError("E_DATA_PAIR", f"{alone[:3]} stand only in one of images/ and masks/ ({len(alone)} in all)", file=str(folder))
+    files = [found[name] for name in names]
+    maps = [pictures.read_labels(file) for file in files]
+    for file, mask, image in zip(files, maps, seen, strict=True):
+        if mask.shape != image.shape[:2]:
+            raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px for a picture of {image.shape[1::-1]} px", file=str(file))
+    return files, maps
+
+
+def classified(folder: Path, size: int, known: Sequence[str] | None = None, seed: int = 0) -> Classified:
+    """The classification set in the folder, or windows of `size` px cut from the segmentation set in it. Raises E_DATA_*, E_IMG_*."""
+    if (folder / "images").is_dir() and (folder / "masks").is_dir():
+        cut = crops(segmentation(folder, None if known is None else [name for name in known if name != GOOD]), size, seed)
+        return cut if known is None else _as_known(cut, known, folder)
+    return classification(folder, known)
+
+
+def classification(folder: Path, known: Sequence[str] | None = None, *, most_side_px: int = 1024) -> Classified:
     """The classification set in the folder (pictures larger than `most_side_px` are made smaller).
 
     Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_CLASS, E_IMG_*.
@@ -99,29 +135,41 @@ def classification(folder: Path, *, most_side_px: int = 1024) -> Classified:
     folder = folder / "images" if (folder / "images").is_dir() else folder
     _exists(folder)
     classes = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-    if len(classes) < 2:
+    if len(classes) < (2 if known is None else 1):
         raise ConfigError("E_DATA_CLASS", f"{len(classes)} folders; at least two classes are needed, a folder each", file=str(folder))
     paths = [(path, k) for k, name in enumerate(classes) for path in _pictures(folder / name)]
     images, channels = _of_one_kind([_at_most(pictures.read(path), most_side_px) for path, _ in paths])
     names = tuple(f"{classes[k]}/{path.name}" for path, k in paths)
-    return Classified(names, images, np.array([k for _, k in paths], np.int64), classes, channels)
+    data = Classified(names, images, np.array([k for _, k in paths], np.int64), classes, channels)
+    return data if known is None else _as_known(data, known, folder)
 
 
-def pairs(folder: Path) -> Paired:
-    """The set of pairs in the folder, sorted by name. Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_BOX, E_IMG_*, E_LABELS."""
+def _as_known(data: Classified, known: Sequence[str], folder: Path) -> Classified:
+    """The set with the numbers of the known classes. Raises E_DATA_CLASS for a class that is none of them."""
+    if set(data.classes) - set(known):
+        raise ConfigError("E_DATA_CLASS", f"classes {list(data.classes)}; the model knows {list(known)}", file=str(folder))
+    number = np.array([list(known).index(name) for name in data.classes], np.int64)
+    return replace(data, labels=number[data.labels], classes=tuple(known))
+
+
+def pairs(folder: Path, known: Sequence[str] | None = None) -> Paired:
+    """The set of pairs in the folder, sorted by name; `known` are classes without "good".
+
+    Raises E_DATA_OPEN, E_DATA_EMPTY, E_DATA_PAIR, E_DATA_BOX, E_DATA_CLASS, E_IMG_*, E_LABELS.
+    """
     place = folder / "images" if (folder / "images").is_dir() else folder
-    found = {path.stem: path for path in _pictures(place)}
+    found = _by_stem(place)
     names = tuple(sorted(stem.removesuffix("_test") for stem in found if stem.endswith("_test")))
     missing = [name for name in names if f"{name}_temp" not in found]
     if missing or not names:
         raise ConfigError("E_DATA_PAIR", f"no <id>_temp for {missing[:3]}" if missing else "no <id>_test.* here", file=str(place))
     boxes = tuple(read_boxes(folder / "annotations" / f"{name}.txt") for name in names)
-    highest = max((int(b[:, 4].max()) for b in boxes if len(b)), default=0)
-    classes = _class_names(folder, highest)[: max(highest, 1)]
-    if highest > len(classes):
-        raise ConfigError(
-            "E_DATA_BOX", f"class {highest}, but there are {len(classes)} classes {classes}", file=str(folder / "annotations")
-        )
+    values = sorted({int(k) for b in boxes for k in b[:, 4]})
+    if known is None:
+        classes = _class_names(folder, values or [1], "E_DATA_BOX")
+    else:
+        classes, number = tuple(known), _numbers(folder, values, known)
+        boxes = tuple(np.column_stack([b[:, :4], number[b[:, 4]]]) for b in boxes)
     images = tuple(pictures.read(found[f"{name}_test"], 1) for name in names)
     references = tuple(pictures.read(found[f"{name}_temp"], 1) for name in names)
     for name, image, reference in zip(names, images, references, strict=True):
@@ -190,7 +238,7 @@ def crops(
             window = np.asarray(padded[row : row + size, column : column + size], np.uint8).copy()
             windows.append((f"{name}-{number}", window, label, group))
     names, images, labels, groups = zip(*windows, strict=True)
-    classes = ("good", *data.classes)
+    classes = (GOOD, *data.classes)
     return Classified(names, images, np.array(labels, np.int64), classes, data.channels, np.array(groups, np.int64))
 
 
@@ -238,6 +286,16 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The picture files of the folder by their stems. Raises as `_pictures`, and E_DATA_PAIR for two of one stem."""
+    found: dict[str, Path] = {}
+    for path in _pictures(folder):
+        if path.stem in found:
+            raise ConfigError("E_DATA_PAIR", f"{found[path.stem].name} and {path.name} have one stem; keep one of them", file=str(folder))
+        found[path.stem] = path
+    return found
+
+
 def _of_one_kind(images: Sequence[Image]) -> tuple[tuple[Image, ...], int]:
     """The pictures all grey when every one is grey in truth, else all in colour; and the number of channels."""
     grey = all(image.ndim == 2 or bool((np.ptp(image, axis=2) == 0).all()) for image in images)
@@ -253,21 +311,46 @@ def _at_most(image: Image, side_px: int) -> Image:
     return image if ratio >= 1 else np.asarray(cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
-    """The names of the classes 1…K: classes.txt, else COCO categories, else made up."""
+def _class_names(folder: Path, values: Sequence[int], code: str) -> tuple[str, ...]:
+    """The names of the classes 1…K up to the highest of the values, made up where no file names any; `code` for a value without a name."""
+    stated, count = _stated_names(folder), max(values)
+    if stated is None:
+        return ("defect",) if count == 1 else tuple(f"class-{k}" for k in range(1, count + 1))
+    if nameless := [k for k in values if k not in stated]:
+        text = f"class {nameless[0]} has no name; there are " + ", ".join(f"{k} {name}" for k, name in sorted(stated.items()))
+        raise ConfigError(code, text, file=str(folder))
+    return tuple(stated.get(k, f"class-{k}") for k in range(1, count + 1))
+
+
+def _numbers(folder: Path, values: Sequence[int], known: Sequence[str]) -> NDArray[np.int64]:
+    """(highest value + 1,): the number 1…K among the `known` classes of each of the folder's values. Raises E_DATA_CLASS."""
+    stated = _stated_names(folder) or dict(enumerate(known, 1))
+    number = np.zeros(max(values, default=0) + 1, np.int64)
+    for k in values:
+        if stated.get(k) not in known:
+            what = f"class {k}" + (f", {stated[k]!r}" if k in stated else "")
+            raise ConfigError("E_DATA_CLASS", f"{what}: the model knows {list(known)}", file=str(folder))
+        number[k] = list(known).index(stated[k]) + 1
+    return number
+
+
+def _listed(values: set[int]) -> str:
+    """The first values, and how many there are where they are many."""
+    shown = ", ".join(str(v) for v in sorted(values)[:6])
+    return shown if len(values) <= 6 else f"{shown}, … ({len(values)} values)"
+
+
+def _stated_names(folder: Path) -> dict[int, str] | None:
+    """The names of the classes by number in classes.txt, else in a COCO file, else YOLO's where it has the masks; None without any."""
     text = folder / "classes.txt"
     if text.is_file():
         names = [line.strip() for line in text.read_text("utf-8", "replace").splitlines() if line.strip()]
-        if len(set(names)) != len(names) or any(not re.fullmatch(r"[^\x00-\x1f\x7f]{1,64}", name) for name in names):
-            raise ConfigError("E_LABELS", "names of 1 to 64 printable characters, none twice", file=str(text))
-        return tuple(names)
-    for path in sorted(folder.glob("*coco*.json")) + sorted(folder.glob("annotations*.json")):
-        try:
-            categories = {int(c["id"]): str(c["name"]) for c in json.loads(path.read_text("utf-8"))["categories"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError("E_DATA_COCO", f"not a COCO file: {type(error).__name__}", file=str(path)) from error
-        return tuple(categories.get(k, f"class-{k}") for k in range(1, highest + 1))
-    return ("defect",) if highest <= 1 else tuple(f"class-{k}" for k in range(1, highest + 1))
+        if wrong := models.wrong_names(names):
+            raise ConfigError("E_LABELS", wrong, file=str(text))
+        return dict(enumerate(names, 1))
+    if file := outlines.coco_file(folder):
+        return dict(outlines.coco(file)["categories"])
+    return None if (folder / "masks").is_dir() or not (folder / "labels").is_dir() else outlines.yolo_names(folder)
 
 
 def read_boxes(path: Path) -> NDArray[np.int64]:

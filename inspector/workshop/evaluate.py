@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from inspector.checks import compare, surface
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural.pictures import as_channels
-from inspector.records import ConfigError, Image
+from inspector.records import Image
 from inspector.workshop import datasets
 from inspector.workshop.datasets import Classified, GoodAndBad, Paired, Segmented
 
@@ -52,11 +52,13 @@ def predict_maps(model: models.Model, image: Image) -> tuple[Image, Image]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What pictures gave, one row each: confusion (n, K+1, K+1); score histograms of good and bad pixels (n, 256); per true region,
-    histograms as shares, summed (n, 256), and how many (n,); found and all true defects by class (n, K); false detections (n,).
+    """What pictures gave, one row each: confusion (n, K+1, K+1) of the likeliest classes, and of the masks that `predict` writes; score
+    histograms of good and bad pixels (n, 256); per true region, histograms as shares, summed (n, 256), and how many (n,); found and all
+    true defects by class (n, K); false detections (n,).
     """
 
     confusion: NDArray[np.int64]
+    written: NDArray[np.int64]
     good: NDArray[np.int64]
     bad: NDArray[np.int64]
     regions: Floats2D
@@ -67,59 +69,50 @@ class Counts:
 
 
 def measure(model: models.Model, folder: Path) -> tuple[Segmented | Classified | Paired | GoodAndBad, dict[str, Any]]:
-    """The data of the model's kind in the folder, and the model's figures on it. Raises E_DATA_*, E_IMG_*, E_MODEL_TASK."""
+    """The data of the model's kind in the folder, of which some of its classes are enough, and its figures. Raises E_DATA_*, E_IMG_*."""
     known = tuple(model.card.classes)
     if model.card.task == "segmentation":
-        segmented = datasets.segmentation(folder)
-        _agree(segmented.classes, known[: len(segmented.classes)], folder)
-        segmented = replace(segmented, classes=known)
+        segmented = datasets.segmentation(folder, known)
         return segmented, segmentation(model, segmented)
     if model.card.task == "compare":
-        paired = datasets.pairs(folder)
-        if len(paired.classes) > len(known) - 1:
-            _agree(paired.classes, known[1:], folder)
-        paired = replace(paired, classes=known[1:])
+        paired = datasets.pairs(folder, known[1:])
         return paired, boxes(model, paired)
     if model.card.task == "anomaly":
         mixed = datasets.good_and_bad(folder, model.card.input.channels)
         return mixed, anomaly(model, mixed)
     if model.card.task == "classification":
-        cut = (folder / "images").is_dir() and (folder / "masks").is_dir()
-        classified = datasets.crops(datasets.segmentation(folder), model.card.input.width, 0) if cut else datasets.classification(folder)
-        _agree(classified.classes, known, folder)
+        classified = datasets.classified(folder, model.card.input.width, known)
         return classified, classification(model, classified)
     raise AssertionError(model.card.task)
 
 
-def _agree(found: tuple[str, ...], known: tuple[str, ...], folder: Path) -> None:
-    if found != known:
-        raise ConfigError("E_DATA_CLASS", f"classes {list(found)}; the model knows {list(known)}", file=str(folder))
-
-
 def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True) -> dict[str, Any]:
-    """IoU of each class, mIoU, pixel AUROC, AP, PRO (to 30 % false positives), recall by class, false detections and ms a picture."""
+    """IoU of each class, mIoU, pixel AUROC, AP, PRO (to 30 % false positives), recall by class, false detections and ms a picture.
+
+    "miou" and "iou_…" are of each pixel's likeliest class, whatever the card's thresholds; "mask_miou" and "mask_iou_…" of the masks that
+    `inspector predict` writes: without the defects below their class's threshold.
+    """
     begun = time.thread_time()
     maps = [predict_maps(model, image) for image in data.images]
     spent_ms = (time.thread_time() - begun) * 1e3 / len(maps)
     counts = _count(model, data, maps)
 
     def figures(weight: Floats2D) -> Floats2D:
-        """(7 + 2K,) figures for pictures weighted (n,)."""
-        matrix = np.tensordot(weight, counts.confusion, 1)
-        each = ious(matrix)[1:]
+        """(7 + 3K,) figures for pictures weighted (n,)."""
+        each, masks = (ious(np.tensordot(weight, matrix, 1))[1:] for matrix in (counts.confusion, counts.written))
         good, bad = weight @ counts.good, weight @ counts.bad
         recall = np.divide(
             weight @ counts.found, weight @ counts.defects, out=np.full(len(each), np.nan), where=weight @ counts.defects > 0
         )
-        all_recall = (weight @ counts.found).sum() / max((weight @ counts.defects).sum(), 1e-9)
+        defects = (weight @ counts.defects).sum()
+        all_recall = (weight @ counts.found).sum() / defects if defects else np.nan
         pro = _pro(weight @ counts.regions, float(weight @ counts.region_count), good)
-        mean = float(np.nanmean(each)) if np.isfinite(each).any() else np.nan
-        return np.array(
-            [mean, auroc(good, bad), average_precision(good, bad), pro, all_recall, weight @ counts.false / weight.sum(), *each, *recall]
-        )
+        means = [float(np.nanmean(of)) if np.isfinite(of).any() else np.nan for of in (each, masks)]
+        areas = [auroc(good, bad), average_precision(good, bad), pro]
+        return np.array([*means, *areas, all_recall, weight @ counts.false / weight.sum(), *each, *masks, *recall])
 
-    names = ["miou", "pixel_auroc", "pixel_ap", "pro30", "defect_recall", "false_per_picture"]
-    names += [f"iou_{c}" for c in data.classes] + [f"recall_{c}" for c in data.classes]
+    names = ["miou", "mask_miou", "pixel_auroc", "pixel_ap", "pro30", "defect_recall", "false_per_picture"]
+    names += [f"{figure}_{c}" for figure in ("iou", "mask_iou", "recall") for c in data.classes]
     return {
         "pictures": len(maps),
         "defects": int(counts.defects.sum()),
@@ -230,9 +223,8 @@ def false_places(model: models.Model, data: Segmented, *, least_score: float = 0
     for image, mask in zip(data.images, data.masks, strict=True):
         class_map, score_map = predict_maps(model, image)
         near = np.asarray(cv2.dilate((mask > 0).astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
-        found = [
-            d for d in surface.defects(class_map, score_map, data.classes) if d.score >= least_score and not _touches(d, class_map, near)
-        ]
+        of = groups(class_map)
+        found = [d for d in surface.defects(class_map, score_map, data.classes) if d.score >= least_score and not _touches(d, of, near)]
         places.append([d.at_px[::-1] for d in sorted(found, key=lambda d: -d.score)[:most]])
     return places
 
@@ -243,8 +235,9 @@ def calibrate(model: models.Model, data: Segmented, *, false_per_picture: float 
     for image, mask in zip(data.images, data.masks, strict=True):
         class_map, score_map = predict_maps(model, image)
         near = np.asarray(cv2.dilate((mask > 0).astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
+        of = groups(class_map)
         for defect in surface.defects(class_map, score_map, data.classes):
-            if defect.area_px >= LEAST_PX and not _touches(defect, class_map, near):
+            if defect.area_px >= LEAST_PX and not _touches(defect, of, near):
                 peaks[defect.class_name].append(defect.score)
     levels = np.append(np.arange(0.5, 0.96, 0.05), 0.98)
     allowed = false_per_picture * len(data.images) / len(data.classes)
@@ -299,10 +292,27 @@ def _pro(regions: Floats2D, count: float, good: Floats2D, most: float = 0.3) -> 
     return float(np.trapezoid(np.interp(grid, rate, overlap), grid) / most)
 
 
-def _touches(defect: surface.Defect, class_map: Image, near: Image) -> bool:
-    """Whether the found defect lies on a true one (dilated by 4 px)."""
+def groups(class_map: Image) -> NDArray[np.int32]:
+    """(H, W): 0, or the number of the defect that the pixel belongs to, as `surface.defects` groups them."""
+    return np.asarray(cv2.connectedComponents((class_map > 0).astype(np.uint8), connectivity=8)[1], np.int32)
+
+
+def kept_defects(model: models.Model, class_map: Image, score_map: Image, *, least_px: int = 1) -> tuple[list[surface.Defect], Image]:
+    """(defects of at least their class's threshold and so many pixels, the class map (H, W) without the other ones)."""
+    found = surface.defects(class_map, score_map, model.card.classes)
+    kept = [d for d in found if d.score >= model.card.threshold(d.class_name) and d.area_px >= least_px]
+    if len(kept) == len(found):
+        return kept, class_map
+    of = groups(class_map)
+    stays = np.zeros(int(of.max()) + 1, np.bool_)
+    stays[[of[d.at_px[::-1]] for d in kept]] = True
+    return kept, np.where(stays[of], class_map, np.uint8(0))
+
+
+def _touches(defect: surface.Defect, of: NDArray[np.int32], near: Image) -> bool:
+    """Whether the found defect, of the `groups`, lies on a true one (dilated by 4 px)."""
     x, y, w, h = defect.box_px
-    return bool((near[y : y + h, x : x + w] & (class_map[y : y + h, x : x + w] > 0)).any())
+    return bool((near[y : y + h, x : x + w] > 0)[of[y : y + h, x : x + w] == of[defect.at_px[::-1]]].any())
 
 
 def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Image]]) -> Counts:
@@ -313,16 +323,8 @@ def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Ima
         bad = mask > 0
         region_sum, region_count = np.zeros(256), 0
         found, defects = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        kept = [
-            d
-            for d in surface.defects(class_map, score_map, data.classes)
-            if d.score >= model.card.threshold(d.class_name) and d.area_px >= LEAST_PX
-        ]
-        seen = np.zeros(mask.shape, np.uint8)
-        for d in kept:
-            x, y, w, h = d.box_px
-            seen[y : y + h, x : x + w] |= (class_map[y : y + h, x : x + w] > 0).astype(np.uint8)
-        wide = cv2.dilate(seen, np.ones((9, 9), np.uint8))
+        kept, seen = kept_defects(model, class_map, score_map, least_px=LEAST_PX)
+        wide = cv2.dilate((seen > 0).astype(np.uint8), np.ones((9, 9), np.uint8))
         count, labels = cv2.connectedComponents(bad.astype(np.uint8))
         for label in range(1, count):
             mine = labels == label
@@ -335,9 +337,12 @@ def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Ima
             region_sum += np.bincount(score_map[mine], minlength=256) / pixels
             region_count += 1
         near = np.asarray(cv2.dilate(bad.astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
-        false = sum(not _touches(d, class_map, near) for d in kept)
+        of = groups(class_map)
+        false = sum(not _touches(d, of, near) for d in kept)
+        written = kept_defects(model, class_map, score_map)[1]
         good_hist, bad_hist = (np.bincount(score_map[part], minlength=256) for part in (~bad, bad))
-        rows.append((confusion(mask, class_map, size + 1), good_hist, bad_hist, region_sum, region_count, found, defects, false))
+        matrices = (confusion(mask, each, size + 1) for each in (class_map, written))
+        rows.append((*matrices, good_hist, bad_hist, region_sum, region_count, found, defects, false))
     return Counts(*(np.array(column) for column in zip(*rows, strict=True)))
 
 

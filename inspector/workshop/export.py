@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ from torch.nn import functional
 from inspector.neural import model as models
 from inspector.neural import onnxfile
 from inspector.neural.engines import Engine
-from inspector.records import Image
+from inspector.records import ConfigError, Image
 
 OPSET = 17
+NAME = r"[A-Za-z0-9._-]{1,100}\.onnx"
+"""What a model's file may be called: its proof pictures are named after it."""
 GREY_MEAN, GREY_DEVIATION = 128.0, 64.0
 IMAGENET_MEAN, IMAGENET_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """In the order red, green, blue; pictures here are blue, green, red."""
@@ -147,12 +150,24 @@ def freed(data: bytes) -> bytes:
     return bytes(made.SerializeToString())
 
 
+def place(path: Path) -> None:
+    """Make the folder for a model's file. Raises E_MODEL_NAME for a name its proof pictures cannot have, E_MODEL_OUT."""
+    if not re.fullmatch(NAME, path.name):
+        text = f"{path.name!r}; allowed: 1 to 100 of the letters A-Z and a-z, digits, '.', '_' and '-', then .onnx"
+        raise ConfigError("E_MODEL_NAME", text, file=str(path), key="--out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("E_MODEL_OUT", f"no folder can be made there: {error.strerror}", file=str(path.parent), key="--out") from error
+
+
 def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any]) -> models.Model:
     """Write model, card and proof pictures (uint8 (h, w[, C])), and load the model as the line will. `card` lacks sha256 and proof only.
 
     Proofs of compare are stored as their channels, one above the other. Old proof pictures of the same model are removed first.
+    Raises as `place` and `models.load`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    place(path)
     for old in path.parent.glob(f"{path.stem}.proof-*.png"):
         old.unlink()
     onnxfile.inspect(data, str(path))

@@ -77,7 +77,7 @@ def fit(task: Task, schedule: Schedule, checkpoint: Path, identity: str, say: Ca
     """Train `task.network` in place; at the end it holds the weights (averaged over the last steps) of the best look.
 
     `checkpoint` is written at each look and read when it is there and its `identity` (data, settings, seed) is the same; it stays when the
-    process is stopped, and its owner deletes it once the model is saved. Raises E_TRAIN_NAN where the loss is not finite any more.
+    process is stopped, and its owner deletes it once the model is saved. Raises E_TRAIN_NAN where loss or score is not finite.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(schedule.seed)
@@ -127,6 +127,8 @@ def fit(task: Task, schedule: Schedule, checkpoint: Path, identity: str, say: Ca
         if fixed and (step % look_every == 0 or step == history.total_steps):
             history.spent_s = before + time.monotonic() - begun
             figures = task.score(mean)
+            if not math.isfinite(figures["score"]):
+                raise ConfigError("E_TRAIN_NAN", f"the score is not finite at step {step}; look at the data")
             history.looks.append((step, figures))
             if figures["score"] > history.best:
                 history.best, history.best_step, best = figures["score"], step, copy.deepcopy(mean.state_dict())

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from inspector.neural import model as models
-from inspector.neural import onnxfile
+from inspector.neural import onnxfile, pictures
 from inspector.records import ConfigError, Image
 from inspector.workshop import export
 
 LEAST_OPSET = 13
+PREFIX = "theirs/"
+"""Before every name of the foreign graph, so that none is one of the contract's."""
 TOLERANCE = 1e-3
 
 
@@ -45,12 +47,16 @@ class Foreign:
     about: str = "imported"
 
 
-def wrap(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> models.Model:
+def wrap(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> models.Model:
     """Write the wrapped model with its card, after its answers were found to be the foreign one's to 1e-3 on `proofs` (none: made up).
 
-    Raises `ConfigError`: E_MODEL_OPEN, _PARSE, _EXTERNAL, _OP, _SIZE, _INPUT, _OUTPUT, E_IMPORT_SAME, E_LABELS.
+    Raises `ConfigError`: E_MODEL_OPEN, _PARSE, _EXTERNAL, _OP, _SIZE, _INPUT, _OUTPUT, _PROOF, _NAME, _OUT, E_IMG_*, E_IMPORT_SAME,
+    E_LABELS.
     """
     where = str(foreign.path)
+    export.place(out)
+    if wrong := models.wrong_names(foreign.classes):
+        raise ConfigError("E_LABELS", wrong, key="--classes")
     data = models.read_bytes(foreign.path)
     onnxfile.inspect(data, where)
     try:
@@ -61,7 +67,11 @@ def wrap(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> models.Mo
     if opset < LEAST_OPSET:
         raise ConfigError("E_MODEL_OP", f"opset {opset}; {LEAST_OPSET} and later can be wrapped", file=where)
     size = _size(theirs, foreign)
-    ours = _wrapped(theirs, foreign, size)
+    output = _float_output(theirs, foreign)
+    session = models.session_of(data, where)
+    shape = (size.height, size.width, size.channels)
+    dims = _answer(session, output, np.zeros(shape, np.uint8), foreign).shape
+    ours = _wrapped(theirs, output, dims, foreign, size)
     card: dict[str, Any] = {
         "task": foreign.task,
         "classes": list(foreign.classes),
@@ -71,18 +81,26 @@ def wrap(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> models.Mo
         "training": {"imported_from": foreign.path.name, "mean": list(foreign.mean), "std": list(foreign.std)},
     }
     random = np.random.default_rng(0)
-    shape = (size.height, size.width, size.channels)
-    pictures = [np.ascontiguousarray(image).reshape(shape) for image in proofs] or [
+    seen = [_proof(path, size) for path in proofs] or [
         random.integers(0, 256, shape, np.uint8),
         np.repeat(np.linspace(0, 255, size.width).astype(np.uint8)[None, :, None], size.height, 0).repeat(size.channels, 2),
     ]
-    _same_answers(data, ours, foreign, size, pictures)
-    return export.save(out, ours, pictures, card)
+    _same_answers(session, output, ours, foreign, seen)
+    return export.save(out, ours, seen, card)
 
 
-def wrap_only(foreign: Foreign, out: Path, proofs: Sequence[Image] = ()) -> None:
+def wrap_only(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> None:
     """`wrap` for another process, which cannot hand a loaded model over."""
     wrap(foreign, out, proofs)
+
+
+def _proof(path: Path, size: models.Input) -> Image:
+    """The proof picture uint8 (H, W, C). Raises E_IMG_*, and E_MODEL_PROOF where it has another size."""
+    image = pictures.read(path, size.channels)
+    if image.shape[:2] != (size.height, size.width):
+        text = f"{image.shape[1]} × {image.shape[0]} px; the model takes {size.width} × {size.height}"
+        raise ConfigError("E_MODEL_PROOF", text, file=str(path), key="--proof")
+    return np.ascontiguousarray(image).reshape(size.height, size.width, size.channels)
 
 
 def _size(theirs: onnx.ModelProto, foreign: Foreign) -> models.Input:
@@ -107,16 +125,19 @@ def _size(theirs: onnx.ModelProto, foreign: Foreign) -> models.Input:
     return models.Input(height=wanted[0], width=wanted[1], channels=channels)
 
 
-def _wrapped(theirs: onnx.ModelProto, foreign: Foreign, size: models.Input) -> bytes:
-    """The ONNX bytes of the contract around the foreign graph. Raises E_MODEL_OUTPUT."""
-    model = onnx.ModelProto()
-    model.CopyFrom(theirs)
-    graph = model.graph
-    known = {tensor.name for tensor in graph.initializer}
-    given = next(value for value in graph.input if value.name not in known).name
-    outputs = [value for value in graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+def _float_output(theirs: onnx.ModelProto, foreign: Foreign) -> str:
+    """The name of the one float output. Raises E_MODEL_OUTPUT."""
+    outputs = [value.name for value in theirs.graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
     if len(outputs) != 1:
         raise ConfigError("E_MODEL_OUTPUT", f"{len(outputs)} float outputs; one can be wrapped", file=str(foreign.path))
+    return str(outputs[0])
+
+
+def _wrapped(theirs: onnx.ModelProto, output: str, dims: Sequence[int], foreign: Foreign, size: models.Input) -> bytes:
+    """The ONNX bytes of the contract around the foreign graph, whose `output` has the shape `dims`. Raises E_MODEL_OUTPUT."""
+    known = {tensor.name for tensor in theirs.graph.initializer}
+    graph = compose.add_prefix_graph(theirs.graph, PREFIX, name_map={name: PREFIX + name for name in known})
+    given = next(PREFIX + value.name for value in theirs.graph.input if value.name not in known)
     made = _Maker()
     mean, std = (np.broadcast_to(np.array(v, np.float32), (size.channels,)) for v in (foreign.mean, foreign.std))
     x = made.add("Cast", ["pictures"], to=TensorProto.FLOAT)
@@ -128,14 +149,13 @@ def _wrapped(theirs: onnx.ModelProto, foreign: Foreign, size: models.Input) -> b
         x = made.add("Transpose", [x], perm=[0, 3, 1, 2])
     before = [*made.nodes, helper.make_node("Identity", [x], [given])]
     made.nodes.clear()
-    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in outputs[0].type.tensor_type.shape.dim]
     tail = _segmentation_tail if foreign.task == "segmentation" else _classification_tail
-    results = tail(made, outputs[0].name, dims, foreign, size)
+    results = tail(made, PREFIX + output, dims, foreign, size)
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", size.height, size.width, size.channels])
     nodes, constants = [*before, *graph.node, *made.nodes], [*graph.initializer, *made.constants]
     renamed = helper.make_graph(nodes, "wrapped", [pictures], results, constants)
     whole = helper.make_model(
-        renamed, opset_imports=list(model.opset_import), ir_version=min(model.ir_version, 10), functions=model.functions
+        renamed, opset_imports=list(theirs.opset_import), ir_version=min(theirs.ir_version, 10), functions=theirs.functions
     )
     return bytes(whole.SerializeToString())
 
@@ -165,12 +185,14 @@ class _Maker:
         return name
 
 
-def _segmentation_tail(made: _Maker, answer: str, dims: list[int], foreign: Foreign, size: models.Input) -> list[onnx.ValueInfoProto]:
+def _segmentation_tail(made: _Maker, answer: str, dims: Sequence[int], foreign: Foreign, size: models.Input) -> list[onnx.ValueInfoProto]:
     """Logits or probabilities (N, K, h, w) to class_map and score_map."""
     channels = dims[1] if len(dims) == 4 and foreign.layout == "nchw" else dims[3] if len(dims) == 4 else 0
     alone = channels == 1
     if channels not in ((1, 2) if len(foreign.classes) == 1 else (1 + len(foreign.classes),)):
-        text = f"answers of shape {dims}; {1 + len(foreign.classes)} channels are needed for {list(foreign.classes)} and the background"
+        text = (
+            f"answers of shape {list(dims)}; {1 + len(foreign.classes)} channels are needed for {list(foreign.classes)} and the background"
+        )
         raise ConfigError("E_MODEL_OUTPUT", text, file=str(foreign.path))
     x = answer if foreign.layout == "nchw" else made.add("Transpose", [answer], perm=[0, 3, 1, 2])
     if alone:
@@ -197,32 +219,40 @@ def _segmentation_tail(made: _Maker, answer: str, dims: list[int], foreign: Fore
     return results
 
 
-def _classification_tail(made: _Maker, answer: str, dims: list[int], foreign: Foreign, size: models.Input) -> list[onnx.ValueInfoProto]:
+def _classification_tail(made: _Maker, answer: str, dims: Sequence[int], foreign: Foreign, size: models.Input) -> list[onnx.ValueInfoProto]:
     """Logits or probabilities (N, K[, 1, 1]) to scores."""
     count = len(foreign.classes)
-    if len(dims) not in (2, 4) or (count not in dims[1:] and any(dims[1:])) or any(d > 1 for d in dims[1:] if d != count):
+    if len(dims) not in (2, 4) or count not in dims[1:] or any(d > 1 for d in dims[1:] if d != count):
         raise ConfigError(
-            "E_MODEL_OUTPUT", f"answers of shape {dims}; (N, {count}) or (N, {count}, 1, 1) is needed", file=str(foreign.path)
+            "E_MODEL_OUTPUT", f"answers of shape {list(dims)}; (N, {count}) or (N, {count}, 1, 1) is needed", file=str(foreign.path)
         )
     x = made.add("Reshape", [answer, made.constant(np.array([-1, count], np.int64))])
     made.add("Identity" if foreign.probabilities else "Softmax", [x], "scores", **({} if foreign.probabilities else {"axis": 1}))
     return [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", count])]
 
 
-def _same_answers(before: bytes, after: bytes, foreign: Foreign, size: models.Input, pictures: Sequence[Image]) -> None:
-    """Run both, the foreign one's surroundings in NumPy. Raises E_IMPORT_SAME where they differ by more than 1e-3."""
+def _answer(session: Any, output: str, image: Image, foreign: Foreign) -> NDArray[np.float64]:
+    """The foreign model's output for a picture uint8 (H, W, C), its surroundings in NumPy. Raises E_MODEL_INPUT."""
+    seen = image[None, ..., ::-1] if image.shape[2] == 3 and foreign.colours == "rgb" else image[None]
+    x = (seen.astype(np.float64) / 255.0 - np.array(foreign.mean)) / np.array(foreign.std)
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if foreign.layout == "nchw" else x, np.float32)
+    return np.asarray(_run(session, [output], {session.get_inputs()[0].name: x}, foreign)[0], np.float64)
+
+
+def _run(session: Any, outputs: list[str] | None, given: dict[str, NDArray[Any]], foreign: Foreign) -> Any:
+    try:
+        return session.run(outputs, given)
+    except Exception as error:  # the runtime exports no root of its exceptions
+        raise ConfigError("E_MODEL_INPUT", f"it does not run: {str(error).splitlines()[0][:300]}", file=str(foreign.path)) from error
+
+
+def _same_answers(theirs: Any, output: str, after: bytes, foreign: Foreign, seen: Sequence[Image]) -> None:
+    """Run both on pictures uint8 (H, W, C). Raises E_IMPORT_SAME where they differ by more than 1e-3."""
     where = str(foreign.path)
-    theirs, ours = models.session_of(before, where), models.session_of(after, where)
-    for image in pictures:
-        seen = image[None, ..., ::-1] if size.channels == 3 and foreign.colours == "rgb" else image[None]
-        x = (seen.astype(np.float64) / 255.0 - np.array(foreign.mean)) / np.array(foreign.std)
-        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if foreign.layout == "nchw" else x, np.float32)
-        try:
-            answer = np.asarray(theirs.run(None, {theirs.get_inputs()[0].name: x})[0], np.float64)
-            found = ours.run(None, {"pictures": image[None]})
-        except Exception as error:  # the runtime exports no root of its exceptions
-            raise ConfigError("E_MODEL_INPUT", f"it does not run: {str(error).splitlines()[0][:300]}", file=where) from error
-        apart = _apart(answer, found, foreign)
+    ours = models.session_of(after, where)
+    for image in seen:
+        found = _run(ours, None, {"pictures": image[None]}, foreign)
+        apart = _apart(_answer(theirs, output, image, foreign), found, foreign)
         if not apart <= TOLERANCE:
             raise ConfigError("E_IMPORT_SAME", f"the wrapped model's answers are {apart:.4f} away from the foreign model's", file=where)
 

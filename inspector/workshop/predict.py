@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inspector.checks import anomaly, compare, surface
+from inspector.checks import anomaly, compare
 from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural import pictures
@@ -64,13 +64,8 @@ def _segmented(model: models.Model, image: Image) -> tuple[dict[str, Any], Image
     """Defects above their thresholds; the mask holds these only."""
     begun = time.perf_counter()
     class_map, score_map = evaluate.predict_maps(model, image)
-    defects = surface.defects(class_map, score_map, model.card.classes)
-    kept = [d for d in defects if d.score >= model.card.threshold(d.class_name)]
+    kept, class_map = evaluate.kept_defects(model, class_map, score_map)
     spent_ms = (time.perf_counter() - begun) * 1e3
-    for d in defects:
-        if d not in kept:
-            x, y, w, h = d.box_px
-            class_map[y : y + h, x : x + w] = 0
     boxes = [_box(d.class_name, d.score, d.box_px) for d in kept]
     scores = [(name, max((d.score for d in kept if d.class_name == name), default=0.0)) for name in model.card.classes]
     return {"classes": _classes(scores), "boxes": boxes}, plots.overlay(image, class_map, model.card.classes), spent_ms, class_map

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,9 @@ def quantise(path: Path, data: Path, *, seed: int = 0, reduce_range: bool | None
     proofs = [models.proof_of(model, proof)[0] for proof in model.card.proof]
     twin = export.save(path.with_suffix(".int8.onnx"), made, proofs, said)
     measure = MEASURE[model.card.task]
-    qualities = [float(_quality(each, unseen)[measure] or 0.0) for each in (model, twin)]
+    qualities = [_quality(each, unseen)[measure] for each in (model, twin)]
+    if None in qualities:
+        raise ConfigError("E_DATA_EMPTY", f"{measure} cannot be measured: no defect is in the half that measures", file=str(data))
     spent_ms = _speeds((model, twin), inputs)
     figures = [
         {"quality": quality, "ms": ms, "bytes": each.path.stat().st_size}
@@ -58,19 +59,17 @@ def quantise(path: Path, data: Path, *, seed: int = 0, reduce_range: bool | None
 
 
 def _halves(model: models.Model, folder: Path, seed: int) -> tuple[Any, Any]:
-    """The data of the model's kind in two halves."""
+    """The data of the model's kind in two halves, each with a share of each class, or of what has defects."""
     task = model.card.task
     if task == "segmentation":
-        data: Any = replace(datasets.segmentation(folder), classes=tuple(model.card.classes))
+        data: Any = datasets.segmentation(folder, model.card.classes)
+        labels = np.array([int(mask.any()) for mask in data.masks])
     elif task == "compare":
-        data = replace(datasets.pairs(folder), classes=tuple(model.card.classes[1:]))
-    elif (folder / "masks").is_dir():
-        data = datasets.crops(datasets.segmentation(folder), model.card.input.width, seed)
+        data = datasets.pairs(folder, model.card.classes[1:])
+        labels = np.array([int(len(boxes) > 0) for boxes in data.boxes])
     else:
-        data = datasets.classification(folder)
-    if task == "classification" and data.classes != tuple(model.card.classes):
-        raise ConfigError("E_DATA_CLASS", f"classes {list(data.classes)}; the model knows {model.card.classes}", file=str(folder))
-    labels = data.labels if task == "classification" else None
+        data = datasets.classified(folder, model.card.input.width, model.card.classes, seed)
+        labels = data.labels
     return tuple(datasets.part(data, half) for half in datasets.split(len(data.names), 0.5, seed, labels))
 
 

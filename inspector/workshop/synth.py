@@ -27,6 +27,7 @@ from inspector.config import Kind, read_settings, settings_of
 from inspector.geometry import dxf, template
 from inspector.records import ConfigError, Template
 from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, fitting_mm_per_px, on_raster, truth_of
+from inspector.workshop import outlines
 
 if TYPE_CHECKING:
     from inspector.records import Image
@@ -158,15 +159,14 @@ def _yolo(defect: Defect, size_px: tuple[int, int]) -> str:
 
 
 def _outline(drawn: Drawn, defect: Defect) -> dict[str, Any]:
-    """COCO's area and polygons of a defect: the mask's outlines in its box for the surface, the box itself for the part's outline."""
+    """COCO's area and polygons of a defect: around the mask's pixels in its box for the surface, the box itself for the part's outline."""
     x, y, w, h = defect.bbox_px
     box = {"area": w * h, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
     if defect.kind not in SURFACE or not w or not h:
         return box
     left, top = int(x), int(y)
     seen = (drawn.mask[top : top + int(h), left : left + int(w)] == 1 + SURFACE.index(defect.kind)).astype(np.uint8)
-    found, _ = cv2.findContours(seen, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
-    polygons = [c.reshape(-1).astype(float).tolist() for c in found if len(c) >= 3]
+    polygons = outlines.around(seen, (left, top))
     return {"area": float(seen.sum()), "segmentation": polygons} if polygons else box
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ HELD_OUT, HELD_OUT_CLASSIFIED = 0.2, 0.1
 TILE_PX, TILE_MARGIN_PX = 160, 8
 EXPORT_TILE_PX = 176
 """The U-Net takes any size; tiles of this one waste least on parts of some 640 px and stay in the cache."""
+WINDOW_PX = 64
+"""Side of the windows that a segmentation set is cut into."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
 SEGMENTERS = ("unet", "deeplabv3plus-resnet101", "glance")
@@ -60,10 +62,10 @@ class Order:
 
 def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     """Train on a segmentation set. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = known(order.arch or "unet", SEGMENTERS)
+    arch = begun(order, SEGMENTERS)
     data = datasets.segmentation(order.data)
-    test = None if order.test is None else _same_kind(datasets.segmentation(order.test), data, order.test)
-    kept, held = _split(len(data.names), order.schedule.seed)
+    test = None if order.test is None else datasets.segmentation(order.test, data.classes)
+    kept, held, judged = _split(data, order, say)
     deep = arch == "deeplabv3plus-resnet101"
     size = order.size_px or (256 if deep else TILE_PX)
     if size % 16:
@@ -80,10 +82,8 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     pixels = [[np.argwhere(mask == k) for k in range(1, len(data.classes) + 1)] for mask in data.masks]
     rich = [[i for i in kept if len(pixels[i][k])] for k in range(len(data.classes))]
     rich = [indices for indices in rich if indices]
-    if not rich:
-        raise ConfigError("E_DATA_MASK", "no defect is left to train on after the split; more pictures are needed", file=str(order.data))
     shown = size if deep or order.size_px else EXPORT_TILE_PX
-    looked = _look_tiles(data, held, shown, order.schedule.seed)
+    looked = _look_tiles(data, judged, shown, order.schedule.seed)
     hard = _hard(order, data, kept)
     down = int(network.DOWN)  # type: ignore[arg-type]
     margin = 0 if deep else TILE_MARGIN_PX
@@ -127,7 +127,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
             confusion += evaluate.confusion(looked[1][start : start + 32], class_map, len(data.classes) + 1)
         ious = evaluate.ious(confusion)
         return {
-            "score": float(np.nanmean(ious[1:])) if np.isfinite(ious[1:]).any() else 0.0,
+            "score": float(np.nanmean(ious[1:])),
             **{name: float(v) for name, v in zip(data.classes, ious[1:], strict=True) if np.isfinite(v)},
         }
 
@@ -142,7 +142,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     bytes_of = export.to_onnx(contract, models.Input.model_validate(card["input"]), "segmentation", any_size=not deep)
     model = export.save(order.out, bytes_of, proofs, card)
     calibrate = evaluate.look_thresholds if arch == "glance" else evaluate.calibrate
-    card["thresholds"] = calibrate(model, datasets.part(data, held))
+    card["thresholds"] = calibrate(model, datasets.part(data, judged))
     model = export.save(order.out, bytes_of, proofs, card)
     card["metrics"] = {"held_out": evaluate.segmentation(model, datasets.part(data, held), intervals=False)}
     if test is not None:
@@ -158,14 +158,9 @@ def classification(order: Order, say: Callable[[str], None]) -> models.Model:
 
     Raises E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
-    arch = known(order.arch or "cnn", CLASSIFIERS)
-    data, test = _classified(order.data, order), None if order.test is None else _classified(order.test, order)
-    if test is not None and (test.classes, test.channels) != (data.classes, data.channels):
-        raise ConfigError(
-            "E_DATA_CLASS",
-            f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}",
-            file=str(order.test),
-        )
+    arch = begun(order, CLASSIFIERS)
+    data = _classified(order)
+    test = None if order.test is None else datasets.classified(order.test, order.size_px or WINDOW_PX, data.classes, order.schedule.seed)
     kept, held = halves(data, HELD_OUT_CLASSIFIED, order.schedule.seed)
     if not len(held):
         raise ConfigError("E_DATA_EMPTY", "one picture a class; at least one class needs two, one is held out", file=str(order.data))
@@ -264,43 +259,49 @@ def fit_to(image: Image, size: models.Input) -> Image:
     return np.ascontiguousarray(image).reshape(size.height, size.width, size.channels)
 
 
-def _classified(folder: Path, order: Order) -> datasets.Classified:
-    """The classification set in the folder; a segmentation set is cut into windows."""
-    if (folder / "images").is_dir() and (folder / "masks").is_dir():
-        data = datasets.segmentation(folder)
-        against = () if order.against is None else evaluate.false_places(models.load(order.against, task="segmentation"), data)
-        return datasets.crops(data, order.size_px or 64, order.schedule.seed, against=against)
-    return datasets.classification(folder)
+def _classified(order: Order) -> datasets.Classified:
+    """The set to train on; windows of a segmentation set also show what `order.against` takes for defects."""
+    if order.against is None or not (order.data / "masks").is_dir():
+        return datasets.classified(order.data, order.size_px or WINDOW_PX, None, order.schedule.seed)
+    data = datasets.segmentation(order.data)
+    against = evaluate.false_places(models.load(order.against, task="segmentation"), data)
+    return datasets.crops(data, order.size_px or WINDOW_PX, order.schedule.seed, against=against)
 
 
-def known(arch: str, among: Sequence[str]) -> str:
-    """The architecture, if it is one of those. Raises E_TRAIN_ARCH."""
+def begun(order: Order, among: Sequence[str]) -> str:
+    """The architecture, the first of those where none is asked for; the model's folder is made. Raises E_TRAIN_ARCH, E_MODEL_NAME, _OUT."""
+    arch = order.arch or among[0]
+    export.place(order.out)
     if arch not in among:
         raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(among)}", key="--arch")
     return arch
 
 
-def _split(count: int, seed: int) -> tuple[list[int], list[int]]:
-    if count < 2:
-        raise ConfigError("E_DATA_EMPTY", "one picture; at least two are needed, one is held out")
-    kept, held = datasets.split(count, HELD_OUT, seed)
-    return [int(i) for i in kept], [int(i) for i in held]
+def _split(data: datasets.Segmented, order: Order, say: Callable[[str], None]) -> tuple[list[int], list[int], list[int]]:
+    """(indices to train on, those held out, those to judge the looks by), each with a share of the pictures with defects.
 
-
-def _same_kind(test: datasets.Segmented, data: datasets.Segmented, folder: Path) -> datasets.Segmented:
-    found = f"classes {test.classes} of {test.channels} channels; trained are {data.classes} of {data.channels}"
-    if test.classes != data.classes[: len(test.classes)] or test.channels != data.channels:
-        raise ConfigError("E_DATA_CLASS", found, file=str(folder))
-    return replace(test, classes=data.classes)
+    Where only one picture has defects, it is trained on and judged by. Raises E_DATA_EMPTY where nothing can be held out.
+    """
+    bad = np.array([int(mask.any()) for mask in data.masks])
+    kept, held = ([int(i) for i in side] for side in datasets.split(len(bad), HELD_OUT, order.schedule.seed, bad))
+    if not held:
+        text = "at least two pictures with defects, or two without, are needed: one is held out"
+        raise ConfigError("E_DATA_EMPTY", text, file=str(order.data))
+    if bad[held].any():
+        return kept, held, held
+    say("one picture has defects: it is trained on and judged by, so its figures say nothing of other pictures")
+    return kept, held, [*held, *np.flatnonzero(bad).tolist()]
 
 
 def run(task: Task, order: Order, arch: str, say: Callable[[str], None]) -> History:
     """Run the loop with a checkpoint that belongs to this data, these settings and this seed."""
     schedule = order.schedule
-    listing = [f"{path.name} {path.stat().st_size}" for path in sorted(order.data.rglob("*")) if path.is_file()]
+    mine = (order.out.parent.resolve(), f"{order.out.stem}.")  # what the training itself writes may lie in the folder of the data
+    files = sorted(path for path in order.data.rglob("*") if path.is_file())
+    files = [path for path in files if not (path.parent.resolve() == mine[0] and path.name.startswith(mine[1]))]
+    listing = [f"{path.name} {path.stat().st_size}" for path in files]
     parts = [arch, str(schedule), str(order.size_px), str(order.width), str(order.against), str(order.weights), *listing]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    order.out.parent.mkdir(parents=True, exist_ok=True)
     return fit(task, schedule, order.out.with_suffix(".training.pt"), identity, say, threads=order.threads)
 
 

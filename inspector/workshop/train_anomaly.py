@@ -82,7 +82,7 @@ def look(network: networks.UNet, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def anomaly(order: train.Order, say: Callable[[str], None]) -> models.Model:
     """Train on good parts alone. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = train.known(order.arch or "patches", ("patches",))
+    arch = train.begun(order, ("patches",))
     seed = order.schedule.seed
     names, images, channels = datasets.good(order.data)
     if len(images) < 4:

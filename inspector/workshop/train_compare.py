@@ -37,15 +37,19 @@ Places = NDArray[np.int64]
 
 
 def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
-    """Train on a set of pairs; a tenth is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
-    arch = train.known(order.arch or "comparer", ("comparer",))
+    """Train on a set of pairs; a tenth of those with boxes and of those without is held out. Raises E_DATA_*, E_IMG_*, E_TRAIN_*."""
+    arch = train.begun(order, ("comparer",))
     data = datasets.pairs(order.data)
+    test = None if order.test is None else datasets.pairs(order.test, data.classes)
     if not sum(len(boxes) for boxes in data.boxes):
         raise ConfigError("E_DATA_BOX", "no box in annotations/; there is nothing to learn", file=str(order.data))
     side = order.size_px or _side_px(data)
     if side % 16:
         raise ConfigError("E_TRAIN_SIZE", f"{side}; a multiple of 16", key="--size")
-    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed)
+    with_boxes = [int(len(boxes) > 0) for boxes in data.boxes]
+    if sum(with_boxes) < 2:
+        raise ConfigError("E_DATA_EMPTY", "one pair with boxes; at least two are needed, one is held out", file=str(order.data))
+    kept, held = datasets.split(len(data.names), HELD_OUT, order.schedule.seed, with_boxes)
     references = [check.aligned(image, reference) for image, reference in zip(data.images, data.references, strict=True)]
     aligned = replace(data, references=tuple(references))
     places = {int(i): places_of(aligned, int(i)) for i in (*kept, *held)}
@@ -111,9 +115,8 @@ def compare(order: train.Order, say: Callable[[str], None]) -> models.Model:
     card["thresholds"] = dict.fromkeys(classes[1:], best)
     model = export.save(order.out, bytes_of, proofs, card)
     card["metrics"] = {"held_out": evaluate.boxes(model, unseen, intervals=False)}
-    if order.test is not None:
-        test = datasets.pairs(order.test)
-        card["metrics"]["test"] = evaluate.boxes(model, replace(test, classes=data.classes))
+    if test is not None:
+        card["metrics"]["test"] = evaluate.boxes(model, test)
     model = export.save(order.out, bytes_of, proofs, card)
     shown = [
         plots.boxes(image, [d for d in ds if d.score >= best], b)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from inspector.neural import model as models
 from inspector.records import ConfigError
-from inspector.workshop import datasets, evaluate, train
+from inspector.workshop import datasets, evaluate, export, train
 
 Task = Literal["classification", "compare"]
 
@@ -43,9 +43,12 @@ def validate(order: train.Order, plan: Plan, say: Callable[[str], None]) -> dict
 
     `order` is that of a training but for `out`. Raises `ConfigError`: E_DATA_*, E_IMG_*, E_TRAIN_*.
     """
+    export.place(order.out / "fold-0/model.onnx")
     data: Any = datasets.pairs(order.data) if plan.task == "compare" else datasets.classification(order.data)
     labels = data.labels if plan.task == "classification" else None
     parts = parted(data.names, labels, plan, order.schedule.seed)
+    of = [set(boxes[:, 4].tolist()) for boxes in data.boxes] if plan.task == "compare" else [{int(k) + 1} for k in data.labels]
+    _each_class_trained(of, parts[: plan.only], data.classes, order.data)
     done: list[dict[str, Any]] = []
     rows: list[tuple[Any, ...]] = []
     for number, held in enumerate(parts[: plan.only]):
@@ -61,6 +64,17 @@ def validate(order: train.Order, plan: Plan, say: Callable[[str], None]) -> dict
         else:
             rows.append((unseen, evaluate.scores(model, unseen)))
     return {"task": plan.task, "folds": done, "of": len(parts), "pooled": _pooled(plan.task, rows)}
+
+
+def _each_class_trained(of: Sequence[set[int]], parts: Sequence[NDArray[np.int64]], classes: Sequence[str], folder: Path) -> None:
+    """`of`: the classes 1…K in each picture. Raises E_DATA_CLASS where a class is in one fold only."""
+    for number, held in enumerate(parts):
+        seen = set().union(*(each for i, each in enumerate(of) if i not in held))
+        if alone := sorted(set().union(*of) - seen):
+            text = (
+                f"class {classes[alone[0] - 1]!r} is in fold {number} only: its network would not know it; each class must be in two folds"
+            )
+            raise ConfigError("E_DATA_CLASS", text, file=str(folder))
 
 
 def parted(names: Sequence[str], labels: NDArray[np.int64] | None, plan: Plan, seed: int) -> list[NDArray[np.int64]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +41,64 @@ def test_masks_of_255_are_one_class(tmp_path: Path) -> None:
     data = datasets.segmentation(folder)
     assert data.classes == ("defect",)
     assert max(int(mask.max()) for mask in data.masks) == 1
+
+
+def with_masks(folder: Path, write: Callable[[Path, np.ndarray], object]) -> Path:
+    """The set without names, its masks written anew from their values."""
+    (folder / "classes.txt").unlink(missing_ok=True)
+    for path in (folder / "masks").iterdir():
+        values = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        path.unlink()
+        write(path, values)
+    return folder
+
+
+def palette_png(path: Path, indices: np.ndarray, palette: bytes, transparent: bytes = b"") -> None:
+    """A PNG of 8 bits with a palette."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", indices.shape[1], indices.shape[0], 8, 3, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in indices))
+    chunks = [(b"IHDR", header), (b"PLTE", palette), *([(b"tRNS", transparent)] if transparent else ()), (b"IDAT", rows), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+
+
+@pytest.mark.parametrize("transparent", [b"", b"\0"])
+def test_a_palette_holds_the_numbers_of_the_classes(tmp_path: Path, transparent: bytes) -> None:
+    folder = sets.segmentation(tmp_path, 4)
+    expected = datasets.segmentation(folder).masks
+    voc = bytes([0, 0, 0, 128, 0, 0, 0, 128, 0]) + bytes(3 * 253)
+    with_masks(folder, lambda path, values: palette_png(path, values, voc, transparent))
+    data = datasets.segmentation(folder)
+    assert data.classes == ("class-1", "class-2")
+    for mask, wanted in zip(data.masks, expected, strict=True):
+        np.testing.assert_array_equal(mask, wanted)
+    with_masks(folder, lambda path, values: palette_png(path, np.asarray(values == 0, np.uint8), b"\xff\xff\xff\0\0\0"))
+    assert [int(mask.sum()) for mask in datasets.segmentation(folder).masks] == [int((mask > 0).sum()) for mask in expected]
+
+
+def test_masks_that_are_no_numbers_of_classes_are_refused(tmp_path: Path) -> None:
+    def jpeg(path: Path, values: np.ndarray) -> None:
+        cv2.imwrite(str(path.with_suffix(".jpg")), np.asarray(255 * (values > 0), np.uint8))
+
+    def coloured(path: Path, values: np.ndarray) -> None:
+        cv2.imwrite(str(path), np.dstack([values * 0, values * 0, 100 * values]))
+
+    def grey(path: Path, values: np.ndarray) -> None:
+        cv2.imwrite(str(path), np.dstack([values] * 3))
+
+    def gap(path: Path, values: np.ndarray) -> None:
+        cv2.imwrite(str(path), np.where(values == 2, 3, values))
+
+    for number, (write, code) in enumerate(((jpeg, "E_DATA_MASK"), (coloured, "E_IMG_MODE"), (gap, "E_DATA_MASK"))):
+        folder = with_masks(sets.segmentation(tmp_path / str(number), 4), write)
+        with pytest.raises(ConfigError, match=rf"{code} .*masks/00.*allowed"):
+            datasets.segmentation(folder)
+    (folder / "classes.txt").write_text("spot\nhole\nline\n")
+    assert datasets.segmentation(folder).classes == ("spot", "hole", "line")
+    assert datasets.segmentation(with_masks(sets.segmentation(tmp_path / "grey", 4), grey)).classes == ("class-1", "class-2")
 
 
 def test_names_come_from_a_coco_file(tmp_path: Path) -> None:
@@ -85,6 +145,33 @@ def test_classification_is_a_folder_a_class(tmp_path: Path) -> None:
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.channels == 1
     refused(lambda: datasets.classification(tmp_path / "dark"), "E_DATA_CLASS")
+
+
+def test_classes_that_a_network_knows_are_found_by_name_or_number(tmp_path: Path) -> None:
+    folder = sets.segmentation(tmp_path / "masks", 6)
+    for path in (folder / "masks").iterdir():
+        mask = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        cv2.imwrite(str(path), np.where(mask == 1, 1, 0).astype(np.uint8))  # spots alone
+    data = datasets.segmentation(folder, ("line", "spot", "hole"))
+    assert data.classes == ("line", "spot", "hole")
+    assert {int(v) for mask in data.masks for v in np.unique(mask)} == {0, 2}
+    refused(lambda: datasets.segmentation(folder, ("line", "hole")), "E_DATA_CLASS")
+    (folder / "classes.txt").unlink()
+    assert max(int(mask.max()) for mask in datasets.segmentation(folder, ("line", "spot")).masks) == 1
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) * 255)
+    assert max(int(mask.max()) for mask in datasets.segmentation(folder, ("spot",)).masks) == 1
+    refused(lambda: datasets.segmentation(folder, ("line", "spot")), "E_DATA_CLASS")
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), np.zeros((96, 96), np.uint8))
+    assert not any(mask.any() for mask in datasets.segmentation(folder, ("line", "spot")).masks)
+    assert set(datasets.classified(folder, 32, ("crack", "good")).labels.tolist()) == {1}
+    kinds = sets.classification(tmp_path / "kinds", 2)
+    assert datasets.classification(kinds, ("light", "grey", "dark")).labels.tolist() == [2, 2, 0, 0]
+    refused(lambda: datasets.classification(kinds, ("light", "grey")), "E_DATA_CLASS")
+    boards = sets.pairs(tmp_path / "pairs", 2)
+    assert datasets.pairs(boards, ("island", "gap")).boxes[0][:, 4].tolist() == [2, 1]
+    refused(lambda: datasets.pairs(boards, ("gap",)), "E_DATA_CLASS")
 
 
 def test_one_coloured_picture_makes_all_coloured(tmp_path: Path) -> None:

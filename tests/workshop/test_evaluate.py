@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,33 @@ def test_missed_and_invented_defects_are_counted(tmp_path: Path) -> None:
     figures = evaluate.segmentation(model, data, intervals=False)
     assert (figures["defects"], figures["defect_recall"], figures["false_per_picture"]) == (1, 0.0, 1.0)
     assert (figures["iou_scratch"], figures["iou_stain"], figures["recall_scratch"], figures["recall_stain"]) == (0.0, 0.0, None, 0.0)
+
+
+def test_masks_are_measured_as_they_are_written(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path, thresholds={"scratch": 0.9}))
+    image, mask = np.full((64, 64), 128, np.uint8), np.zeros((64, 64), np.uint8)
+    image[10:50, 10:12] = image[48:50, 10:50] = 205  # faint, not there in truth, around what is there
+    image[20:24, 30:34], mask[20:24, 30:34] = 250, 1
+    figures = evaluate.segmentation(model, datasets.Segmented(("a",), (image,), (mask,), ("scratch", "stain"), 1), intervals=False)
+    assert (figures["mask_iou_scratch"], figures["mask_miou"], figures["mask_iou_stain"]) == (1.0, 1.0, None)
+    assert figures["iou_scratch"] == figures["miou"] == round(16 / (16 + 80 + 76), 4)
+    assert (figures["defect_recall"], figures["false_per_picture"]) == (1.0, 0.0)
+
+
+def test_what_lies_in_the_box_of_another_is_not_found_by_it(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path, thresholds={"scratch": 0.7}))
+    image, mask = np.full((64, 64), 128, np.uint8), np.zeros((64, 64), np.uint8)
+    image[10:50, 10:12] = image[48:50, 10:50] = 250  # sure, and false
+    image[20:24, 30:34], mask[20:24, 30:34] = 205, 1  # true, and below the threshold
+    figures = evaluate.segmentation(model, datasets.Segmented(("a",), (image,), (mask,), ("scratch", "stain"), 1), intervals=False)
+    assert (figures["defect_recall"], figures["false_per_picture"], figures["mask_iou_scratch"]) == (0.0, 1.0, 0.0)
+
+
+def test_good_parts_alone_have_no_recall(tmp_path: Path) -> None:
+    model = models.load(nets.segmenter(tmp_path))
+    blank = np.full((64, 64), 128, np.uint8)
+    figures = evaluate.segmentation(model, datasets.Segmented(("a",), (blank,), (blank * 0,), ("scratch", "stain"), 1))
+    assert (figures["defect_recall"]["value"], figures["miou"]["value"], figures["false_per_picture"]["value"]) == (None, None, 0.0)
 
 
 def test_classification_counts_right_and_wrong(tmp_path: Path) -> None:
@@ -97,6 +125,14 @@ def test_a_page_shows_the_figures_and_the_worst_cases(tmp_path: Path) -> None:
             assert (pages / name).is_file()
         assert "worst-00.png" in text
         assert "http" not in text
+
+
+def test_some_of_the_classes_are_enough(tmp_path: Path) -> None:
+    data = sets.classification(tmp_path / "data", 3)
+    shutil.rmtree(data / "light")
+    _, figures = evaluate.measure(models.load(nets.classifier(tmp_path, ("dark", "light"))), data)
+    assert figures["accuracy"]["value"] == 1.0
+    assert figures["confusion"] == [[3, 0], [0, 0]]
 
 
 def test_data_of_other_classes_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from inspector.__main__ import application
 from inspector.neural import model as models
@@ -72,6 +73,79 @@ def test_the_command_wraps_and_verifies(tmp_path: Path) -> None:
     done = run.invoke(application(), ["model", "import", str(path), "--task", "segmentation", "--classes", "pit", "--out", ours])
     assert done.exit_code == 0, done.output
     assert run.invoke(application(), ["model", "verify", ours]).exit_code == 0
+
+
+def changed(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """The model in the file after the change."""
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def renamed(model: onnx.ModelProto) -> None:
+    """Input, weights and output have names of the contract."""
+    names = {"x": "pictures", "weight": "score_map", "y": "class_map"}
+    graph = model.graph
+    for each in (*graph.input, *graph.output, *graph.initializer):
+        each.name = names[each.name]
+    graph.node[0].input[:] = [names[name] for name in graph.node[0].input]
+    graph.node[0].output[:] = ["class_map"]
+
+
+def freed(model: onnx.ModelProto) -> None:
+    """The output says nothing of its shape."""
+    for number, dim in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
+        dim.dim_param = f"d{number}"
+
+
+def after_its_classes(model: onnx.ModelProto) -> None:
+    """The first output is the number of the class, the second one what it comes from."""
+    model.graph.node.append(helper.make_node("ArgMax", ["y"], ["best"], axis=1))
+    logits = model.graph.output.pop()
+    model.graph.output.extend([helper.make_tensor_value_info("best", TensorProto.INT64, [1, 1, 32, 48]), logits])
+
+
+def in_a_branch(model: onnx.ModelProto) -> None:
+    """The convolution is in a branch, and takes the weights from outside it."""
+    graph = model.graph
+    inner = helper.make_graph([graph.node.pop()], "inner", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    other = onnx.GraphProto()
+    other.CopyFrom(inner)
+    graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    graph.node.append(helper.make_node("If", ["always"], ["z"], then_branch=inner, else_branch=other))
+    graph.output[0].name = "z"
+
+
+@pytest.mark.parametrize("change", [renamed, freed, after_its_classes, in_a_branch])
+def test_whatever_its_names_shapes_and_outputs_are(tmp_path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    plain = foreign.wrap(foreign.Foreign(convolved(tmp_path / "a.onnx", 2), "segmentation", ("pit",)), tmp_path / "plain.onnx")
+    other = changed(convolved(tmp_path / "b.onnx", 2), change)
+    model = foreign.wrap(foreign.Foreign(other, "segmentation", ("pit",)), tmp_path / "ours.onnx")
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    for found, expected in zip(model.run(image), plain.run(image), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def imported(path: Path, out: Path, *more: str) -> Result:
+    """What the command makes of a segmentation model."""
+    command = ["model", "import", str(path), "--task", "segmentation", "--out", str(out), *more]
+    return CliRunner().invoke(application(), command if "--classes" in more else [*command, "--classes", "pit"])
+
+
+def test_what_the_command_is_given_wrong_is_named(tmp_path: Path) -> None:
+    path, out = convolved(tmp_path / "theirs.onnx", 2), tmp_path / "ours.onnx"
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "file").write_text("")
+    for done, code, words in (
+        (imported(path, out, "--classes", "a,a,c"), "E_LABELS", ["--classes", "'a'"]),
+        (imported(path, out, "--proof", str(tmp_path / "small.png")), "E_MODEL_PROOF", ["small.png", "30 × 20", "48 × 32"]),
+        (imported(path, tmp_path / "my model.onnx"), "E_MODEL_NAME", ["my model.onnx", "A-Z"]),
+        (imported(path, tmp_path / "file/ours.onnx"), "E_MODEL_OUT", ["--out", "file"]),
+    ):
+        assert isinstance(done.exception, ConfigError)
+        assert done.exception.code == code
+        assert all(word in str(done.exception) for word in words), str(done.exception)
 
 
 @pytest.mark.parametrize(

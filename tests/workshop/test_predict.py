@@ -35,6 +35,16 @@ def test_defects_have_boxes_and_a_mask(tmp_path: Path) -> None:
     assert Path(found["overlay"]).is_file()
 
 
+def test_a_dropped_defect_leaves_the_others_in_its_box(tmp_path: Path) -> None:
+    image = np.full((50, 70), 128, np.uint8)
+    image[10:40, 10:12] = image[38:40, 10:60] = 205  # a faint corner, score 0.61
+    image[20:24, 30:34] = 250  # a sure spot in the corner's box
+    cv2.imwrite(str(tmp_path / "part.png"), image)
+    (found,) = predict(nets.segmenter(tmp_path, thresholds={"scratch": 0.9}), tmp_path / "part.png", "--out", tmp_path / "seen")
+    assert [box["xyxy"] for box in found["boxes"]] == [[30.0, 20.0, 34.0, 24.0]]
+    np.testing.assert_array_equal(cv2.imread(found["mask"], cv2.IMREAD_GRAYSCALE), image == 250)
+
+
 def test_classes_come_with_the_surest_first(tmp_path: Path) -> None:
     for folder, grey in (("a", 51), ("b", 204)):
         (tmp_path / folder).mkdir()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from tests.workshop import sets
 
 torch = pytest.importorskip("torch")
 
-from inspector.workshop import evaluate, networks, train  # noqa: E402 - they need torch
+from inspector.workshop import datasets, evaluate, networks, train  # noqa: E402 - they need torch
 from inspector.workshop.fit import History, Schedule, Task, fit  # noqa: E402
 
 
@@ -34,8 +35,6 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> models.Model:
 
 
 def test_a_unet_learns_spots_and_lines(segmenter: models.Model, tmp_path: Path) -> None:
-    from inspector.workshop import datasets
-
     unseen = datasets.segmentation(sets.segmentation(tmp_path, 12, seed=99))
     figures = evaluate.segmentation(segmenter, unseen, intervals=False)
     assert figures["defect_recall"] >= 0.9
@@ -72,6 +71,20 @@ def test_the_same_seed_gives_the_same_bytes_and_a_stop_changes_nothing(tmp_path:
     assert not checkpoint.exists()
     other = train.classification(train.Order(data, tmp_path / "c.onnx", Schedule(4, 12, None), threads=1), lambda _: None)
     assert other.card.sha256 != whole.card.sha256
+
+
+def test_a_training_resumes_in_the_folder_of_its_data(tmp_path: Path) -> None:
+    data = sets.classification(tmp_path, 6)
+    said: list[str] = []
+
+    def stop_at_half(text: str) -> None:
+        if text.startswith("step 4/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.classification(order(data, data / "a.onnx", 8), stop_at_half)
+    train.classification(order(data, data / "a.onnx", 8), said.append)
+    assert any(text.startswith("resumed at step") for text in said)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -111,6 +124,12 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path) -> None:
     task = Task(
         torch.nn.Linear(1, 1), lambda _: (torch.full((1, 1), float("nan")),), lambda net, x: net(x[0]).sum(), lambda _: {"score": 0.0}
     )
+    with pytest.raises(ConfigError, match="E_TRAIN_NAN"):
+        fit(task, Schedule(0, 3, None), tmp_path / "x.pt", "x", lambda _: None, threads=1)
+
+
+def test_a_score_that_is_not_finite_ends_it(tmp_path: Path) -> None:
+    task = Task(torch.nn.Linear(1, 1), lambda _: (torch.ones(1, 1),), lambda net, x: net(x[0]).sum(), lambda _: {"score": float("nan")})
     with pytest.raises(ConfigError, match="E_TRAIN_NAN"):
         fit(task, Schedule(0, 3, None), tmp_path / "x.pt", "x", lambda _: None, threads=1)
 
@@ -157,6 +176,15 @@ def test_wrong_wishes_are_refused(tmp_path: Path, arguments: list[str], code: st
     assert done.exception.code == code
 
 
+@pytest.mark.parametrize(
+    ("name", "code"), [("my model.onnx", "E_MODEL_NAME"), ("mod[1].onnx", "E_MODEL_NAME"), ("f/x.onnx", "E_MODEL_OUT")]
+)
+def test_a_model_that_could_not_be_written_is_refused_first(tmp_path: Path, name: str, code: str) -> None:
+    (tmp_path / "f").write_text("a file")
+    with pytest.raises(ConfigError, match=code):
+        train.classification(order(tmp_path / "no-data", tmp_path / name, 2), lambda _: None)
+
+
 def test_a_picture_a_class_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="E_DATA_EMPTY"):
         train.classification(order(sets.classification(tmp_path / "data", 1), tmp_path / "x.onnx", 2), lambda _: None)
@@ -165,6 +193,30 @@ def test_a_picture_a_class_is_too_few(tmp_path: Path) -> None:
 def test_two_pictures_are_enough_to_try(tmp_path: Path) -> None:
     wish = order(sets.segmentation(tmp_path / "data", 2), tmp_path / "x.onnx", 2, size_px=32)
     assert train.segmentation(wish, lambda _: None).card.metrics["held_out"]["pictures"] == 1
+
+
+def with_defects_in(folder: Path, names: list[str]) -> Path:
+    """The segmentation set with defects in the masks of these names only."""
+    for path in (folder / "masks").iterdir():
+        if path.stem not in names:
+            cv2.imwrite(str(path), np.zeros((96, 96), np.uint8))
+    return folder
+
+
+def test_defects_are_held_out_where_few_pictures_have_some(tmp_path: Path) -> None:
+    data = with_defects_in(sets.segmentation(tmp_path / "data", 20), ["004", "011"])
+    for seed in range(3):
+        wish = train.Order(data, tmp_path / f"{seed}.onnx", Schedule(seed, 2, None, looks=2), size_px=32, threads=1)
+        assert train.segmentation(wish, lambda _: None).card.metrics["held_out"]["defects"] > 0
+
+
+def test_the_only_picture_with_defects_is_trained_on_and_judged_by(tmp_path: Path) -> None:
+    said: list[str] = []
+    data = with_defects_in(sets.segmentation(tmp_path / "data", 6), ["003"])
+    card = train.segmentation(order(data, tmp_path / "x.onnx", 2, size_px=32), said.append).card
+    assert any("trained on and judged by" in text for text in said)
+    assert card.metrics["held_out"]["defects"] == 0
+    assert any("spot" in text for text in said if text.startswith("step"))
 
 
 def test_wrong_usage_is_64s_business(tmp_path: Path) -> None:

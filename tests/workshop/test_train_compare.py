@@ -44,6 +44,39 @@ def test_pairs_without_boxes_teach_nothing(tmp_path: Path) -> None:
         train_compare.compare(train.Order(folder, tmp_path / "x.onnx", Schedule(0, 2, None)), lambda _: None)
 
 
+def without_boxes(folder: Path, names: list[str]) -> Path:
+    """The pairs of these names without boxes, each picture its own reference."""
+    for name in names:
+        (folder / "annotations" / f"{name}.txt").unlink()
+        (folder / f"{name}_test.png").write_bytes((folder / f"{name}_temp.png").read_bytes())
+    return folder
+
+
+def test_pairs_with_boxes_are_held_out_where_few_have_some(tmp_path: Path) -> None:
+    folder = without_boxes(sets.pairs(tmp_path / "data", 12), [f"{i:03d}" for i in range(12) if i not in (4, 7)])
+    for seed in range(3):
+        order = train.Order(folder, tmp_path / f"{seed}.onnx", Schedule(seed, 2, None, looks=2), size_px=48, threads=1)
+        card = train_compare.compare(order, lambda _: None).card
+        assert card.metrics["held_out"]["boxes"] == 2
+        assert card.training["best_step"] > 0
+
+
+def test_pairs_to_test_by_have_no_other_classes(tmp_path: Path) -> None:
+    folder, more = sets.pairs(tmp_path / "data", 3), sets.pairs(tmp_path / "more", 3)
+    (more / "classes.txt").write_text("gap\nbridge\n")
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"E_DATA_CLASS.*bridge"):
+        train_compare.compare(train.Order(folder, tmp_path / "x.onnx", Schedule(0, 2, None), test=more), said.append)
+    assert not said
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_one_pair_with_boxes_is_too_few(tmp_path: Path, count: int) -> None:
+    folder = without_boxes(sets.pairs(tmp_path / "data", count), [f"{i:03d}" for i in range(1, count)])
+    with pytest.raises(ConfigError, match="E_DATA_EMPTY"):
+        train_compare.compare(train.Order(folder, tmp_path / "x.onnx", Schedule(0, 2, None)), lambda _: None)
+
+
 @given(st.integers(0, 7), st.integers(0, 12), st.integers(0, 12), st.integers(1, 8), st.integers(1, 8))
 def test_a_box_turns_as_its_window_does(which: int, x: int, y: int, w: int, h: int) -> None:
     window = np.zeros((20, 20, 2), np.uint8)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from inspector.__main__ import application
 from inspector.records import ConfigError
 from tests.workshop import sets
 
@@ -44,6 +46,34 @@ def test_each_class_is_dealt_out_evenly() -> None:
 def test_a_name_without_its_group_is_refused() -> None:
     with pytest.raises(ConfigError, match="E_DATA_GROUP"):
         validate.parted(["board-1", "other"], None, validate.Plan("compare", 2, "board"), 0)
+
+
+def test_a_class_in_one_fold_is_refused_before_any_training(tmp_path: Path) -> None:
+    folder = sets.classification(tmp_path / "data", 4)
+    for path in sorted((folder / "light").iterdir())[1:]:
+        path.unlink()
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"E_DATA_CLASS.*light"):
+        validate.validate(train.Order(folder, tmp_path / "folds", Schedule(0, 2, None)), validate.Plan("classification", 3), said.append)
+    assert not said
+
+
+def test_folds_without_a_class_are_judged(tmp_path: Path) -> None:
+    folder = sets.classification(tmp_path / "data", 8)
+    for path in sorted((folder / "light").iterdir())[2:]:
+        path.unlink()
+    order = train.Order(folder, tmp_path / "folds", Schedule(0, 2, None, looks=1), size_px=32, threads=1)
+    assert validate.validate(order, validate.Plan("classification", 4), lambda _: None)["pooled"]["pictures"] == 10
+
+
+def test_figures_that_are_not_defined_are_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pooled = {"pairs": 1, "map_33": {"value": None, "interval": [None, None]}, "f_33": {"value": 0.5, "interval": [0.25, 1.0]}}
+    monkeypatch.setattr(validate, "validate", lambda *_: {"folds": [{}], "of": 2, "pooled": pooled})
+    done = CliRunner().invoke(application(), ["validate", "compare", str(tmp_path), "--out", str(tmp_path)], catch_exceptions=False)
+    assert [line.split() for line in done.stdout.splitlines()[2:]] == [
+        ["map_33", "–", "(–", "to", "–)"],
+        ["f_33", "0.5000", "(0.2500", "to", "1.0000)"],
+    ]
 
 
 def test_pairs_are_judged_by_models_that_have_not_seen_them(tmp_path: Path) -> None:
