@@ -32,12 +32,25 @@ def read(path: Path, channels: int | None = None) -> Image:
 def read_labels(path: Path) -> Image:
     """The numbers uint8 (H, W) in the file of a mask: grey values, or the indices of a PNG with a palette (of black and white: 0, 255).
 
-    Raises as `read`, and E_IMG_MODE for colours that are no palette.
+    Of a transparent picture of one colour, 255 where it is at least half opaque. Raises as `read`, and E_IMG_MODE for colours that are no
+    palette.
     """
-    image = decode(_indexed(_bytes(path)), str(path))
+    image = decode(_indexed(_bytes(path)), str(path), alpha=True)
+    if image.ndim == 3 and image.shape[2] == 4:
+        colours, opaque = image[:, :, :3], image[:, :, 3]
+        seen = colours[opaque > 0]
+        image = np.where(opaque >= 128, np.uint8(255), np.uint8(0)) if len(seen) and not np.ptp(seen, axis=0).any() else colours
     if image.ndim == 3 and np.ptp(image, axis=2).any():
         raise ConfigError("E_IMG_MODE", "a mask in colours; allowed: grey values or a palette, the numbers of classes", file=str(path))
     return np.ascontiguousarray(image[:, :, 0]) if image.ndim == 3 else image
+
+
+def read_marked(path: Path) -> Image:
+    """Where the file of a mask marks something, in whatever colour and at least half opaque, uint8 (H, W) of 0 and 1. Raises as `read`."""
+    image = decode(_bytes(path), str(path), alpha=True)
+    image = image[:, :, None] if image.ndim == 2 else image
+    marked = image[:, :, :3].any(axis=2)
+    return np.asarray(marked & (image[:, :, 3] >= 128) if image.shape[2] == 4 else marked, np.uint8)
 
 
 def _bytes(path: Path) -> bytes:
@@ -51,7 +64,9 @@ def _bytes(path: Path) -> bytes:
 
 
 def _indexed(data: bytes) -> bytes:
-    """A PNG with a palette as one whose colours are greys, each its own index; anything else, black and white too, as it is."""
+    """A PNG with a palette as one whose colours are greys, each its own index; anything else as it is, black and white and shades of
+    transparency, too.
+    """
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[25:26] != b"\x03":
         return data
     parts, at = [data[:8]], 8
@@ -60,7 +75,7 @@ def _indexed(data: bytes) -> bytes:
         chunk = data[at : at + 12 + length]
         if kind == b"PLTE":
             colours = {chunk[i : i + 3] for i in range(8, 8 + length, 3)}
-            if colours <= {b"\x00\x00\x00", b"\xff\xff\xff"}:
+            if colours <= {b"\x00\x00\x00", b"\xff\xff\xff"} or (len(colours - {b"\x00\x00\x00"}) == 1 and b"tRNS" in data):
                 return data
             body = kind + bytes(i for i in range(min(length // 3, 256)) for _ in range(3))
             chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -70,8 +85,8 @@ def _indexed(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def decode(data: bytes, where: str, channels: int | None = None) -> Image:
-    """The picture in the bytes of a file, as `read` gives it; `where` names them in errors."""
+def decode(data: bytes, where: str, channels: int | None = None, *, alpha: bool = False) -> Image:
+    """The picture in the bytes of a file, as `read` gives it, with `alpha` also (H, W, 4); `where` names them in errors."""
     width, height = _size(data, where)
     if width < 1 or height < 1 or max(width, height) > LARGEST_SIDE_PX:
         raise ConfigError("E_IMG_SIZE", f"{width} × {height} px; each side is 1 to {LARGEST_SIDE_PX} px", file=where)
@@ -83,7 +98,7 @@ def decode(data: bytes, where: str, channels: int | None = None) -> Image:
         raise ConfigError("E_IMG_TRUNC", "the picture does not decode", file=where) from error
     if image is None or image.shape[:2] != (height, width):
         raise ConfigError("E_IMG_TRUNC", "the picture does not decode", file=where)
-    if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] not in (1, 3)):
+    if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] not in (1, 3, 3 + alpha)):
         raise ConfigError(
             "E_IMG_MODE",
             f"{image.dtype} with {1 if image.ndim == 2 else image.shape[2]} channels; 8-bit grey or colour without alpha",

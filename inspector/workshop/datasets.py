@@ -210,7 +210,7 @@ def good_and_bad(folder: Path, channels: int) -> GoodAndBad:
         image = pictures.read(path, channels)
         mask = np.zeros(image.shape[:2], np.uint8)
         if path.stem in masks and path.parent.name != "good":
-            mask = np.asarray(pictures.read(masks[path.stem], 1) > 0, np.uint8)
+            mask = pictures.read_marked(masks[path.stem])
             if mask.shape != image.shape[:2]:
                 raise ConfigError("E_DATA_MASK", f"{mask.shape[::-1]} px, not {image.shape[1::-1]}", file=str(masks[path.stem]))
         images.append(image)

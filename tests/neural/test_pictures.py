@@ -26,6 +26,19 @@ def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert pictures.read(path, 1).shape == (40, 50)
 
 
+def test_a_mask_of_one_colour_on_nothing_is_seen_where_it_is_opaque(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    mask = np.zeros((4, 6, 4), np.uint8)
+    mask[1:3, 1:5] = 54, 164, 35, 90
+    mask[1:3, 2:4, 3] = 255
+    cv2.imwrite(str(path), mask)
+    assert np.unique(pictures.read_labels(path)).tolist() == [0, 255]
+    np.testing.assert_array_equal(pictures.read_labels(path) > 0, mask[..., 3] > 128)
+    np.testing.assert_array_equal(pictures.read_marked(path) > 0, mask[..., 3] > 128)
+    with pytest.raises(ConfigError, match="E_IMG_MODE"):
+        pictures.read(path)
+
+
 def test_a_jpeg_has_its_size(tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     cv2.imwrite(str(path), picture())
