@@ -21,6 +21,7 @@ BRIGHT_GREY = 230.0
 CLOSE_ENOUGH = 0.05
 MOST_ROUNDS = 8
 SETTLING = 2
+TEXT = (str, str | None, Path, Path | None)
 
 Words = Annotated[
     list[str],
@@ -97,6 +98,7 @@ def _chosen(words: list[str]) -> Chosen:
         conveyor = belt.build(config.settings_of("conveyor", found.conveyor, belt.Settings), "conveyor")
         conveyor.start(time.monotonic_ns())
         return Chosen(camera.id, camera.source.kind, module, settings, dict(camera.source.model_extra or {}), conveyor)
+    module = config.plugin("sources", first)
     given: dict[str, Any] = {}
     for word in rest:
         key, equals, value = word.partition("=")
@@ -106,7 +108,9 @@ def _chosen(words: list[str]) -> Chosen:
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{word!r}: {value!r} is no YAML value") from error
-    module = config.plugin("sources", first)
+        field = module.Settings.model_fields.get(key)
+        if field is not None and field.annotation in TEXT and not isinstance(given[key], str):
+            given[key] = value  # a serial number of digits is no number, and keeps its zeros
     settings = config.settings_of("sources", config.Kind.model_validate({"kind": first, **given}), module.Settings)
     return Chosen("camera", first, module, settings, given, Timed(1000.0, time.monotonic_ns()))
 
@@ -222,7 +226,7 @@ def _grab(
 
     Example: inspector camera grab aravis address=192.168.10.21 exposure_us=800.0 --out out/grabbed --count 20
 
-    Example: inspector camera grab configs/demo.yaml cam-a --out out/grabbed
+    Example: inspector camera grab configs/demo.yaml plate --out out/grabbed
     """
     import cv2
 

@@ -79,7 +79,7 @@ def shadow(
 ) -> None:
     """Let a recipe judge beside the present one: only the present one counts; where they disagree, it is counted and the picture kept.
 
-    Example: inspector recipe shadow configs/demo.yaml plate-tight
+    Example: inspector recipe shadow configs/demo.yaml bracket --lane 0
     """
     if end == (recipe is not None):
         raise typer.BadParameter("a recipe, or --end", param_hint="RECIPE")
