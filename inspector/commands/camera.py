@@ -179,9 +179,7 @@ def _show(
         if feature.category != category:
             category = feature.category
             typer.echo(f"{category}:")
-        allowed = f"  [{', '.join(feature.values)}]" if feature.values else ""
-        if feature.low is not None:
-            allowed = f"  [{feature.low:g} to {feature.high:g}]"
+        allowed = f"  [{feature.allowed}]" if feature.allowed else ""
         typer.echo(f"  {feature.name}: {feature.value} {feature.unit}".rstrip() + allowed + (" (command)" * (feature.kind == "command")))
 
 
