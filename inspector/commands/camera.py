@@ -161,6 +161,9 @@ def _show(
 
     Example: inspector camera show configs/line.example.yaml top
     """
+    from inspector.config.document import nearest
+    from inspector.records import ConfigError
+
     chosen = _chosen(words)
     if not hasattr(chosen.module, "features"):
         with _pictures(chosen, 10.0) as shots:
@@ -169,10 +172,12 @@ def _show(
                 typer.echo(json.dumps(seen) if as_json else "  ".join(f"{key} {value}" for key, value in seen.items()))
                 return
         _nothing(chosen)
-    category = ""
-    for feature in chosen.module.features(chosen.settings):
-        if only.lower() not in f"{feature.category} {feature.name}".lower():
-            continue
+    category, features = "", chosen.module.features(chosen.settings)
+    shown = [feature for feature in features if only.lower() in f"{feature.category} {feature.name}".lower()]
+    if not shown:
+        near = nearest(only, [feature.name for feature in features])
+        raise ConfigError("E_CAM_FEATURE", f"none of {len(features)} features has {only!r} in its name or category{near}", key="--only")
+    for feature in shown:
         if as_json:
             typer.echo(json.dumps(asdict(feature)))
             continue

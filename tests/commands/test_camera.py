@@ -83,6 +83,8 @@ def test_its_features_are_shown(lit: Camera) -> None:
     (exposure,) = told("show", "aravis", f"device={lit.device}", "--only", "exposuretime")
     assert (exposure["name"], exposure["low"], exposure["high"]) == ("ExposureTimeAbs", 10.0, 10_000_000.0)
     assert "  PixelFormat: Mono8  [BayerBG8, " in run("show", "aravis", f"device={lit.device}")
+    with pytest.raises(ConfigError, match=r"none of 2. features has 'ExposurTimeAbs' .* did you mean ExposureTimeAbs"):
+        run("show", "aravis", f"device={lit.device}", "--only", "ExposurTimeAbs")
 
 
 @pytest.mark.real
