@@ -2,7 +2,10 @@
 
     <topic>/verdict/<lane>    each verdict, the event as the daemon published it; at least once
     <topic>/alarm             alarms and changes of state; at least once
-    <topic>/status            kept by the broker: {"online", "stale", "state", "permit", "holds", "counters", "epoch"}
+    <topic>/status            kept by the broker: {"online", "stale", "state", "permit", "holds", "sessions", "counters", "epoch"}
+
+`holds` say what withholds the permit from all gateways, `sessions` are the gateways that are connected: where there is none, nobody lets
+parts pass.
 
 When this process dies the broker itself says `{"online": false}` (last will). Beyond this machine TLS is required, unless `plain: true`
 says that the network is trusted.
@@ -92,7 +95,7 @@ class Mqtt:
             case "insp.verdict":
                 return f"verdict/{int(event.get('lane') or 0)}", event, False
             case "insp.hb":
-                told = {key: event.get(key) for key in ("state", "permit", "holds", "counters", "epoch")}
+                told = {key: event.get(key) for key in ("state", "permit", "holds", "sessions", "counters", "epoch")}
                 return "status", {"online": True, "stale": False, **told}, True
             case "insp.stale":
                 return "status", {"online": True, "stale": True}, True

@@ -22,7 +22,7 @@ def bridge(
 
     It only listens to the daemon: it may be started and stopped at any time, and goes on where it was.
 
-    Example: inspector bridge configs/line.example.yaml mqtt
+    Example: inspector bridge /etc/inspector/line.yaml mqtt
     """
     import time
 

@@ -21,6 +21,7 @@ BRIGHT_GREY = 230.0
 CLOSE_ENOUGH = 0.05
 MOST_ROUNDS = 8
 SETTLING = 2
+TEXT = (str, str | None, Path, Path | None)
 
 Words = Annotated[
     list[str],
@@ -97,6 +98,7 @@ def _chosen(words: list[str]) -> Chosen:
         conveyor = belt.build(config.settings_of("conveyor", found.conveyor, belt.Settings), "conveyor")
         conveyor.start(time.monotonic_ns())
         return Chosen(camera.id, camera.source.kind, module, settings, dict(camera.source.model_extra or {}), conveyor)
+    module = config.plugin("sources", first)
     given: dict[str, Any] = {}
     for word in rest:
         key, equals, value = word.partition("=")
@@ -106,7 +108,9 @@ def _chosen(words: list[str]) -> Chosen:
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise typer.BadParameter(f"{word!r}: {value!r} is no YAML value") from error
-    module = config.plugin("sources", first)
+        field = module.Settings.model_fields.get(key)
+        if field is not None and field.annotation in TEXT and not isinstance(given[key], str):
+            given[key] = value  # a serial number of digits is no number, and keeps its zeros
     settings = config.settings_of("sources", config.Kind.model_validate({"kind": first, **given}), module.Settings)
     return Chosen("camera", first, module, settings, given, Timed(1000.0, time.monotonic_ns()))
 
@@ -157,6 +161,9 @@ def _show(
 
     Example: inspector camera show configs/line.example.yaml top
     """
+    from inspector.config.document import nearest
+    from inspector.records import ConfigError
+
     chosen = _chosen(words)
     if not hasattr(chosen.module, "features"):
         with _pictures(chosen, 10.0) as shots:
@@ -165,19 +172,19 @@ def _show(
                 typer.echo(json.dumps(seen) if as_json else "  ".join(f"{key} {value}" for key, value in seen.items()))
                 return
         _nothing(chosen)
-    category = ""
-    for feature in chosen.module.features(chosen.settings):
-        if only.lower() not in f"{feature.category} {feature.name}".lower():
-            continue
+    category, features = "", chosen.module.features(chosen.settings)
+    shown = [feature for feature in features if only.lower() in f"{feature.category} {feature.name}".lower()]
+    if not shown:
+        near = nearest(only, [feature.name for feature in features])
+        raise ConfigError("E_CAM_FEATURE", f"none of {len(features)} features has {only!r} in its name or category{near}", key="--only")
+    for feature in shown:
         if as_json:
             typer.echo(json.dumps(asdict(feature)))
             continue
         if feature.category != category:
             category = feature.category
             typer.echo(f"{category}:")
-        allowed = f"  [{', '.join(feature.values)}]" if feature.values else ""
-        if feature.low is not None:
-            allowed = f"  [{feature.low:g} to {feature.high:g}]"
+        allowed = f"  [{feature.allowed}]" if feature.allowed else ""
         typer.echo(f"  {feature.name}: {feature.value} {feature.unit}".rstrip() + allowed + (" (command)" * (feature.kind == "command")))
 
 
@@ -222,7 +229,7 @@ def _grab(
 
     Example: inspector camera grab aravis address=192.168.10.21 exposure_us=800.0 --out out/grabbed --count 20
 
-    Example: inspector camera grab configs/demo.yaml cam-a --out out/grabbed
+    Example: inspector camera grab configs/demo.yaml plate --out out/grabbed
     """
     import cv2
 

@@ -79,7 +79,7 @@ def shadow(
 ) -> None:
     """Let a recipe judge beside the present one: only the present one counts; where they disagree, it is counted and the picture kept.
 
-    Example: inspector recipe shadow configs/demo.yaml plate-tight
+    Example: inspector recipe shadow configs/demo.yaml bracket --lane 0
     """
     if end == (recipe is not None):
         raise typer.BadParameter("a recipe, or --end", param_hint="RECIPE")
@@ -88,7 +88,7 @@ def shadow(
 
 @app.command()
 def prove(config: ConfigPath, recipe: Wanted, as_json: AsJson = False) -> None:
-    """Prepare a recipe here and judge its proof and challenge pictures, as it must before it may take over; asks no daemon.
+    """Prepare a recipe here and judge its proof and challenge pictures, where it has some, as before it takes over; asks no daemon.
 
     Example: inspector recipe prove configs/line.example.yaml plate
     """
@@ -103,9 +103,14 @@ def prove(config: ConfigPath, recipe: Wanted, as_json: AsJson = False) -> None:
     name = named(found, _wanted(recipe))
     prepared = recipes.prepare(found, time.time_ns(), chosen=dict.fromkeys((camera.id for camera in found.cameras), name))
     count = judged(found, prepared)
-    typer.echo(
-        json.dumps({"recipe": name, "digest": prepared.digest, "proved": count}) if as_json else f"{name}: {count} pictures as they must be"
-    )
+    if as_json:
+        typer.echo(json.dumps({"recipe": name, "digest": prepared.digest, "proved": count}))
+    elif count:
+        typer.echo(f"{name}: {count} pictures as they must be")
+    else:
+        typer.echo(
+            f"{name}: can be prepared, its networks answer as they must; it has no proof: or challenge: pictures, so none was judged"
+        )
 
 
 def _wanted(text: str) -> str | int:

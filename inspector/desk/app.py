@@ -23,7 +23,6 @@ from inspector.desk.disagreements import Disagreement
 from inspector.desk.doing import Reading
 from inspector.desk.guard import Guard, Refused, answer
 from inspector.desk.render import LIVE, Asked, Desk, Pages, window_of
-from inspector.desk.state import Board, Part
 from inspector.desk.trial import Tried
 from inspector.desk.users import Role
 from inspector.records import ConfigError, DeviceError
@@ -132,18 +131,18 @@ def create(desk: Desk) -> FastAPI:
 
     @app.get("/part/{epoch}/{seq}")
     def part(asks: Reading, epoch: Epoch, seq: Seq) -> Response:
-        return HTMLResponse(pages.part(found_in(desk.board, epoch, seq), asks))
+        return HTMLResponse(pages.part(desk.part(epoch, seq), asks))
 
     @app.get("/part/{epoch}/{seq}/picture")
     def picture(asks: Reading, epoch: Epoch, seq: Seq) -> Response:
-        data = pages.picture(found_in(desk.board, epoch, seq))
+        data = pages.picture(desk.part(epoch, seq))
         if data is None:
             raise Refused(404, "E_HTTP_404", "no picture of this part is kept")
         return Response(data, media_type=_media(data), headers=_kept("part"))
 
     @app.get("/part/{epoch}/{seq}/thumb")
     def thumb(asks: Reading, epoch: Epoch, seq: Seq) -> Response:
-        return Response(pages.thumb(found_in(desk.board, epoch, seq)), media_type="image/jpeg", headers=_kept("thumb"))
+        return Response(pages.thumb(desk.part(epoch, seq)), media_type="image/jpeg", headers=_kept("thumb"))
 
     @app.get("/shadow/{token}")
     def disagreement(asks: Reading, token: Token) -> Response:
@@ -194,14 +193,6 @@ async def _stream(desk: Desk, pages: Pages, page: str, asked: Asked, token: str,
                 await asyncio.sleep(LOOK_EVERY_S)
     finally:
         listeners.count -= 1
-
-
-def found_in(board: Board, epoch: str, seq: int) -> Part:
-    """The part. Raises `Refused` when the page no longer knows it."""
-    part = board.part(epoch, seq)
-    if part is None:
-        raise Refused(404, "E_HTTP_404", "this part is no longer in the page's memory; the journal has it")
-    return part
 
 
 @contextmanager

@@ -138,9 +138,7 @@ def add(app: FastAPI, desk: Desk, pages: Pages) -> None:
     ) -> Response:
         _may(who, Role.OPERATOR)
         _ours(who, csrf)
-        part = desk.board.part(epoch, seq)
-        if part is None:
-            raise Refused(404, "E_HTTP_404", "this part is no longer in the page's memory; the journal has it")
+        part = desk.part(epoch, seq)
         wanted = {"good": GOOD, "withdrawn": WITHDRAWN}.get(said, defect.strip().lower().replace(" ", "-") or "defect")
         if said == "bad" and wanted in (GOOD, WITHDRAWN):
             raise Refused(400, "E_HTTP_VALUE", "a value is not allowed: defect")

@@ -12,6 +12,7 @@ import json
 import sqlite3
 import statistics
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -169,6 +170,15 @@ class History:
                     series.setdefault(key, []).append(group[:SUBGROUP])
         return tuple(dimension(*key, groups) for key, groups in sorted(series.items()))
 
+    def part(self, epoch: str, seq: int) -> Part | None:
+        """The part of this name, None where no such verdict is kept."""
+        try:
+            key = uuid.UUID(epoch).bytes
+        except ValueError:
+            return None
+        with closing(self._open()) as reader:
+            return reader.part(key, seq)
+
     def first_utc_ns(self) -> int | None:
         """The oldest verdict that is kept."""
         with closing(self._open()) as reader:
@@ -248,6 +258,10 @@ class _Reader:
     def first_utc_ns(self) -> int | None:
         found = self._try("SELECT t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", self._low)
         return int(found[0][0]) if found else None
+
+    def part(self, epoch: bytes, seq: int) -> Part | None:
+        query = "SELECT id, payload FROM event WHERE epoch = ? AND stream = 'q' AND seq = ? AND kind = 1"
+        return next(_parts(self._try(query, epoch, seq)), None) if seq < 2**63 else None
 
     def verdicts(self, first: int, last: int) -> dict[int, int]:
         query = "SELECT verdict, count(*) FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 GROUP BY verdict"

@@ -91,6 +91,18 @@ class Desk:
             names.setdefault(camera.lane, []).append(camera.id)
         return {lane: ", ".join(names[lane]) for lane in sorted(names)}
 
+    def part(self, epoch: str, seq: int) -> Part:
+        """A part of the page's memory, or of the journal. Raises `Refused` where neither has it."""
+        found = self.board.part(epoch, seq)
+        if found is None:
+            try:
+                found = self.history.part(epoch, seq)
+            except ConfigError as error:
+                raise Refused(404, "E_HTTP_404", f"this part is not in the page's memory, and {error.text}") from error
+        if found is None:
+            raise Refused(404, "E_HTTP_404", "neither the page's memory nor the journal has such a part")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -66,7 +66,9 @@ def window_at(begin: str, hours: int) -> Window:
     """From a local time as a browser's field gives it. Raises `ValueError`."""
     at = datetime.datetime.strptime(begin, "%Y-%m-%dT%H:%M").astimezone()
     from_ns = round(at.timestamp()) * 10**9
-    return Window(from_ns, from_ns + hours * HOUR_NS)
+    found = Window(from_ns, from_ns + hours * HOUR_NS)
+    _local(found.from_ns), _local(found.to_ns)  # which no calendar has beyond the year 9999
+    return found
 
 
 def shifts(begins: Sequence[str], now_ns: int, most: int = 6) -> tuple[Window, ...]:

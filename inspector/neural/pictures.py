@@ -1,7 +1,8 @@
 """Pictures from files, looked at before they are decoded: a small file can unpack to gigabytes.
 
 The header of PNG, JPEG, BMP and TIFF is read by hand, sizes are checked, and only then OpenCV decodes. No picture is turned by its
-EXIF mark; a picture that is cut short, animated, of 16 bits or of another format is refused, never repaired in silence.
+EXIF mark; a picture that is cut short, animated, of several pages, of 16 bits, for print (CMYK) or of another format is refused, never
+repaired in silence.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from inspector.records import ConfigError, Image
 LARGEST_PX = 64_000_000
 LARGEST_SIDE_PX = 32_766
 LARGEST_FILE_BYTES = 512 << 20
+SEPARATED = 5
+"""The photometric interpretation of a TIFF whose samples are inks (TIFF 6.0, section 16)."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -75,7 +78,8 @@ def _indexed(data: bytes) -> bytes:
         chunk = data[at : at + 12 + length]
         if kind == b"PLTE":
             colours = {chunk[i : i + 3] for i in range(8, 8 + length, 3)}
-            if colours <= {b"\x00\x00\x00", b"\xff\xff\xff"} or (len(colours - {b"\x00\x00\x00"}) == 1 and b"tRNS" in data):
+            colours -= {b"\x00\x00\x00", b"\xff\xff\xff"}
+            if not colours or (len(colours) == 1 and b"tRNS" in data):
                 return data
             body = kind + bytes(i for i in range(min(length // 3, 256)) for _ in range(3))
             chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -131,42 +135,50 @@ def _size(data: bytes, where: str) -> tuple[int, int]:
                 raise ConfigError("E_IMG_TRUNC", "the PNG has no end", file=where)
             return width, height
         if data[:2] == b"\xff\xd8":
-            size = _jpeg_size(data)
+            *size, components = _jpeg_frame(data)
             if b"\xff\xd9" not in data[-4096:]:
                 raise ConfigError("E_IMG_TRUNC", "the JPEG has no end", file=where)
-            return size
+            if components not in (1, 3):
+                raise ConfigError("E_IMG_MODE", f"a JPEG of {components} inks (CMYK); grey or colour", file=where)
+            return size[0], size[1]
         if data[:2] == b"BM":
             width, height = struct.unpack_from("<ii", data, 18)
             if struct.unpack_from("<I", data, 2)[0] > len(data):
                 raise ConfigError("E_IMG_TRUNC", "the BMP is shorter than it says", file=where)
             return width, abs(height)
         if data[:4] in (b"II*\x00", b"MM\x00*"):
-            return _tiff_size(data)
+            width, height, photometric, following = _tiff_page(data)
+            if following:
+                raise ConfigError("E_IMG_FORMAT", "a TIFF of several pages", file=where)
+            if photometric == SEPARATED:
+                raise ConfigError("E_IMG_MODE", "a TIFF of inks (CMYK); grey or colour", file=where)
+            return width, height
     except (struct.error, IndexError) as error:
         raise ConfigError("E_IMG_TRUNC", "the header is cut short", file=where) from error
     raise ConfigError("E_IMG_FORMAT", "not PNG, JPEG, BMP or TIFF", file=where)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in the frame header (SOF0…SOF15 without DHT, JPG and DAC) of a JPEG."""
+def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """(width, height, components) in the frame header (SOF0…SOF15 without DHT, JPG and DAC) of a JPEG."""
     at = 2
     while True:
         while data[at] == 0xFF and data[at + 1] == 0xFF:
             at += 1
         marker, length = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            return width, height, components
         at += 2 + length
 
 
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in the first directory of a TIFF."""
+def _tiff_page(data: bytes) -> tuple[int, int, int, int]:
+    """(width, height, photometric interpretation) in the first directory of a TIFF, and where the next one begins (0: there is none)."""
     order = "<" if data[:2] == b"II" else ">"
     at = struct.unpack_from(order + "I", data, 4)[0]
-    found = {256: 0, 257: 0}
-    for entry in range(struct.unpack_from(order + "H", data, at)[0]):
+    found = {256: 0, 257: 0, 262: 0}
+    count = struct.unpack_from(order + "H", data, at)[0]
+    for entry in range(count):
         tag, kind, _, short = struct.unpack_from(order + "HHIH", data, at + 2 + 12 * entry)
         if tag in found:
             found[tag] = short if kind == 3 else struct.unpack_from(order + "I", data, at + 10 + 12 * entry)[0]
-    return found[256], found[257]
+    return found[256], found[257], found[262], struct.unpack_from(order + "I", data, at + 2 + 12 * count)[0]

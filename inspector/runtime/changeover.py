@@ -44,16 +44,20 @@ class _State(NamedTuple):
 
 
 class Shadow:
-    """A recipe that judges beside the present one, in its own process. `offer` is called by the judging threads and never waits."""
+    """A recipe that judges the pictures of some `cameras` (each with its recipe's name) beside the present one, in its own process.
 
-    def __init__(self, candidate: Candidate, chosen: Mapping[str, str], digest: str) -> None:
-        self.candidate, self.chosen, self.digest = candidate, chosen, digest
+    `offer` is called by the judging threads and never waits.
+    """
+
+    def __init__(self, candidate: Candidate, cameras: Mapping[str, str], digest: str) -> None:
+        self.candidate, self.cameras, self.digest = candidate, cameras, digest
         self.counts: Counter[str] = Counter()
         self.waiting: SimpleQueue[tuple[Frame, Inspection, Recipe, int]] = SimpleQueue()
 
     def offer(self, frame: Frame, inspection: Inspection, judged_by: Recipe, at_utc_ns: int) -> None:
-        """Take a copy of a picture that was just judged, or count that there was no time for it."""
-        if not frame.stamp.complete:
+        """Take a copy of a picture that was just judged by another recipe, or count that there was no time for it."""
+        camera = frame.stamp.camera
+        if not frame.stamp.complete or self.cameras.get(camera, judged_by.plans[camera].recipe) == judged_by.plans[camera].recipe:
             return
         if self.waiting.qsize() >= SHADOW_WAITING:
             self.counts["skipped"] += 1
@@ -63,7 +67,7 @@ class Shadow:
 
     def told(self) -> dict[str, Any]:
         """What it is, and how often it said the same."""
-        return {"recipe": self.digest, "cameras": dict(self.chosen), "counts": dict(self.counts)}
+        return {"recipe": self.digest, "cameras": dict(self.cameras), "counts": dict(self.counts)}
 
 
 class Changeover:
@@ -171,13 +175,16 @@ class Changeover:
             self._tell(self.told("shadow_ended", message.request))
             return
         try:
-            chosen = self._wanted(message)
+            chosen, present = self._wanted(message), self._chosen()
+            cameras = {camera: name for camera, name in chosen.items() if name != present[camera]}
+            if not cameras:
+                raise ConfigError("E_RECIPE", f"{named(self._settings, message.recipe)} is in force there: in shadow it would say the same")
             self._tell(self.told("preparing", message.request))
             digest, candidate = self._candidate_for(self._settings, self._text, chosen)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(message.request, error)
             return
-        self.shadow = Shadow(candidate, chosen, digest)
+        self.shadow = Shadow(candidate, cameras, digest)
         self._tell(self.told("shadow", message.request))
 
     def _refuse(self, request: str, error: Exception) -> None:
@@ -239,7 +246,7 @@ class Changeover:
             self._tell(self.told("ready", current=prepared))  # so that no verdict names a recipe that the gate has not heard of
             self._board.switch(prepared, self._clock(), watch)
         self._settings, self._text = settings, text
-        if self.shadow is not None and self.shadow.digest == prepared.digest:
+        if self.shadow is not None and self.shadow.cameras.items() <= chosen.items():  # nothing is left to compare
             self._end_shadow()
         self._remember(text, chosen)
 

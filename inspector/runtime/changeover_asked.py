@@ -22,7 +22,7 @@ REMEMBERED: Final = 64
 
 
 class Changes:
-    """What vision has said; `heard` by the thread that reads the link, asked by any."""
+    """What vision has said; `heard` by the thread that reads the link, asked by any. `latest` is the last that names a recipe."""
 
     def __init__(self) -> None:
         self.latest: link.Changed | None = None
@@ -34,7 +34,8 @@ class Changes:
         if message.what == "ready":
             return
         with self._bell:
-            self.latest = message
+            if message.recipe:
+                self.latest = message
             if message.request and message.what in ENDED:
                 self.events[message.request] = message
                 while len(self.events) > REMEMBERED:

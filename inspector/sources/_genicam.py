@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One GenICam feature as it is now; `low`, `high` and `values` are what it may be, where the camera says so."""
+    """One GenICam feature as it is now; `low`, `high`, `step` and `values` are what it may be, where the camera says so."""
 
     name: str
     category: str
@@ -48,6 +48,23 @@ class Feature:
     low: float | None = None
     high: float | None = None
     values: tuple[str, ...] = ()
+    step: float | None = None
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, for a person to read; empty where the camera does not say."""
+        if self.values or self.low is None or self.high is None:
+            return ", ".join(self.values)
+        steps = f" in steps of {self.step:.10g}" if (self.step or 1) != 1 else ""
+        return f"{self.low:.10g} to {self.high:.10g} {self.unit}".rstrip() + steps
+
+    def takes(self, number: float) -> bool:
+        """The number lies within what the camera allows, as far as it says so."""
+        if self.low is None or self.high is None or self.low > self.high:
+            return True
+        slack = 1e-9 * max(abs(self.low), abs(self.high)) if isinstance(number, float) else 0
+        off = (number - self.low) % self.step if self.step else 0
+        return self.low - slack <= number <= self.high + slack and off == 0
 
 
 class PixelFormat:

@@ -122,6 +122,11 @@ class Device:
         """Somebody else controls the camera now, or nobody does: it answers no longer."""
         return self._lost.value > 0
 
+    @property
+    def controls(self) -> bool:
+        """It may be told something; a GigE Vision camera lets everybody ask, and one program tell."""
+        return not self.is_gige or bool(self._lib.gv_device_is_controller(self._device))
+
     def call(self, function: str, *arguments: Any) -> Any:
         """`arv_camera_<function>`."""
         return self._said(f"refuses {function}", getattr(self._lib, f"camera_{function}"), self.handle, *arguments)
@@ -134,6 +139,8 @@ class Device:
 
     def configure(self, settings: Settings) -> list[Kept]:
         """Set everything in the order in which one setting allows the next, and read it back; returns what must stay so."""
+        if not self.controls:
+            raise DeviceError(f"E_CAM_ACCESS camera {self._name}: another program controls it")
         if self.is_gige:
             self._network(settings)
         kept = [*self._picture(settings), *self._timing(settings)]
@@ -165,21 +172,44 @@ class Device:
         self.call("set_pixel_format_from_string", settings.pixel_format.encode())
         yield Kept("PixelFormat", settings.pixel_format, lambda: str(self.call("get_pixel_format_as_string").decode()))
         if settings.region_px is not None:
-            self.call("set_region", *settings.region_px)
+            self._region(*settings.region_px)
             for place, (key, value) in enumerate(zip(("OffsetX", "OffsetY", "Width", "Height"), settings.region_px, strict=True)):
                 yield Kept(key, value, partial(lambda place: str(self.region_px()[place]), place))
-        for feature, number in (("exposure_time", settings.exposure_us), ("gain", settings.gain)):
-            if number is not None:
-                self.call(f"set_{feature}", number)
-                yield Kept(feature, number, partial(lambda feature: str(self.call(f"get_{feature}")), feature))
+        yield from self._number("exposure_time", settings.exposure_us, "µs")
+        yield from self._number("gain", settings.gain)
+
+    def _region(self, x: int, y: int, width: int, height: int) -> None:
+        self.call("set_region", 0, 0, -1, -1)  # what lies beside the picture is room that it might take
+        self._check(self._described("Width", ""), width)
+        self._check(self._described("Height", ""), height)
+        self.call("set_region", -1, -1, width, height)
+        self._check(self._described("OffsetX", ""), x)
+        self._check(self._described("OffsetY", ""), y)
+        self.call("set_region", x, y, -1, -1)
+
+    def _number(self, feature: str, number: float | None, unit: str = "") -> Iterator[Kept]:
+        """Set what cameras call differently, and Aravis alike."""
+        if number is None:
+            return
+        if not self.call(f"is_{feature}_available"):
+            raise DeviceError(f"E_CAM_FEATURE camera {self._name} has no feature for {feature}")
+        low, high = ctypes.c_double(-np.inf), ctypes.c_double(np.inf)
+        with suppress(DeviceError):  # some do not say
+            self.call(f"get_{feature}_bounds", ctypes.byref(low), ctypes.byref(high))
+        self._check(Feature(feature, "", "float", "", unit, low.value, high.value), number)
+        self.call(f"set_{feature}", number)
+        yield Kept(feature, number, lambda: str(self.call(f"get_{feature}")))
+
+    def _check(self, feature: Feature, number: float) -> None:
+        """The camera's own limits, before it is told: not every camera refuses what it cannot do."""
+        if not feature.takes(number):
+            raise DeviceError(f"E_CAM_RANGE camera {self._name}: {feature.name}: {number:.10g}; allowed: {feature.allowed}")
 
     def _timing(self, settings: Settings) -> Iterator[Kept]:
         self.call("set_acquisition_mode", lib.CONTINUOUS)
         if settings.trigger == "free":
             self.call("clear_triggers")
-            if settings.rate_hz is not None:
-                self.call("set_frame_rate", settings.rate_hz)
-                yield Kept("frame_rate", settings.rate_hz, lambda: str(self.call("get_frame_rate")))
+            yield from self._number("frame_rate", settings.rate_hz, "Hz")
         else:
             source = "Software" if settings.trigger == "software" else settings.trigger_line
             self.call("set_trigger", source.encode())
@@ -191,15 +221,18 @@ class Device:
         node = self._lib.device_get_feature(self._device, feature.encode())
         if not node:
             known = nearest(feature, [each.name for each in self.features()])
-            raise DeviceError(f"camera {self._name} has no feature {feature}{known}")
+            raise DeviceError(f"E_CAM_FEATURE camera {self._name} has no feature {feature}{known}")
         if self._lib.kind_of(node) == "command":
             self._said(f"refuses {feature}", self._lib.device_execute_command, self._device, feature.encode())
             return
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        text, described = str(value).lower() if isinstance(value, bool) else str(value), self._described(feature, "")
+        if not isinstance(value, (bool, str)):
+            self._check(described, value)
         try:
             self._lib.gc_feature_node_set_value_from_string(node, text.encode())
         except DeviceError as error:
-            raise DeviceError(f"camera {self._name} refuses {feature}: {text}: {error}{_allowed(self._described(feature, ''))}") from error
+            allowed = f"; allowed: {described.allowed}" if described.allowed else ""
+            raise DeviceError(f"camera {self._name} refuses {feature}: {text}: {error}{allowed}") from error
         yield Kept(feature, value, partial(self._text, feature))
 
     def _text(self, feature: str) -> str:
@@ -229,6 +262,7 @@ class Device:
         node = self._lib.device_get_feature(self._device, name.encode())
         kind, value, unit, bounds = self._lib.kind_of(node), "", b"", (None, None)
         values: tuple[str, ...] = ()
+        step = None
         try:
             if kind != "command":
                 value = self._text(name)
@@ -236,16 +270,18 @@ class Device:
                 number: Any = ctypes.c_int64 if kind == "integer" else ctypes.c_double
                 low, high = number(), number()
                 getattr(self._lib, f"device_get_{kind}_feature_bounds")(self._device, name.encode(), ctypes.byref(low), ctypes.byref(high))
+                if kind == "integer":
+                    step = self._lib.device_get_integer_feature_increment(self._device, name.encode())
                 bounds, unit = (low.value, high.value), getattr(self._lib, f"gc_{kind}_get_unit")(node)
             elif kind == "enumeration":
                 values = tuple(self._lib.values_of(self._device, name))
         except DeviceError:  # not to be had now, as some are while others are set
             value = value or "-"
-        return Feature(name, category, kind, value, (unit or b"").decode(errors="replace"), *bounds, values)
+        return Feature(name, category, kind, value, (unit or b"").decode(errors="replace"), *bounds, values, step)
 
     def let_go(self, things: Sequence[int] = (), *, silent: bool = False) -> None:
         """Close it, and with it what was made of it. This tells the camera, and waits for seconds for one that is `silent`."""
-        if not silent:
+        if not silent and self.controls:
             with suppress(DeviceError):
                 self._lib.camera_stop_acquisition(self.handle)
         for thing in (*things, self.handle):
@@ -514,10 +550,3 @@ def _id_of(settings: Settings, name: str) -> str:
     if settings.serial not in known:
         raise DeviceError(f"camera {name}: no camera with serial {settings.serial} answers; {', '.join(known) or 'none'} does")
     return str(known[settings.serial])
-
-
-def _allowed(feature: Feature) -> str:
-    """What it may be, for a person to read."""
-    if feature.values:
-        return f"; allowed: {', '.join(feature.values)}"
-    return "" if feature.low is None else f"; allowed: {feature.low:g} to {feature.high:g} {feature.unit}".rstrip()

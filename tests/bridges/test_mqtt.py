@@ -78,6 +78,8 @@ def test_beyond_this_machine_it_takes_tls_or_a_word(tmp_path: Path) -> None:
 def test_every_event_has_its_topic(event: dict[str, Any], topic: str, lasting: bool) -> None:
     found = mqtt.Mqtt._message(event)
     assert (found[0], found[2]) == (topic, lasting)
+    if event is HB:
+        assert found[1]["sessions"] == HB["sessions"], "who is connected says why nobody lets parts pass"
 
 
 def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

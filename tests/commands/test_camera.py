@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from inspector.__main__ import application
-from inspector.commands.camera import BRIGHT_GREY, better_exposure_us
+from inspector.commands.camera import BRIGHT_GREY, _chosen, better_exposure_us
 from inspector.records import ConfigError, DeviceError
 from inspector.sources.replay import load
 from tests.sources import gigecam
@@ -83,6 +83,8 @@ def test_its_features_are_shown(lit: Camera) -> None:
     (exposure,) = told("show", "aravis", f"device={lit.device}", "--only", "exposuretime")
     assert (exposure["name"], exposure["low"], exposure["high"]) == ("ExposureTimeAbs", 10.0, 10_000_000.0)
     assert "  PixelFormat: Mono8  [BayerBG8, " in run("show", "aravis", f"device={lit.device}")
+    with pytest.raises(ConfigError, match=r"none of 2. features has 'ExposurTimeAbs' .* did you mean ExposureTimeAbs"):
+        run("show", "aravis", f"device={lit.device}", "--only", "ExposurTimeAbs")
 
 
 @pytest.mark.real
@@ -137,6 +139,13 @@ def test_a_camera_of_a_configuration(folder: Path) -> None:
 def test_what_is_wrong_is_said(words: list[str], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         run(*words)
+
+
+def test_a_serial_number_of_digits_is_text() -> None:
+    words = ["aravis", "exposure_us=800", "region_px=[0, 0, 64, 64]"]
+    for serial, meant in (("0022345678", "0022345678"), ("1e5", "1e5"), ('"17"', "17")):
+        settings = _chosen([*words, f"serial={serial}"]).settings
+        assert (settings.serial, settings.exposure_us, settings.region_px) == (meant, 800.0, (0, 0, 64, 64))
 
 
 @given(st.floats(10, 10_000), st.floats(0.001, 1.0))

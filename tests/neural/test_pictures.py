@@ -78,3 +78,24 @@ def test_sixteen_bits_and_alpha_are_refused(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "x.png"), image)
         with pytest.raises(ConfigError, match="E_IMG_MODE"):
             pictures.read(tmp_path / "x.png")
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    path, pages = tmp_path / "seen.tif", [np.full((20, 30), grey, np.uint8) for grey in (50, 200)]
+    cv2.imwritemulti(str(path), pages[:1])
+    assert np.array_equal(pictures.read(path), pages[0])
+    cv2.imwritemulti(str(path), pages)
+    with pytest.raises(ConfigError, match=r"E_IMG_FORMAT .*: a TIFF of several pages"):
+        pictures.read(path)
+
+
+def test_pictures_for_print_are_refused(tmp_path: Path) -> None:
+    image = np.full((20, 30, 3), 99, np.uint8)
+    jpeg = bytearray(cv2.imencode(".jpg", image)[1].tobytes())
+    jpeg[jpeg.index(b"\xff\xc0") + 9] = 4  # components
+    tiff = bytearray(cv2.imencode(".tiff", image)[1].tobytes())
+    tiff[tiff.index(b"\x06\x01\x03\x00") + 8] = 5  # tag 262, one short: separated
+    for name, data in (("seen.jpg", jpeg), ("seen.tiff", tiff)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ConfigError, match=r"E_IMG_MODE .*CMYK"):
+            pictures.read(tmp_path / name)

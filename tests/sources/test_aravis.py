@@ -160,11 +160,24 @@ def _wait_until_gone() -> None:
         ({"features": {"TriggerMode": "On"}}, "TriggerMode is On, asked for Off"),
         ({"features": {"TestRegister": "true"}}, "refuses TestRegister: true|TestRegister is .*, asked for true"),
         ({"pixel_format": "Mono12p"}, "refuses set_pixel_format"),
+        ({"exposure_us": 1e9}, "E_CAM_RANGE camera cam: exposure_time: 1000000000; allowed: 10 to 10000000 µs$"),
+        ({"gain": 1000.0}, "E_CAM_RANGE camera cam: gain: 1000; allowed: 0 to 10$"),
+        ({"rate_hz": 5000.0}, "E_CAM_RANGE camera cam: frame_rate: 5000; allowed: 0.1 to 1000 Hz$"),
+        ({"region_px": (0, 0, 99999, 10)}, "E_CAM_RANGE camera cam: Width: 99999; allowed: 1 to 2048$"),
+        ({"region_px": (0, 3000, 10, 10)}, "E_CAM_RANGE camera cam: OffsetY: 3000; allowed: 0 to 2048$"),
+        ({"features": {"BinningVertical": 17}}, "E_CAM_RANGE camera cam: BinningVertical: 17; allowed: 1 to 16$"),
     ],
 )
 def test_a_camera_that_does_not_obey_is_down(camera: Camera, given: dict[str, Any], text: str) -> None:
     with pytest.raises(DeviceError, match=text):
         opened(camera, **given)
+
+
+def test_a_camera_that_another_program_controls_is_left_alone(camera: Camera) -> None:
+    source = opened(camera)
+    with pytest.raises(DeviceError, match="E_CAM_ACCESS camera other: another program controls it"):
+        opened(camera, "other")
+    assert len(pictures(source, 3)) == 3
 
 
 def test_a_camera_that_falls_back_to_its_defaults_is_noticed(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:

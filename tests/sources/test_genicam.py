@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from inspector.records import DeviceError
-from inspector.sources._genicam import CameraClock, Numbering, PixelFormat, told
+from inspector.sources._genicam import CameraClock, Feature, Numbering, PixelFormat, told
 
 SIZES = [(4, 8), (3, 5), (1, 1), (7, 12)]
 
@@ -137,3 +137,20 @@ def test_a_picture_that_waited_has_the_time_at_which_it_was_made() -> None:
 )
 def test_what_is_read_back_is_compared_as_what_it_is(value: str, asked: bool | float | str, same: bool) -> None:
     assert told(value, asked) is same
+
+
+@pytest.mark.parametrize(
+    ("feature", "allowed", "takes", "refuses"),
+    [
+        (Feature("Width", "", "integer", "8", "px", 16, 64, (), 16), "16 to 64 px in steps of 16", [16, 48, 64], [0, 24, 65, 80]),
+        (Feature("Exposure", "", "float", "8", "µs", 10.0, 1e7), "10 to 10000000 µs", [10.0, 10.1, 1e7], [9.9, 1.1e7]),
+        (Feature("Gain", "", "float", "8", "", 0.0, 10.0), "0 to 10", [10.0 + 1e-12], [-0.1]),
+        (Feature("Odd", "", "float", "8"), "", [-1e9, 1e9], []),
+        (Feature("Swapped", "", "integer", "8", "", 5, 1, (), 1), "5 to 1", [0, 9], []),
+        (Feature("Format", "", "enumeration", "A", values=("A", "B")), "A, B", [], []),
+    ],
+)
+def test_a_number_lies_within_what_the_camera_allows(feature: Feature, allowed: str, takes: list[float], refuses: list[float]) -> None:
+    assert feature.allowed == allowed
+    assert all(feature.takes(number) for number in takes)
+    assert not any(feature.takes(number) for number in refuses)
