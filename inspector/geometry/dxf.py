@@ -614,17 +614,24 @@ def _chained(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], lis
     """Joins chains whose ends lie within the gap, as far as no end meets two others: (still open, closed)."""
     still: list[_Chain] = []
     closed: list[_Chain] = []
-    if not chains:
+
+    def closes(chain: _Chain) -> bool:
+        """Whether the chain closes by itself; one as short as the gap is no loop."""
+        ends_meet = math.dist(chain[0].points[0], chain[-1].points[-1]) <= gap_mm
+        return ends_meet and sum(p.length_mm for p in chain) > 4.0 * gap_mm
+
+    for chain in chains:
+        (closed if closes(chain) else still).append(chain)
+    if not still:
         return still, closed
-    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in chains]
+    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in still]
+    still = []
     for found in edgeminer.find_all_simple_chains(edgeminer.Deposit(edges, gap_tol=gap_mm)):
         joined: list[Piece] = []
-        for edge in found:
+        for edge in dict.fromkeys(found):  # what is as short as the gap meets itself and is found twice
             part: _Chain = edge.payload
             joined += [replace(p, points=p.points[::-1]) for p in reversed(part)] if edge.is_reverse else part
-        length = sum(p.length_mm for p in joined)
-        ends_meet = math.dist(joined[0].points[0], joined[-1].points[-1]) <= gap_mm
-        (closed if ends_meet and length > 4.0 * gap_mm else still).append(tuple(joined))
+        (closed if closes(tuple(joined)) else still).append(tuple(joined))
     return still, closed
 
 

@@ -369,6 +369,29 @@ def test_duplicates_zero_lengths_gaps_and_crossings_are_told_with_layer_and_hand
     assert len(drawing.contours) == 2  # the circle and the loop with the gap: a figure of eight with equal lobes encloses nothing
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps=st.lists(st.sampled_from([0.0, 1e-7, 1e-4, 5e-4, 2e-3, 5e-3, 0.02, 0.03, 0.049]), min_size=4, max_size=4))
+def test_gaps_of_any_size_and_number_are_closed_and_the_outline_is_run_through_once(tmp_path: Path, gaps: list[float]) -> None:
+    corners = [(0, 0), (50, 0), (50, 30), (0, 30)]
+    steps = [(1, 0), (0, 1), (-1, 0), (0, -1)]
+
+    def draw(msp: Any) -> None:
+        for (x, y), end, (u, v), gap in zip(corners, corners[1:] + corners[:1], steps, gaps, strict=True):
+            msp.add_line((x, y), (end[0] - gap * u, end[1] - gap * v))
+        msp.add_circle((20, 15), 3)
+
+    outer, hole = dxf.read(drawn(tmp_path, draw)).contours
+    assert [outer.kind, hole.kind] == ["outer", "hole"]
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(1500, abs=6)
+    assert polygon.perimeter(outer.points_mm) == pytest.approx(160, abs=0.2)
+
+
+@pytest.mark.parametrize("gap", [5e-4, 5e-3, 0.03])
+def test_a_polyline_whose_ends_nearly_meet_is_one_loop(tmp_path: Path, gap: float) -> None:
+    (outer,) = dxf.read(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (50, 0), (50, 30), (0, 30), (0, gap)]))).contours
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(1500, abs=1)
+
+
 def test_a_loop_that_crosses_itself_is_told(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (9, 9), (9, 0), (0, 7)], close=True)))
     assert "crosses itself at (3.938, 3.938) mm" in drawing.warnings[0]
