@@ -35,7 +35,7 @@ from ezdxf.math import OCS, BSpline, Vec3
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
-from inspector.geometry.contours import Piece, encloses_nothing, nest, signature
+from inspector.geometry.contours import Piece, doubles, encloses_nothing, nest
 from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
@@ -574,13 +574,11 @@ _FLATTEN = {
 
 def _without_duplicates(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
     """The pieces without those that lie on an earlier one."""
-    seen: dict[tuple[int, ...], Piece] = {}
-    for piece in pieces:
-        first = seen.setdefault(signature(piece), piece)
-        if first is not piece:
-            notes.warnings.append(f"{piece.where} is left out: it lies on {first.entity} {first.handle}")
-            notes.ignore(piece, "duplicate")
-    return list(seen.values())
+    left_out = doubles(pieces)
+    for number, first in sorted(left_out.items()):
+        notes.warnings.append(f"{pieces[number].where} is left out: it lies on {pieces[first].entity} {pieces[first].handle}")
+        notes.ignore(pieces[number], "duplicate")
+    return [piece for number, piece in enumerate(pieces) if number not in left_out]
 
 
 _Chain: TypeAlias = tuple[Piece, ...]
@@ -659,14 +657,16 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     around = polygon.enclosing([loop.points for loop in loops])
     outers = [loop.points for loop, outside in zip(loops, around, strict=True) if not outside]
     ends = np.array([p for c in chains for p in (c[0].points[0], c[-1].points[-1])])
+    meshed = _meshed_around(chains, outers)
     errors: list[ConfigError] = []
     for number, chain in enumerate(chains):
+        notes.look_at_clock()
         points = np.concatenate([p.points for p in chain])
         end = points[-1]
         away = float(np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T).min())
         what = "more than two lines meet" if away <= GAPS_MM[-1] else f"it is {away:.3f} mm to the next end"
         gap = f"at its end, ({end[0]:.3f}, {end[1]:.3f}) mm, {what}"
-        if len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers):
+        if number in meshed or (len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers)):
             errors.append(notes.error("E_DXF_OPEN", f"the outline that begins with {chain[0].where} does not close: {gap}"))
         elif not loops:
             errors.append(notes.error("E_DXF_OPEN", f"nothing closes; of the line that begins with {chain[0].where}: {gap}"))
@@ -676,6 +676,22 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
                 notes.ignore(piece, "open")
     if errors:
         raise ConfigErrors(errors[:10])
+
+
+def _meshed_around(chains: Sequence[_Chain], outers: Sequence[Points]) -> set[int]:
+    """The numbers of the chains that meet one another so that some of them run in rings, with a whole part within their common box."""
+    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=n) for n, c in enumerate(chains)]
+    deposit = edgeminer.Deposit(edges, gap_tol=GAPS_MM[-1])
+    found: set[int] = set()
+    for network in deposit.find_all_networks():
+        nodes = sum(1.0 / deposit.degree(end) for edge in network for end in (edge.start, edge.end))
+        if len(network) < nodes - 0.5:  # a tree rings nothing
+            continue
+        points = np.concatenate([piece.points for edge in network for piece in chains[edge.payload]])
+        low, high = points.min(axis=0), points.max(axis=0)
+        if any((low <= outer.min(axis=0)).all() and (high >= outer.max(axis=0)).all() for outer in outers):
+            found |= {edge.payload for edge in network}
+    return found
 
 
 def _loop(chain: _Chain) -> Piece:

@@ -369,6 +369,56 @@ def test_duplicates_zero_lengths_gaps_and_crossings_are_told_with_layer_and_hand
     assert len(drawing.contours) == 2  # the circle and the loop with the gap: a figure of eight with equal lobes encloses nothing
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-10, 1e-7, 2e-4])
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (3.175, 3.175), (12.345, 6.789), (0.001, 0.0005)])
+def test_an_outline_drawn_twice_is_one_wherever_it_lies_and_whatever_the_noise(
+    tmp_path: Path, corner: tuple[float, float], noise: float
+) -> None:
+    def draw(msp: Any) -> None:
+        for off in (-noise, noise):
+            x, y = corner[0] + off, corner[1] + off
+            points = [(x, y), (x + 50, y), (x + 50, y + 30), (x, y + 30)]
+            for a, b in zip(points, points[1:] + points[:1], strict=True):
+                msp.add_line(a, b) if off < 0 else msp.add_line(b, a)
+            msp.add_circle((x + 20, y + 15), 4 + off)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([1500, -16 * math.pi], abs=0.05)
+    assert sum("is left out: it lies on" in warning for warning in drawing.warnings) == 5
+
+
+def test_what_shares_a_box_and_a_length_only_is_no_double(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_lwpolyline([(0, 0), (10, 0), (10, 10)], close=True)
+        msp.add_lwpolyline([(0, 0), (10, 10), (0, 10)], close=True)
+        msp.add_line((20, 0), (30, 10))
+        msp.add_line((20, 10), (30, 0))
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([50, 50])
+    assert [(i.reason, i.count) for i in drawing.ignored] == [("open", 2)]
+
+
+def test_a_leaf_of_two_arcs_in_one_box_is_a_leaf(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_arc((10, 0), 10, 90, 180), m.add_arc((0, 10), 10, 270, 360))))
+    assert areas(drawing) == [pytest.approx(50 * math.pi - 100, rel=1e-4)]
+
+
+def test_lines_that_meet_in_threes_around_a_part_are_not_taken_for_nothing(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for x in (0, 50):
+            for a, b in zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True):
+                msp.add_line((x + 5 * a[0], 3 * a[1]), (x + 5 * b[0], 3 * b[1]), dxfattribs={"layer": "RAND"})
+        msp.add_circle((20, 15), 4)
+
+    path = drawn(tmp_path, draw)
+    with pytest.raises(ConfigErrors) as caught:
+        dxf.read(path)
+    assert {error.code for error in caught.value.errors} == {"E_DXF_OPEN"}
+    assert "on layer RAND does not close" in str(caught.value)
+    assert "more than two lines meet" in str(caught.value)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gaps=st.lists(st.sampled_from([0.0, 1e-7, 1e-4, 5e-4, 2e-3, 5e-3, 0.02, 0.03, 0.049]), min_size=4, max_size=4))
 def test_gaps_of_any_size_and_number_are_closed_and_the_outline_is_run_through_once(tmp_path: Path, gaps: list[float]) -> None:
