@@ -236,7 +236,8 @@ def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None,
         drawing = _keyed("drawing", dxf.read, settings.drawing, units=settings.units)
         size = {"mm_per_px": settings.mm_per_px, "tolerance_mm": settings.tolerance_mm, "part": settings.part}
         made = _keyed("drawing", template.build, drawing, **size)
-        return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+        scaled_by = "drawing" if scale is None else "calibration" if settings.scale_px_per_mm is None else "scale_px_per_mm"
+        return made, _keyed(scaled_by, locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
 
     return make() if folder is None else kept.kept(folder, lambda: f"{settings.drawing.stem} {template_digest(settings)}", make)
 
