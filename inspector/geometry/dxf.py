@@ -30,8 +30,9 @@ from ezdxf.document import Drawing as Document
 from ezdxf.entities.boundary_paths import ArcEdge, EdgePath, EllipseEdge, LineEdge, PolylinePath, SplineEdge
 from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
+from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
-from ezdxf.math import OCS, BSpline, Vec3
+from ezdxf.math import OCS, BSpline, Matrix44, Vec3
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
@@ -320,15 +321,15 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
     fills: list[Piece] = []
     aside: list[Piece] = []
     points = 0
-    for entity, layer, handle in _expanded(document.modelspace(), None, None, notes):
+    for entity, place in _expanded(document.modelspace(), notes):
         notes.look_at_clock()
-        kind = entity.dxftype()
+        kind, layer = entity.dxftype(), place.layer
         reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
         if reason is not None:
             notes.ignored[kind, layer, reason] += 1
             if not reason.startswith(("not cut", "a zone")):
                 continue
-        for piece in _flattened(entity, mm, layer, handle, notes):
+        for piece in _flattened(entity, mm, place, notes):
             (aside if reason is not None else fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
             points += len(piece.points)
             if points > MAX_POINTS:
@@ -360,39 +361,63 @@ def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | No
     return f"not cut, by the line type {linetype}" if NOT_CUT_LINETYPE.search(linetype) else None
 
 
-def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, notes: _Notes) -> Iterator[tuple[DXFGraphic, str, str]]:
-    """All entities with blocks exploded, in world coordinates, each with its layer ("0" in a block is the insert's) and handle."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where something of the drawing stands: its layer, the handle that it is told by, and from its block to the drawing."""
+
+    layer: str
+    handle: str
+    to_world: Matrix44 | None
+
+
+def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = None) -> Iterator[tuple[DXFGraphic, _Place]]:
+    """All entities with those of blocks in place of inserts; a block's have the insert's handle and, where theirs is "0", its layer.
+
+    They are as the block has them: uneven scales of turned blocks shear, and only points can be sheared.
+    """
     for entity in entities:
         own = str(entity.dxf.layer) if entity.dxf.hasattr("layer") else "0"
-        own = layer if layer is not None and own == "0" else own
-        source = handle or str(entity.dxf.handle)
+        own = within.layer if within is not None and own == "0" else own
+        source = str(entity.dxf.handle) if within is None else within.handle
         if not isinstance(entity, Insert):
-            yield entity, own, source
+            if within is None or entity.dxftype() != "ATTDEF":
+                yield entity, _Place(own, source, None if within is None else within.to_world)
             continue
-        if not entity.dxf.xscale or not entity.dxf.yscale:
-            notes.ignored["INSERT", own, "its scale is 0"] += 1
-            continue
-        if entity.doc is None or entity.dxf.get("name", "") not in entity.doc.blocks:
-            notes.ignored["INSERT", own, f"block {entity.dxf.get('name', '(no name)')} is missing"] += 1
+        block = None if entity.doc is None else entity.doc.blocks.get(entity.dxf.get("name", ""))
+        if (reason := _not_exploded(entity, own, block)) is not None:
+            notes.ignored["INSERT", own, reason] += 1
             continue
         if not entity.dxf.zscale:
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted
         for single in entity.multi_insert() if entity.mcount > 1 else (entity,):
             notes.look_at_clock()
             try:
-                inner = list(single.virtual_entities())
-            except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
+                matrix = single.matrix44() if within is None or within.to_world is None else single.matrix44() * within.to_world
+            except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, DXFError) as error:
                 notes.warnings.append(f"INSERT {source} of block {entity.dxf.name} cannot be exploded: {error or type(error).__name__}")
                 notes.ignored["INSERT", own, "cannot be exploded"] += 1
                 continue
-            yield from _expanded(inner, own, source, notes)
+            yield from _expanded(block or (), notes, _Place(own, source, matrix))
 
 
-def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _Notes) -> Iterator[Piece]:
+def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str | None:
+    """Why nothing is seen of a block here, None where it is. One on a layer that is off but not frozen shows what is on others."""
+    frozen = insert.doc is not None and layer in insert.doc.layers and insert.doc.layers.get(layer).is_frozen()
+    if insert.dxf.get("invisible", 0) or frozen:
+        return "not shown"
+    if not insert.dxf.xscale or not insert.dxf.yscale:
+        return "its scale is 0"
+    return None if block is not None else f"block {insert.dxf.get('name', '(no name)')} is missing"
+
+
+def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> Iterator[Piece]:
     """The pieces of one entity; tells of those that have no length or cannot be drawn."""
-    kind = entity.dxftype()
+    kind, layer, handle = entity.dxftype(), place.layer, place.handle
     try:
-        found = list(_FLATTEN[kind](entity, mm))
+        if place.to_world is None:
+            found = list(_FLATTEN[kind](entity, mm))
+        else:
+            found = list(_out_of_block(entity, mm, place.to_world))
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
         notes.warnings.append(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
         notes.ignored[kind, layer, "cannot be drawn"] += 1
@@ -450,6 +475,24 @@ def _in_world(points: Points, circle: Circle | None, entity: DXFGraphic, z_mm: f
         return turned, None
     centre = ocs.to_wcs((circle[0], circle[1], z_mm))
     return turned, (centre.x, centre.y, circle[2])
+
+
+def _out_of_block(entity: DXFGraphic, mm: float, to_world: Matrix44) -> Iterator[_Flat]:
+    """An entity of a block, flattened as finely as it will be large, where the block stands."""
+    linear = np.array([[to_world[row, column] for column in (0, 1)] for row in (0, 1)])
+    shift = np.array([to_world[3, 0], to_world[3, 1]]) * mm
+    if _broken((*linear.flat, *shift)):
+        yield _BROKEN
+        return
+    growth = float(np.linalg.norm(linear, 2))  # the largest, of any direction
+    round_still = bool(np.allclose(linear @ linear.T, growth * growth * np.eye(2), rtol=0.0, atol=1e-9 * growth * growth))
+    for points, closed, circle in _FLATTEN[entity.dxftype()](entity, mm * growth):
+        moved = points @ (linear / growth) + shift
+        if circle is not None and round_still:
+            x, y = np.array(circle[:2]) @ (linear / growth) + shift
+            yield moved, closed, (float(x), float(y), circle[2])
+        else:
+            yield moved, closed, None
 
 
 def _line(entity: Any, mm: float) -> Iterator[_Flat]:

@@ -212,6 +212,46 @@ def test_a_block_scaled_unevenly_makes_ellipses(tmp_path: Path) -> None:
     assert contour.circle is None
 
 
+def test_a_turned_block_in_an_unevenly_scaled_one_is_sheared(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    inner = document.blocks.new("INNER")
+    inner.add_lwpolyline(SQUARE, close=True)
+    inner.add_arc((5, 5), 2, 0, 180)
+    inner.add_line((3, 5), (7, 5))
+    document.blocks.new("OUTER").add_blockref("INNER", (0, 0), dxfattribs={"rotation": 45})
+    document.modelspace().add_blockref("OUTER", (0, 0), dxfattribs={"xscale": 3})
+    document.saveas(tmp_path / "sheared.dxf")
+    outer, hole = dxf.read(tmp_path / "sheared.dxf").contours
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(300)
+    assert polygon.perimeter(outer.points_mm) == pytest.approx(4 * math.hypot(3 * 50**0.5, 50**0.5))
+    assert polygon.signed_area(hole.points_mm) == pytest.approx(-6 * math.pi, rel=1e-4)
+
+
+@pytest.mark.parametrize(("state", "holes"), [("frozen", 0), ("off", 2), ("invisible", 0), ("shown", 3)])
+def test_what_a_hidden_insert_holds_is_not_shown(tmp_path: Path, state: str, holes: int) -> None:
+    """A layer that is off hides what a block has on layer 0 only; one that is frozen, the whole block."""
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    layer = document.layers.add("SOME")
+    if state == "frozen":
+        layer.freeze()
+    elif state == "off":
+        layer.off()
+    inner = document.blocks.new("INNER")
+    inner.add_circle((30, 0), 2)
+    document.blocks.new("HOLES").add_circle((10, 0), 3, dxfattribs={"layer": "CUT"})
+    document.blocks.get("HOLES").add_circle((20, 0), 3, dxfattribs={"layer": "CUT"})
+    document.blocks.get("HOLES").add_blockref("INNER", (0, 0))
+    document.modelspace().add_circle((0, 0), 50)
+    document.modelspace().add_blockref("HOLES", (0, 0), dxfattribs={"layer": "SOME", "invisible": int(state == "invisible")})
+    document.saveas(tmp_path / "hidden.dxf")
+    drawing = dxf.read(tmp_path / "hidden.dxf")
+    assert len(drawing.contours) == 1 + holes
+    entity = "CIRCLE" if state == "off" else "INSERT"
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored] == ([] if state == "shown" else [(entity, "SOME", "not shown")])
+
+
 def test_an_array_of_blocks_is_so_many_parts(tmp_path: Path) -> None:
     document = new("R2010")
     document.header["$INSUNITS"] = 4
