@@ -32,7 +32,7 @@ from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
 from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
-from ezdxf.math import OCS, BSpline, Matrix44, Vec3
+from ezdxf.math import OCS, BSpline, Matrix44, Vec3, fit_points_to_cad_cv
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
@@ -72,6 +72,16 @@ NOT_CUT_LAYER = re.compile(
     r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed",
     re.IGNORECASE,
 )
+SHEET_BLOCK = re.compile(r"title|schriftfeld|cartouche", re.IGNORECASE)
+"""What such a block holds is a sheet's title block, never what is cut."""
+
+SHEET = re.compile(r"frame|border|rahmen|cadre|blatt|(?<![a-z])(sheet(?![-_ ]?metal)|format|page)", re.IGNORECASE)
+"""Layers and blocks of such a name are a sheet's frame where a rectangle on them goes around all that lies on others."""
+
+PAPER_RATIOS = (2**0.5, 11 / 8.5, 17 / 11)
+"""Long side to short side: ISO A, and in turn ANSI A, C, E and B, D."""
+
+WRITTEN = ("TEXT", "MTEXT", "ATTRIB")
 ZONE_LAYER = re.compile(r"(?:zone[-_ ]+(?P<name>[a-z0-9_-]{1,32})|(?P<ignore>ignore)([-_ ].*)?)$", re.IGNORECASE)
 """What is closed on the layers ZONE_<name> and IGNORE bounds zones of the surface."""
 
@@ -159,6 +169,9 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
+    for layout in document.layouts:
+        if not layout.is_modelspace:
+            notes.ignored.update((e.dxftype(), str(e.dxf.get("layer", "0")), "in paper space") for e in layout if e.dxftype() != "VIEWPORT")
     pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
     loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
     _warn_of_crossings(loops, notes)
@@ -167,6 +180,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     contours, parts = nest(loops)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    _warn_of_paper([contours[i] for i in parts[0]], (x0, y0, x1, y1), notes)
     if not 1.0 <= max(x1 - x0, y1 - y0) <= 20_000.0:
         notes.warnings.append(f"the drawing is {x1 - x0:.6g} × {y1 - y0:.6g} mm: are its units really {known} ({source})?")
     return Drawing(
@@ -320,17 +334,23 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
     lines: list[Piece] = []
     fills: list[Piece] = []
     aside: list[Piece] = []
+    sheet: set[int] = set()  # the numbers of those lines that may be a sheet's frame
+    written = False
     points = 0
     for entity, place in _expanded(document.modelspace(), notes):
         notes.look_at_clock()
         kind, layer = entity.dxftype(), place.layer
-        reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
+        reason = _not_cut(entity, place, styles.get(layer.lower()), side)
+        of_sheet = (layer not in side.layers or side.layers[layer].outline is None) and any(map(SHEET.search, (layer, *place.blocks)))
+        written |= of_sheet and kind in WRITTEN
         if reason is not None:
             notes.ignored[kind, layer, reason] += 1
             if not reason.startswith(("not cut", "a zone")):
                 continue
         for piece in _flattened(entity, mm, place, notes):
             (aside if reason is not None else fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
+            if of_sheet and lines and lines[-1] is piece:
+                sheet.add(len(lines) - 1)
             points += len(piece.points)
             if points > MAX_POINTS:
                 raise notes.error("E_DXF_LIMIT", f"more than {MAX_POINTS} points once curves are flattened")
@@ -339,18 +359,50 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
         return fills, aside
     for fill in fills:
         notes.ignore(fill, "fills what lines outline")
+    rest = [line for number, line in enumerate(lines) if number not in sheet]
+    if _is_frame([lines[number] for number in sorted(sheet)], rest, written=written):
+        for number in sorted(sheet):
+            notes.ignore(lines[number], "not cut, a sheet's frame by its name and place")
+            aside.append(lines[number])
+        return rest, aside
     return lines, aside
 
 
-def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | None:
+def _is_frame(sheet: Sequence[Piece], rest: Sequence[Piece], *, written: bool) -> bool:
+    """Whether the lines whose layer or block is called like a sheet's frame are one: a rectangle around all others, written on or of
+    the proportions of paper.
+    """
+    if not sheet or not rest:
+        return False
+    _, closed = _chained([(p,) for p in sheet if not p.closed], GAPS_MM[-1])
+    low = np.min([p.points.min(axis=0) for p in rest], axis=0)
+    high = np.max([p.points.max(axis=0) for p in rest], axis=0)
+    return any(
+        (frame.points.min(axis=0) <= low).all()
+        and (frame.points.max(axis=0) >= high).all()
+        and polygon.is_upright_rectangle(frame.points)
+        and (written or _like_paper(frame.points))
+        for frame in [p for p in sheet if p.closed] + [_loop(chain) for chain in closed]
+    )
+
+
+def _like_paper(points: Points) -> bool:
+    short, long = sorted(np.ptp(points, axis=0).tolist())
+    return any(math.isclose(long, ratio * short, rel_tol=2e-3) for ratio in PAPER_RATIOS)
+
+
+def _not_cut(entity: DXFGraphic, place: _Place, style: Any, side: Side) -> str | None:
     """Why this entity is no outline; None where it may be one. What the side file says of a layer holds against its name and line type."""
     if entity.dxftype() not in _FLATTEN:
         return "not an outline"
     if entity.dxf.get("invisible", 0) or (style is not None and (style.is_off() or style.is_frozen())):
         return "not shown"
+    layer = place.layer
     said = side.layers[layer].outline if layer in side.layers else None
     if said is not None:
         return None if said else "side file"
+    if (block := next(filter(SHEET_BLOCK.search, place.blocks), None)) is not None:
+        return f"not cut, by the name of its block {block}"
     if ZONE_LAYER.match(layer):
         return "a zone"
     if NOT_CUT_LAYER.search(layer):
@@ -363,11 +415,14 @@ def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | No
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where something of the drawing stands: its layer, the handle that it is told by, and from its block to the drawing."""
+    """Where something of the drawing stands: its layer, the handle that it is told by, from its block to the drawing, and the names of
+    the blocks that it lies in.
+    """
 
     layer: str
     handle: str
-    to_world: Matrix44 | None
+    to_world: Matrix44 | None = None
+    blocks: tuple[str, ...] = ()
 
 
 def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = None) -> Iterator[tuple[DXFGraphic, _Place]]:
@@ -381,12 +436,13 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
         source = str(entity.dxf.handle) if within is None else within.handle
         if not isinstance(entity, Insert):
             if within is None or entity.dxftype() != "ATTDEF":
-                yield entity, _Place(own, source, None if within is None else within.to_world)
+                yield entity, _Place(own, source) if within is None else replace(within, layer=own)
             continue
         block = None if entity.doc is None else entity.doc.blocks.get(entity.dxf.get("name", ""))
         if (reason := _not_exploded(entity, own, block)) is not None:
             notes.ignored["INSERT", own, reason] += 1
             continue
+        yield from ((attrib, _Place(str(attrib.dxf.layer), source)) for attrib in entity.attribs)
         if not entity.dxf.zscale:
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted
         for single in entity.multi_insert() if entity.mcount > 1 else (entity,):
@@ -397,7 +453,8 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
                 notes.warnings.append(f"INSERT {source} of block {entity.dxf.name} cannot be exploded: {error or type(error).__name__}")
                 notes.ignored["INSERT", own, "cannot be exploded"] += 1
                 continue
-            yield from _expanded(block or (), notes, _Place(own, source, matrix))
+            blocks = (*(() if within is None else within.blocks), str(entity.dxf.name))
+            yield from _expanded(block or (), notes, _Place(own, source, matrix, blocks))
 
 
 def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str | None:
@@ -531,6 +588,11 @@ def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
         return
     if any(not w > 0.0 for w in entity.weights):
         raise ValueError("a weight is not positive")
+    if entity.closed and not len(entity.control_points):  # through its fit points and back to the first, which is no corner
+        fit = [Vec3(point) for point in entity.fit_points]
+        along = fit[1] - fit[-1]
+        yield _of_bspline(fit_points_to_cad_cv([*fit, fit[0]], [along, along]), mm), False, None
+        return
     yield _of_bspline(entity.construction_tool(), mm), False, None
 
 
@@ -575,10 +637,20 @@ def _hatch(entity: Any, mm: float) -> Iterator[_Flat]:
                 continue
             points = bulged([(x * mm, y * mm, b) for x, y, b in path.vertices], True)[0]
         elif isinstance(path, EdgePath) and path.edges:
-            points = np.concatenate([_hatch_edge(edge, mm)[:-1] for edge in path.edges])
+            points = np.concatenate([run[:-1] for run in _head_to_tail([_hatch_edge(edge, mm) for edge in path.edges])])
         else:
             continue
         yield _in_world(points, None, entity, z * mm)[0], True, None
+
+
+def _head_to_tail(runs: list[Points]) -> list[Points]:
+    """The runs of a closed line in their order, each turned to begin where the one before it ends."""
+    for number, run in enumerate(runs):
+        before = runs[number - 1][-1] if number else runs[1 % len(runs)][[0, -1]]
+        away = [np.hypot(*(end - before).T).min() for end in run[[0, -1]]]
+        if (away[1] < away[0]) if number else (away[0] < away[1]):
+            runs[number] = run[::-1]
+    return runs
 
 
 def _hatch_edge(edge: Any, mm: float) -> Points:
@@ -765,6 +837,16 @@ def _warn_of_frames(loops: Sequence[Piece], aside: Sequence[Piece], notes: _Note
             notes.warnings.append(
                 f"{frame.where} goes around all that is cut; if it is cut too, say so in the side file (layers: outline: true)"
             )
+
+
+def _warn_of_paper(part: Sequence[Contour], box: tuple[float, float, float, float], notes: _Notes) -> None:
+    """An outline around all, with the proportions of paper and something within, may be a sheet's frame."""
+    outer = part[0].points_mm
+    around_all = (outer.min(axis=0) <= box[:2]).all() and (outer.max(axis=0) >= box[2:]).all()
+    holds_more = any(c.kind == "island" for c in part) or any(kind in WRITTEN for kind, _, _ in notes.ignored)
+    if around_all and holds_more and polygon.is_upright_rectangle(outer) and _like_paper(outer):
+        text = f"the outline on layer {part[0].layer} has the proportions of paper: if it is a sheet's frame, put it on a layer of its own"
+        notes.warnings.append(f"{text} and say so in the side file (layers: outline: false)")
 
 
 def _zones(pieces: Sequence[Piece], notes: _Notes) -> tuple[tuple[str, Points], ...]:

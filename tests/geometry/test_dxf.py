@@ -268,6 +268,26 @@ def test_an_array_of_blocks_is_so_many_parts(tmp_path: Path) -> None:
     assert [c.name for c in drawing.contours][:2] == ["outer", "outer-2"]
 
 
+def test_a_closed_spline_of_fit_points_alone_runs_back_to_the_first(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        turns = np.arange(32) * math.tau / 32
+        msp.add_spline([(40 * math.cos(t), 40 * math.sin(t)) for t in turns]).closed = True
+
+    (contour,) = dxf.read(drawn(tmp_path, draw)).contours
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(math.pi * 1600, rel=1e-4)
+    assert contour.circle is not None
+
+
+@pytest.mark.parametrize("backwards", range(16))
+def test_the_edges_of_a_hatch_may_run_either_way(tmp_path: Path, backwards: int) -> None:
+    def draw(msp: Any) -> None:
+        path = msp.add_hatch().paths.add_edge_path()
+        for number, (a, b) in enumerate(zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True)):
+            path.add_line(*((b, a) if backwards >> number & 1 else (a, b)))
+
+    assert areas(dxf.read(drawn(tmp_path, draw))) == [pytest.approx(100)]
+
+
 def test_hatches_count_only_where_there_is_nothing_else(tmp_path: Path) -> None:
     def hatch(msp: Any) -> object:
         fill = msp.add_hatch()
@@ -363,6 +383,75 @@ def test_a_frame_that_is_set_aside_is_doubted(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: draw(m, "TITLE", 5)))
     assert "on layer TITLE goes around all that is cut" in drawing.warnings[0]
     assert not dxf.read(drawn(tmp_path, lambda m: draw(m, "TITLE", 1))).warnings
+
+
+def sheet(msp: Any, layer: str, *, written: bool = True) -> object:
+    for x, y, w, h in ((0, 0, 297, 210), (10, 10, 277, 190), (187, 10, 100, 40)):
+        msp.add_lwpolyline([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], close=True, dxfattribs={"layer": layer})
+    if written:
+        msp.add_text("PLATE", dxfattribs={"layer": layer, "insert": (190, 15)})
+    return msp
+
+
+def plate_on(msp: Any, layer: str) -> object:
+    msp.add_lwpolyline([(50, 80), (150, 80), (150, 140), (50, 140)], close=True, dxfattribs={"layer": layer})
+    return msp.add_circle((80, 110), 10, dxfattribs={"layer": layer})
+
+
+@pytest.mark.parametrize("layer", ["FRAME", "Border", "RAHMEN", "Zeichnungsrahmen", "A4_FORMAT", "SHEET", "Blattrand", "CADRE"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_sheets_frame_is_told_from_the_part_by_its_name_and_place(tmp_path: Path, layer: str, *, written: bool) -> None:
+    path = drawn(tmp_path, lambda m: (sheet(m, layer, written=written), plate_on(m, "CUT")))
+    drawing = dxf.read(path)
+    assert [(c.kind, c.layer) for c in drawing.contours] == [("outer", "CUT"), ("hole", "CUT")]
+    assert ("LWPOLYLINE", layer, "not cut, a sheet's frame by its name and place", 3) in [
+        (i.entity, i.layer, i.reason, i.count) for i in drawing.ignored
+    ]
+    assert any("goes around all that is cut" in warning for warning in drawing.warnings)
+    path.with_suffix(".yaml").write_text(f"layers: {{{layer}: {{outline: true}}}}\n")
+    assert len(dxf.read(path).contours) == 5
+
+
+@pytest.mark.parametrize("layer", ["Platform", "FRAME", "SHEET_METAL", "Information"])
+def test_a_part_on_a_layer_called_like_a_frame_is_a_part(tmp_path: Path, layer: str) -> None:
+    def draw(msp: Any) -> None:
+        plate_on(msp, layer)
+        msp.add_text("7", dxfattribs={"layer": "TEXT"})
+
+    assert len(dxf.read(drawn(tmp_path, draw)).contours) == 2
+    drawing = dxf.read(drawn(tmp_path, lambda m: (plate_on(m, layer), m.add_circle((120, 100), 4, dxfattribs={"layer": "HOLES"}))))
+    assert len(drawing.contours) == 3
+
+
+def test_a_title_block_by_its_blocks_name_is_not_cut(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    sheet(document.blocks.new("A4_TITLE_BLOCK"), "0")
+    document.blocks.get("A4_TITLE_BLOCK").add_attdef("DRAWN", (190, 20))
+    document.modelspace().add_blockref("A4_TITLE_BLOCK", (0, 0)).add_auto_attribs({"DRAWN": "x"})
+    plate_on(document.modelspace(), "0")
+    document.saveas(tmp_path / "titled.dxf")
+    drawing = dxf.read(tmp_path / "titled.dxf")
+    assert areas(drawing) == pytest.approx([6000, -100 * math.pi])
+    assert {(i.entity, i.reason) for i in drawing.ignored} == {
+        ("ATTRIB", "not an outline"), ("TEXT", "not an outline"), ("LWPOLYLINE", "not cut, by the name of its block A4_TITLE_BLOCK")
+    }  # fmt: skip
+
+
+def test_an_outline_of_the_proportions_of_paper_is_doubted(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (sheet(m, "0"), plate_on(m, "CUT"))))
+    assert any("has the proportions of paper" in warning for warning in drawing.warnings)
+    assert not dxf.read(drawn(tmp_path, lambda m: plate_on(m, "CUT"))).warnings
+
+
+def test_what_stands_in_paper_space_is_listed(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    document.modelspace().add_circle((0, 0), 9)
+    document.layout("Layout1").add_circle((0, 0), 4, dxfattribs={"layer": "SHEET"})
+    document.saveas(tmp_path / "paper.dxf")
+    drawing = dxf.read(tmp_path / "paper.dxf")
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored] == [("CIRCLE", "SHEET", "in paper space")]
 
 
 def test_an_open_line_inside_is_no_outline(tmp_path: Path) -> None:
