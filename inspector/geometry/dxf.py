@@ -12,6 +12,7 @@ not a place on a drawing · E_DXF_UNITS the drawing does not say its units · E_
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import re
@@ -164,8 +165,8 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     if units is not None and units not in UNITS_MM:
         raise notes.error("E_DXF_UNITS", f"units {units!r} are not known; one of {', '.join(UNITS_MM)}")
     data, header = _look(path, notes)
-    side, side_bytes = side_file.read(path)
-    document = _load(path, notes)
+    side, side_bytes, side_places = side_file.read(path)
+    document = _load(path, data, notes)
     notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
@@ -178,6 +179,8 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     _warn_of_frames(loops, [p for p in aside if not ZONE_LAYER.match(p.layer)], notes)
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
+    layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
+    side_file.names_known(side, side_places, [c.name for c in contours], layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     _warn_of_paper([contours[i] for i in parts[0]], (x0, y0, x1, y1), notes)
@@ -258,9 +261,11 @@ def _binary_header(data: bytes) -> dict[str, str]:
     return found
 
 
-def _load(path: Path, notes: _Notes) -> Document:
+def _load(path: Path, data: bytes, notes: _Notes) -> Document:
     """The document, by the strict reader, and where that gives up by the one that repairs. What either may raise is not said anywhere."""
     try:
+        if data.startswith(b"\xef\xbb\xbf"):  # which ezdxf takes for a group code
+            return ezdxf.filemanagement.read(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=None))
         return ezdxf.filemanagement.readfile(path)
     except Exception as strict:  # noqa: BLE001 - a stranger's parser on a stranger's file
         try:
@@ -491,7 +496,8 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
         if len(points) < 2 or np.hypot(*np.ptp(points, axis=0)) < GAPS_MM[1]:
             reason = "no length"
         elif closed and encloses_nothing(points):
-            reason = "encloses nothing"
+            crosses = polygon.crossings([points], depth=GAPS_MM[1], most=1)
+            reason = "it crosses itself and encloses nothing" if crosses else "encloses nothing"
         else:
             yield piece
             continue
@@ -766,7 +772,8 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     """Lists open lines that are no outline, and refuses the drawing where one is: where it goes around a part, or there is no part."""
     if not loops and not chains:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
-        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}")
+        told = "".join(f"; {warning}" for warning in notes.warnings[:3])
+        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
     if not chains:
         return
     around = polygon.enclosing([loop.points for loop in loops])

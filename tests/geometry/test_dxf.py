@@ -576,6 +576,20 @@ def test_a_loop_that_crosses_itself_is_told(tmp_path: Path) -> None:
     assert "crosses itself at (3.938, 3.938) mm" in drawing.warnings[0]
 
 
+def test_a_bow_tie_is_refused_with_what_is_wrong_and_where(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (9, 9), (9, 0), (0, 9)], close=True, dxfattribs={"layer": "TIE"})))
+    assert error.code == "E_DXF_EMPTY"
+    assert "on layer TIE is left out: it crosses itself and encloses nothing" in str(error)
+    assert "LWPOLYLINE 2F" in str(error)
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.05, 0.2, 1.0, 100.0])
+def test_circles_of_all_sizes_have_their_area_and_length(tmp_path: Path, radius: float) -> None:
+    (contour,) = dxf.read(drawn(tmp_path, lambda m: m.add_circle((0, 0), radius))).contours
+    assert polygon.perimeter(contour.points_mm) == pytest.approx(2 * math.pi * radius, rel=5e-4)
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(math.pi * radius**2, rel=1e-4)
+
+
 @pytest.mark.parametrize("gap", [0.2, 3.0])
 def test_an_outline_with_a_gap_is_refused_with_layer_and_handle(tmp_path: Path, gap: float) -> None:
     def draw(msp: Any) -> None:
@@ -645,6 +659,14 @@ def test_files_that_are_no_dxf(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert refused(path).code == code, content
     assert refused(tmp_path).code == "E_DXF_FORMAT"  # a folder
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "marked.dxf"
+    path.write_bytes(b"\xef\xbb\xbf" + (TEMPLATES / "bracket.dxf").read_bytes())
+    drawing, plain = dxf.read(path), dxf.read(TEMPLATES / "bracket.dxf")
+    assert not drawing.warnings
+    assert areas(drawing) == pytest.approx(areas(plain))
 
 
 def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
@@ -776,7 +798,21 @@ def test_nothing_to_cut(tmp_path: Path) -> None:
         ("tolerance_mm: -1", "E_SIDE_KEY", "tolerance_mm"),
         ("tolerance_mm: .nan", "E_SIDE_KEY", "tolerance_mm"),
         ("zones: [{name: a, margin_mm: 1, polygon_mm: [[0, 0], [1, 0], [1, 1]]}]", "E_SIDE_KEY", "give one of"),
-        ("- 3", "E_SIDE_KEY", "dictionary"),
+        ("- 3", "E_SIDE_KEY", "mapping"),
+        ("units: mm\ntolerance_mm: 0.1\ntolerance_mm: 0.2", "E_SIDE_KEY", "part.yaml:3: tolerance_mm: stands here and in line 2"),
+        (
+            "units: mm\ntolerence_mm: 0.1",
+            "E_SIDE_KEY",
+            "part.yaml:2: tolerence_mm: tolerence_mm is not known here; did you mean tolerance_mm?",
+        ),
+        ("layers:\n  NOPE: {outline: false}", "E_SIDE_NAME", "part.yaml:2: layers.NOPE: the drawing has no layer 'NOPE'"),
+        (
+            "contours:\n  outr: {inward_mm: 0, outward_mm: 1}",
+            "E_SIDE_NAME",
+            "part.yaml:2: contours.outr: the drawing has no contour 'outr'; did you",
+        ),
+        ("datum:\n  - rim", "E_SIDE_NAME", "part.yaml:2: datum[0]: the drawing has no contour 'rim'"),
+        ("layers: &a\n  X: *a", "E_SIDE_FORMAT", "aliases are not allowed"),
     ],
 )
 def test_side_files_that_are_refused(tmp_path: Path, text: str, code: str, said: str) -> None:
@@ -787,3 +823,11 @@ def test_side_files_that_are_refused(tmp_path: Path, text: str, code: str, said:
     assert caught.value.code == code
     assert said in str(caught.value)
     assert "part.yaml" in str(caught.value)
+
+
+def test_an_empty_side_file_says_nothing_and_layers_may_be_numbers(tmp_path: Path) -> None:
+    path = drawn(tmp_path, lambda m: (m.add_circle((0, 0), 5), m.add_circle((0, 0), 1, dxfattribs={"layer": "7"})))
+    path.with_suffix(".yaml").write_text("# nothing yet\n")
+    assert len(dxf.read(path).contours) == 2
+    path.with_suffix(".yaml").write_text("layers: {7: {outline: false}}\n")
+    assert len(dxf.read(path).contours) == 1
