@@ -248,7 +248,8 @@ def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None,
 
     def make() -> tuple[Template, locate.Locator]:
         made = _drawn(settings)
-        return made, _keyed("drawing", locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+        scaled_by = "drawing" if scale is None else "calibration" if settings.scale_px_per_mm is None else "scale_px_per_mm"
+        return made, _keyed(scaled_by, locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
 
     return make() if folder is None else kept.kept(folder, lambda: f"{settings.drawing.stem} {template_digest(settings)}", make)
 

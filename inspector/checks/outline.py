@@ -1,7 +1,8 @@
 """The real outline against the drawing: for each contour the signed deviation of largest size, against the contour's tolerance.
 
 Positive is too much material, negative too little. A contour of which too little is seen has a finding of its own (`outer.seen`), a
-missing hole one with the count 0, and so has every hole, or piece of material in a hole, that the drawing does not have.
+missing hole one with the count 0, and so has every hole, or piece of material in a hole, that the drawing does not have: from a
+diameter of 11 px, or of a 90th of the part's diagonal where that is more, smaller ones by chance.
 
     outline:
       kind: outline

@@ -33,6 +33,7 @@ _SMALL_PX = 320
 ANGLES, RADII = 360, 32
 _FIRST_RADIUS_PX, _FIRST_ROTATIONS = 13.0, 53  # a prime: no part's own steps are as wide as these
 _SECOND_RADIUS_PX, _SECOND_ROTATIONS = 26.0, 120
+_MOST_COARSE_PX = 1 << 20  # of the picture on which directions are correlated: a part that is tiny in a large picture must stand out
 _MOST_BLOBS = 400
 _MOST_BORDERS = 8000  # along the rows of the small picture: more is noise
 _LARGE_PX = 3.0  # of the base shape
@@ -223,12 +224,14 @@ class Directions:
         self._spectra: dict[tuple[int, int], NDArray[np.complex64]] = {}
 
     def guesses(self, levels: Sequence[Level], size: float, *, places: int, most: int) -> list[Guess]:
-        """The best placements of this size (full px per base px), best first."""
+        """The best placements of this size (full px per base px), best first; none for a part that is too small for its picture."""
         height, width = levels[0].image.shape
         shrink = _SECOND_RADIUS_PX / (self.radius_px * size)  # coarse px per full px
         level = max((one for one in levels if one.factor * shrink <= 1.0), key=lambda one: one.factor, default=levels[0])
         shape2 = (max(8, round(height * shrink)), max(8, round(width * shrink)))
         shape1 = (max(6, round(shape2[0] / 2)), max(6, round(shape2[1] / 2)))
+        if shape1[0] * shape1[1] > _MOST_COARSE_PX:
+            return []
         fine = np.asarray(cv2.resize(level.image, shape2[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         coarse = np.asarray(cv2.resize(fine.astype(F32), shape1[::-1], interpolation=cv2.INTER_AREA), F32)
         spots = self._places(coarse, places)

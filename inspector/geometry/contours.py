@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,15 +49,50 @@ def encloses_nothing(points: Points) -> bool:
     return len(points) < 3 or abs(polygon.signed_area(points)) < 1e-6 * size * size
 
 
-def signature(piece: Piece) -> tuple[int, ...]:
-    """Equal for pieces that lie on one another, to a micrometre: their box, their length, their middle, and where it is closed or ends."""
-    low, high = piece.points.min(axis=0), piece.points.max(axis=0)
-    ends = piece.points[[0, -1]]
-    joint = np.array([0.0, 0.0]) if piece.closed else ends.sum(axis=0)
-    length = polygon.perimeter(piece.points) if piece.closed else piece.length_mm
-    slope = 0.0 if piece.closed else float(np.prod(ends[1] - ends[0]))  # the two diagonals of a box
-    values = np.array([*low, *high, *joint, length, slope])
-    return tuple(np.round(values / np.array([*[2e-3] * 7, 1e-1])).astype(np.int64).tolist())
+NEAR_MM = 1e-3
+"""What lies this near to another in all that tells pieces apart lies on it."""
+
+
+def doubles(pieces: Sequence[Piece]) -> dict[int, int]:
+    """Of the pieces that lie on one another, to a micrometre, all but one: {its number: the number of the one that it lies on}.
+
+    Compared are their boxes, their lengths, where they end, and where their middle is.
+    """
+    if not pieces:
+        return {}
+    values = np.array([_told_apart_by(piece) for piece in pieces])
+    weights = np.sqrt(np.arange(2.0, 2.0 + values.shape[1]))  # on one line, so that only neighbours are to be compared
+    place = values @ weights
+    reach = NEAR_MM * float(weights.sum())
+    found: dict[int, int] = {}
+    kept: deque[int] = deque()
+    for number in np.argsort(place, kind="stable").tolist():
+        while kept and place[kept[0]] < place[number] - reach:
+            kept.popleft()
+        same = next((other for other in kept if np.abs(values[other] - values[number]).max() <= NEAR_MM), None)
+        if same is None:
+            kept.append(number)
+        elif same < number:
+            found[number] = same
+        else:
+            kept[kept.index(same)] = number
+            found[same] = number
+    return found
+
+
+def _told_apart_by(piece: Piece) -> list[float]:
+    """A piece's box, the middle of its ends, the point halfway along it (both its centre where it is closed), an eighth of its length
+    (what lies a little aside may be longer by more than that), and which of a box's two diagonals it runs along, in mm.
+    """
+    points = piece.points
+    box = [*points.min(axis=0), *points.max(axis=0)]
+    if piece.closed:
+        centre = polygon.centroid(points)
+        return [*box, *centre, *centre, polygon.perimeter(points) / 8.0, 0.0]
+    x, y = points[-1] - points[0]
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    halfway = [np.interp(0.5 * along[-1], along, column) for column in points.T]
+    return [*box, *(0.5 * (points[0] + points[-1])), *halfway, along[-1] / 8.0, x * y / max(math.hypot(x, y), NEAR_MM)]
 
 
 def nest(loops: Sequence[Piece]) -> tuple[tuple[Contour, ...], tuple[tuple[int, ...], ...]]:

@@ -17,6 +17,9 @@ Circle: TypeAlias = tuple[float, float, float]
 SAG_MM = 3e-4
 """How far a chord may lie from its arc."""
 
+LARGEST_STEP_RAD = 0.1
+"""Of the smallest arcs: their length is right to 0.05 %."""
+
 MOST_POINTS = 1 << 16
 
 
@@ -33,7 +36,7 @@ def arc(x: float, y: float, radius: float, start_rad: float, sweep_rad: float) -
     if not (math.isfinite(x + y + start_rad + sweep_rad) and 0.0 <= radius < 1e15):
         return np.full((2, 2), np.nan)
     step = 2.0 * math.acos(max(1.0 - sag_mm(radius) / radius, 0.0)) if radius > 0 else 1.0
-    count = max(math.ceil(abs(sweep_rad) / min(step, 0.5)), 2)
+    count = max(math.ceil(abs(sweep_rad) / min(step, LARGEST_STEP_RAD)), 2)
     angle = start_rad + np.linspace(0.0, sweep_rad, count + 1)
     reach = np.full(count + 1, radius * (1.0 + (sweep_rad / count) ** 2 / 12.0))
     if abs(abs(sweep_rad) - 2.0 * math.pi) > 1e-9:

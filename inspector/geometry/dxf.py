@@ -12,6 +12,7 @@ not a place on a drawing · E_DXF_UNITS the drawing does not say its units · E_
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import re
@@ -30,12 +31,13 @@ from ezdxf.document import Drawing as Document
 from ezdxf.entities.boundary_paths import ArcEdge, EdgePath, EllipseEdge, LineEdge, PolylinePath, SplineEdge
 from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
+from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
-from ezdxf.math import OCS, BSpline, Vec3
+from ezdxf.math import OCS, BSpline, Matrix44, Vec3, fit_points_to_cad_cv
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
-from inspector.geometry.contours import Piece, encloses_nothing, nest, signature
+from inspector.geometry.contours import Piece, doubles, encloses_nothing, nest
 from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
@@ -71,6 +73,16 @@ NOT_CUT_LAYER = re.compile(
     r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed",
     re.IGNORECASE,
 )
+SHEET_BLOCK = re.compile(r"title|schriftfeld|cartouche", re.IGNORECASE)
+"""What such a block holds is a sheet's title block, never what is cut."""
+
+SHEET = re.compile(r"frame|border|rahmen|cadre|blatt|(?<![a-z])(sheet(?![-_ ]?metal)|format|page)", re.IGNORECASE)
+"""Layers and blocks of such a name are a sheet's frame where a rectangle on them goes around all that lies on others."""
+
+PAPER_RATIOS = (2**0.5, 11 / 8.5, 17 / 11)
+"""Long side to short side: ISO A, and in turn ANSI A, C, E and B, D."""
+
+WRITTEN = ("TEXT", "MTEXT", "ATTRIB")
 ZONE_LAYER = re.compile(r"(?:zone[-_ ]+(?P<name>[a-z0-9_-]{1,32})|(?P<ignore>ignore)([-_ ].*)?)$", re.IGNORECASE)
 """What is closed on the layers ZONE_<name> and IGNORE bounds zones of the surface."""
 
@@ -153,19 +165,25 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     if units is not None and units not in UNITS_MM:
         raise notes.error("E_DXF_UNITS", f"units {units!r} are not known; one of {', '.join(UNITS_MM)}")
     data, header = _look(path, notes)
-    side, side_bytes = side_file.read(path)
-    document = _load(path, notes)
+    side, side_bytes, side_places = side_file.read(path)
+    document = _load(path, data, notes)
     notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
+    for layout in document.layouts:
+        if not layout.is_modelspace:
+            notes.ignored.update((e.dxftype(), str(e.dxf.get("layer", "0")), "in paper space") for e in layout if e.dxftype() != "VIEWPORT")
     pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
     loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
     _warn_of_crossings(loops, notes)
     _warn_of_frames(loops, [p for p in aside if not ZONE_LAYER.match(p.layer)], notes)
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
+    layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
+    side_file.names_known(side, side_places, [c.name for c in contours], layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    _warn_of_paper([contours[i] for i in parts[0]], (x0, y0, x1, y1), notes)
     if not 1.0 <= max(x1 - x0, y1 - y0) <= 20_000.0:
         notes.warnings.append(f"the drawing is {x1 - x0:.6g} × {y1 - y0:.6g} mm: are its units really {known} ({source})?")
     return Drawing(
@@ -243,9 +261,11 @@ def _binary_header(data: bytes) -> dict[str, str]:
     return found
 
 
-def _load(path: Path, notes: _Notes) -> Document:
+def _load(path: Path, data: bytes, notes: _Notes) -> Document:
     """The document, by the strict reader, and where that gives up by the one that repairs. What either may raise is not said anywhere."""
     try:
+        if data.startswith(b"\xef\xbb\xbf"):  # which ezdxf takes for a group code
+            return ezdxf.filemanagement.read(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=None))
         return ezdxf.filemanagement.readfile(path)
     except Exception as strict:  # noqa: BLE001 - a stranger's parser on a stranger's file
         try:
@@ -319,17 +339,23 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
     lines: list[Piece] = []
     fills: list[Piece] = []
     aside: list[Piece] = []
+    sheet: set[int] = set()  # the numbers of those lines that may be a sheet's frame
+    written = False
     points = 0
-    for entity, layer, handle in _expanded(document.modelspace(), None, None, notes):
+    for entity, place in _expanded(document.modelspace(), notes):
         notes.look_at_clock()
-        kind = entity.dxftype()
-        reason = _not_cut(entity, layer, styles.get(layer.lower()), side)
+        kind, layer = entity.dxftype(), place.layer
+        reason = _not_cut(entity, place, styles.get(layer.lower()), side)
+        of_sheet = (layer not in side.layers or side.layers[layer].outline is None) and any(map(SHEET.search, (layer, *place.blocks)))
+        written |= of_sheet and kind in WRITTEN
         if reason is not None:
             notes.ignored[kind, layer, reason] += 1
             if not reason.startswith(("not cut", "a zone")):
                 continue
-        for piece in _flattened(entity, mm, layer, handle, notes):
+        for piece in _flattened(entity, mm, place, notes):
             (aside if reason is not None else fills if kind in ("HATCH", "MPOLYGON") else lines).append(piece)
+            if of_sheet and lines and lines[-1] is piece:
+                sheet.add(len(lines) - 1)
             points += len(piece.points)
             if points > MAX_POINTS:
                 raise notes.error("E_DXF_LIMIT", f"more than {MAX_POINTS} points once curves are flattened")
@@ -338,18 +364,50 @@ def _pieces(document: Document, mm: float, side: Side, notes: _Notes) -> tuple[l
         return fills, aside
     for fill in fills:
         notes.ignore(fill, "fills what lines outline")
+    rest = [line for number, line in enumerate(lines) if number not in sheet]
+    if _is_frame([lines[number] for number in sorted(sheet)], rest, written=written):
+        for number in sorted(sheet):
+            notes.ignore(lines[number], "not cut, a sheet's frame by its name and place")
+            aside.append(lines[number])
+        return rest, aside
     return lines, aside
 
 
-def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | None:
+def _is_frame(sheet: Sequence[Piece], rest: Sequence[Piece], *, written: bool) -> bool:
+    """Whether the lines whose layer or block is called like a sheet's frame are one: a rectangle around all others, written on or of
+    the proportions of paper.
+    """
+    if not sheet or not rest:
+        return False
+    _, closed = _chained([(p,) for p in sheet if not p.closed], GAPS_MM[-1])
+    low = np.min([p.points.min(axis=0) for p in rest], axis=0)
+    high = np.max([p.points.max(axis=0) for p in rest], axis=0)
+    return any(
+        (frame.points.min(axis=0) <= low).all()
+        and (frame.points.max(axis=0) >= high).all()
+        and polygon.is_upright_rectangle(frame.points)
+        and (written or _like_paper(frame.points))
+        for frame in [p for p in sheet if p.closed] + [_loop(chain) for chain in closed]
+    )
+
+
+def _like_paper(points: Points) -> bool:
+    short, long = sorted(np.ptp(points, axis=0).tolist())
+    return any(math.isclose(long, ratio * short, rel_tol=2e-3) for ratio in PAPER_RATIOS)
+
+
+def _not_cut(entity: DXFGraphic, place: _Place, style: Any, side: Side) -> str | None:
     """Why this entity is no outline; None where it may be one. What the side file says of a layer holds against its name and line type."""
     if entity.dxftype() not in _FLATTEN:
         return "not an outline"
     if entity.dxf.get("invisible", 0) or (style is not None and (style.is_off() or style.is_frozen())):
         return "not shown"
+    layer = place.layer
     said = side.layers[layer].outline if layer in side.layers else None
     if said is not None:
         return None if said else "side file"
+    if (block := next(filter(SHEET_BLOCK.search, place.blocks), None)) is not None:
+        return f"not cut, by the name of its block {block}"
     if ZONE_LAYER.match(layer):
         return "a zone"
     if NOT_CUT_LAYER.search(layer):
@@ -360,39 +418,68 @@ def _not_cut(entity: DXFGraphic, layer: str, style: Any, side: Side) -> str | No
     return f"not cut, by the line type {linetype}" if NOT_CUT_LINETYPE.search(linetype) else None
 
 
-def _expanded(entities: Iterable[Any], layer: str | None, handle: str | None, notes: _Notes) -> Iterator[tuple[DXFGraphic, str, str]]:
-    """All entities with blocks exploded, in world coordinates, each with its layer ("0" in a block is the insert's) and handle."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where something of the drawing stands: its layer, the handle that it is told by, from its block to the drawing, and the names of
+    the blocks that it lies in.
+    """
+
+    layer: str
+    handle: str
+    to_world: Matrix44 | None = None
+    blocks: tuple[str, ...] = ()
+
+
+def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = None) -> Iterator[tuple[DXFGraphic, _Place]]:
+    """All entities with those of blocks in place of inserts; a block's have the insert's handle and, where theirs is "0", its layer.
+
+    They are as the block has them: uneven scales of turned blocks shear, and only points can be sheared.
+    """
     for entity in entities:
         own = str(entity.dxf.layer) if entity.dxf.hasattr("layer") else "0"
-        own = layer if layer is not None and own == "0" else own
-        source = handle or str(entity.dxf.handle)
+        own = within.layer if within is not None and own == "0" else own
+        source = str(entity.dxf.handle) if within is None else within.handle
         if not isinstance(entity, Insert):
-            yield entity, own, source
+            if within is None or entity.dxftype() != "ATTDEF":
+                yield entity, _Place(own, source) if within is None else replace(within, layer=own)
             continue
-        if not entity.dxf.xscale or not entity.dxf.yscale:
-            notes.ignored["INSERT", own, "its scale is 0"] += 1
+        block = None if entity.doc is None else entity.doc.blocks.get(entity.dxf.get("name", ""))
+        if (reason := _not_exploded(entity, own, block)) is not None:
+            notes.ignored["INSERT", own, reason] += 1
             continue
-        if entity.doc is None or entity.dxf.get("name", "") not in entity.doc.blocks:
-            notes.ignored["INSERT", own, f"block {entity.dxf.get('name', '(no name)')} is missing"] += 1
-            continue
+        yield from ((attrib, _Place(str(attrib.dxf.layer), source)) for attrib in entity.attribs)
         if not entity.dxf.zscale:
             entity.dxf.zscale = 1.0  # flat: z says nothing, and 0 cannot be inverted
         for single in entity.multi_insert() if entity.mcount > 1 else (entity,):
             notes.look_at_clock()
             try:
-                inner = list(single.virtual_entities())
-            except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
+                matrix = single.matrix44() if within is None or within.to_world is None else single.matrix44() * within.to_world
+            except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, DXFError) as error:
                 notes.warnings.append(f"INSERT {source} of block {entity.dxf.name} cannot be exploded: {error or type(error).__name__}")
                 notes.ignored["INSERT", own, "cannot be exploded"] += 1
                 continue
-            yield from _expanded(inner, own, source, notes)
+            blocks = (*(() if within is None else within.blocks), str(entity.dxf.name))
+            yield from _expanded(block or (), notes, _Place(own, source, matrix, blocks))
 
 
-def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _Notes) -> Iterator[Piece]:
+def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str | None:
+    """Why nothing is seen of a block here, None where it is. One on a layer that is off but not frozen shows what is on others."""
+    frozen = insert.doc is not None and layer in insert.doc.layers and insert.doc.layers.get(layer).is_frozen()
+    if insert.dxf.get("invisible", 0) or frozen:
+        return "not shown"
+    if not insert.dxf.xscale or not insert.dxf.yscale:
+        return "its scale is 0"
+    return None if block is not None else f"block {insert.dxf.get('name', '(no name)')} is missing"
+
+
+def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> Iterator[Piece]:
     """The pieces of one entity; tells of those that have no length or cannot be drawn."""
-    kind = entity.dxftype()
+    kind, layer, handle = entity.dxftype(), place.layer, place.handle
     try:
-        found = list(_FLATTEN[kind](entity, mm))
+        if place.to_world is None:
+            found = list(_FLATTEN[kind](entity, mm))
+        else:
+            found = list(_out_of_block(entity, mm, place.to_world))
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError, DXFError) as error:
         notes.warnings.append(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
         notes.ignored[kind, layer, "cannot be drawn"] += 1
@@ -409,7 +496,8 @@ def _flattened(entity: DXFGraphic, mm: float, layer: str, handle: str, notes: _N
         if len(points) < 2 or np.hypot(*np.ptp(points, axis=0)) < GAPS_MM[1]:
             reason = "no length"
         elif closed and encloses_nothing(points):
-            reason = "encloses nothing"
+            crosses = polygon.crossings([points], depth=GAPS_MM[1], most=1)
+            reason = "it crosses itself and encloses nothing" if crosses else "encloses nothing"
         else:
             yield piece
             continue
@@ -452,6 +540,24 @@ def _in_world(points: Points, circle: Circle | None, entity: DXFGraphic, z_mm: f
     return turned, (centre.x, centre.y, circle[2])
 
 
+def _out_of_block(entity: DXFGraphic, mm: float, to_world: Matrix44) -> Iterator[_Flat]:
+    """An entity of a block, flattened as finely as it will be large, where the block stands."""
+    linear = np.array([[to_world[row, column] for column in (0, 1)] for row in (0, 1)])
+    shift = np.array([to_world[3, 0], to_world[3, 1]]) * mm
+    if _broken((*linear.flat, *shift)):
+        yield _BROKEN
+        return
+    growth = float(np.linalg.norm(linear, 2))  # the largest, of any direction
+    round_still = bool(np.allclose(linear @ linear.T, growth * growth * np.eye(2), rtol=0.0, atol=1e-9 * growth * growth))
+    for points, closed, circle in _FLATTEN[entity.dxftype()](entity, mm * growth):
+        moved = points @ (linear / growth) + shift
+        if circle is not None and round_still:
+            x, y = np.array(circle[:2]) @ (linear / growth) + shift
+            yield moved, closed, (float(x), float(y), circle[2])
+        else:
+            yield moved, closed, None
+
+
 def _line(entity: Any, mm: float) -> Iterator[_Flat]:
     yield _xy((entity.dxf.start, entity.dxf.end), mm), False, None
 
@@ -488,6 +594,11 @@ def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
         return
     if any(not w > 0.0 for w in entity.weights):
         raise ValueError("a weight is not positive")
+    if entity.closed and not len(entity.control_points):  # through its fit points and back to the first, which is no corner
+        fit = [Vec3(point) for point in entity.fit_points]
+        along = fit[1] - fit[-1]
+        yield _of_bspline(fit_points_to_cad_cv([*fit, fit[0]], [along, along]), mm), False, None
+        return
     yield _of_bspline(entity.construction_tool(), mm), False, None
 
 
@@ -532,10 +643,20 @@ def _hatch(entity: Any, mm: float) -> Iterator[_Flat]:
                 continue
             points = bulged([(x * mm, y * mm, b) for x, y, b in path.vertices], True)[0]
         elif isinstance(path, EdgePath) and path.edges:
-            points = np.concatenate([_hatch_edge(edge, mm)[:-1] for edge in path.edges])
+            points = np.concatenate([run[:-1] for run in _head_to_tail([_hatch_edge(edge, mm) for edge in path.edges])])
         else:
             continue
         yield _in_world(points, None, entity, z * mm)[0], True, None
+
+
+def _head_to_tail(runs: list[Points]) -> list[Points]:
+    """The runs of a closed line in their order, each turned to begin where the one before it ends."""
+    for number, run in enumerate(runs):
+        before = runs[number - 1][-1] if number else runs[1 % len(runs)][[0, -1]]
+        away = [np.hypot(*(end - before).T).min() for end in run[[0, -1]]]
+        if (away[1] < away[0]) if number else (away[0] < away[1]):
+            runs[number] = run[::-1]
+    return runs
 
 
 def _hatch_edge(edge: Any, mm: float) -> Points:
@@ -574,13 +695,11 @@ _FLATTEN = {
 
 def _without_duplicates(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
     """The pieces without those that lie on an earlier one."""
-    seen: dict[tuple[int, ...], Piece] = {}
-    for piece in pieces:
-        first = seen.setdefault(signature(piece), piece)
-        if first is not piece:
-            notes.warnings.append(f"{piece.where} is left out: it lies on {first.entity} {first.handle}")
-            notes.ignore(piece, "duplicate")
-    return list(seen.values())
+    left_out = doubles(pieces)
+    for number, first in sorted(left_out.items()):
+        notes.warnings.append(f"{pieces[number].where} is left out: it lies on {pieces[first].entity} {pieces[first].handle}")
+        notes.ignore(pieces[number], "duplicate")
+    return [piece for number, piece in enumerate(pieces) if number not in left_out]
 
 
 _Chain: TypeAlias = tuple[Piece, ...]
@@ -614,17 +733,24 @@ def _chained(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], lis
     """Joins chains whose ends lie within the gap, as far as no end meets two others: (still open, closed)."""
     still: list[_Chain] = []
     closed: list[_Chain] = []
-    if not chains:
+
+    def closes(chain: _Chain) -> bool:
+        """Whether the chain closes by itself; one as short as the gap is no loop."""
+        ends_meet = math.dist(chain[0].points[0], chain[-1].points[-1]) <= gap_mm
+        return ends_meet and sum(p.length_mm for p in chain) > 4.0 * gap_mm
+
+    for chain in chains:
+        (closed if closes(chain) else still).append(chain)
+    if not still:
         return still, closed
-    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in chains]
+    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=c) for c in still]
+    still = []
     for found in edgeminer.find_all_simple_chains(edgeminer.Deposit(edges, gap_tol=gap_mm)):
         joined: list[Piece] = []
-        for edge in found:
+        for edge in dict.fromkeys(found):  # what is as short as the gap meets itself and is found twice
             part: _Chain = edge.payload
             joined += [replace(p, points=p.points[::-1]) for p in reversed(part)] if edge.is_reverse else part
-        length = sum(p.length_mm for p in joined)
-        ends_meet = math.dist(joined[0].points[0], joined[-1].points[-1]) <= gap_mm
-        (closed if ends_meet and length > 4.0 * gap_mm else still).append(tuple(joined))
+        (closed if closes(tuple(joined)) else still).append(tuple(joined))
     return still, closed
 
 
@@ -646,20 +772,23 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     """Lists open lines that are no outline, and refuses the drawing where one is: where it goes around a part, or there is no part."""
     if not loops and not chains:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
-        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}")
+        told = "".join(f"; {warning}" for warning in notes.warnings[:3])
+        raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
     if not chains:
         return
     around = polygon.enclosing([loop.points for loop in loops])
     outers = [loop.points for loop, outside in zip(loops, around, strict=True) if not outside]
     ends = np.array([p for c in chains for p in (c[0].points[0], c[-1].points[-1])])
+    meshed = _meshed_around(chains, outers)
     errors: list[ConfigError] = []
     for number, chain in enumerate(chains):
+        notes.look_at_clock()
         points = np.concatenate([p.points for p in chain])
         end = points[-1]
         away = float(np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T).min())
         what = "more than two lines meet" if away <= GAPS_MM[-1] else f"it is {away:.3f} mm to the next end"
         gap = f"at its end, ({end[0]:.3f}, {end[1]:.3f}) mm, {what}"
-        if len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers):
+        if number in meshed or (len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers)):
             errors.append(notes.error("E_DXF_OPEN", f"the outline that begins with {chain[0].where} does not close: {gap}"))
         elif not loops:
             errors.append(notes.error("E_DXF_OPEN", f"nothing closes; of the line that begins with {chain[0].where}: {gap}"))
@@ -669,6 +798,22 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
                 notes.ignore(piece, "open")
     if errors:
         raise ConfigErrors(errors[:10])
+
+
+def _meshed_around(chains: Sequence[_Chain], outers: Sequence[Points]) -> set[int]:
+    """The numbers of the chains that meet one another so that some of them run in rings, with a whole part within their common box."""
+    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=n) for n, c in enumerate(chains)]
+    deposit = edgeminer.Deposit(edges, gap_tol=GAPS_MM[-1])
+    found: set[int] = set()
+    for network in deposit.find_all_networks():
+        nodes = sum(1.0 / deposit.degree(end) for edge in network for end in (edge.start, edge.end))
+        if len(network) < nodes - 0.5:  # a tree rings nothing
+            continue
+        points = np.concatenate([piece.points for edge in network for piece in chains[edge.payload]])
+        low, high = points.min(axis=0), points.max(axis=0)
+        if any((low <= outer.min(axis=0)).all() and (high >= outer.max(axis=0)).all() for outer in outers):
+            found |= {edge.payload for edge in network}
+    return found
 
 
 def _loop(chain: _Chain) -> Piece:
@@ -699,6 +844,16 @@ def _warn_of_frames(loops: Sequence[Piece], aside: Sequence[Piece], notes: _Note
             notes.warnings.append(
                 f"{frame.where} goes around all that is cut; if it is cut too, say so in the side file (layers: outline: true)"
             )
+
+
+def _warn_of_paper(part: Sequence[Contour], box: tuple[float, float, float, float], notes: _Notes) -> None:
+    """An outline around all, with the proportions of paper and something within, may be a sheet's frame."""
+    outer = part[0].points_mm
+    around_all = (outer.min(axis=0) <= box[:2]).all() and (outer.max(axis=0) >= box[2:]).all()
+    holds_more = any(c.kind == "island" for c in part) or any(kind in WRITTEN for kind, _, _ in notes.ignored)
+    if around_all and holds_more and polygon.is_upright_rectangle(outer) and _like_paper(outer):
+        text = f"the outline on layer {part[0].layer} has the proportions of paper: if it is a sheet's frame, put it on a layer of its own"
+        notes.warnings.append(f"{text} and say so in the side file (layers: outline: false)")
 
 
 def _zones(pieces: Sequence[Piece], notes: _Notes) -> tuple[tuple[str, Points], ...]:

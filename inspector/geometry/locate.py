@@ -41,7 +41,9 @@ _MIRROR_ASKED_BELOW = 0.985
 _MIRROR_LEAD = 0.03
 _SCALE_STEP = 1.04
 _COARSE_STEP = 1.12
-_LEAST_RADIUS_PX = 24.0
+_LEAST_RADIUS_PX, _MOST_RADIUS_PX = 24.0, 6000.0
+"""Half the diagonal of a part: for the smaller, pictures are enlarged without bound; for the larger, so is what is computed of the part."""
+
 _FAR_PX = 0.7  # from farther than that, predicted profiles do not lead to the edge in one step
 
 
@@ -69,12 +71,25 @@ def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] 
 
     `scale_px_per_mm`: known (it is then held, and a part that is too large as a whole measures so), a range (it is searched and fitted),
     or None (searched in all that fits the picture). With `perspective` a homography is fitted after the similarity.
-    Raises `ConfigError` E_TEMPLATE_EMPTY where the template has no closed contour.
+    Raises `ConfigError` E_TEMPLATE_EMPTY where the template has no closed contour, E_SCALE where the part would be too small or too large.
     """
     contours = tuple(c for c in template.contours if c.closed and len(c.points_mm) >= 3)
     if not contours:
         raise ConfigError("E_TEMPLATE_EMPTY", f"the template {template.name} has no closed contour to look for")
+    across_mm = 2.0 * _radius_mm(contours)
+    for scale in () if scale_px_per_mm is None else scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else (scale_px_per_mm,):
+        if not 2.0 * _LEAST_RADIUS_PX <= scale * across_mm <= 2.0 * _MOST_RADIUS_PX:
+            text = f"{template.name}, {across_mm:.4g} mm across, would be {scale * across_mm:.3g} px large at {scale:.4g} px/mm; allowed: "
+            least, most = 2.0 * _LEAST_RADIUS_PX / across_mm, 2.0 * _MOST_RADIUS_PX / across_mm
+            sizes = f"{2 * _LEAST_RADIUS_PX:.0f} to {2 * _MOST_RADIUS_PX:.0f} px, {least:.4g} to {most:.4g} px/mm"
+            raise ConfigError("E_SCALE", f"{text}{sizes} ({1 / most:.4g} to {1 / least:.4g} mm/px)")
     return Locator(contours, scale_px_per_mm, perspective)
+
+
+def _radius_mm(contours: Sequence[Contour]) -> float:
+    """How far the farthest point lies from the middle of the contours' box."""
+    points = np.concatenate([c.points_mm for c in contours])
+    return float(np.hypot(*(points - 0.5 * (points.min(axis=0) + points.max(axis=0))).T).max())
 
 
 class Locator:
@@ -82,11 +97,9 @@ class Locator:
 
     def __init__(self, contours: tuple[Contour, ...], scale_px_per_mm: float | tuple[float, float] | None, perspective: bool) -> None:
         self.contours, self.perspective = contours, perspective
-        points = np.concatenate([c.points_mm for c in contours])
-        radius_mm = float(np.hypot(*(points - 0.5 * (points.min(axis=0) + points.max(axis=0))).T).max())
         self._known = float(scale_px_per_mm) if isinstance(scale_px_per_mm, int | float) else None
         self._range = scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else None
-        self._base = Shape(contours, BASE_RADIUS_PX / radius_mm)
+        self._base = Shape(contours, BASE_RADIUS_PX / _radius_mm(contours))
         self._outline = silhouette_of(self._base)
         self._directions = Directions(self._base)
         self._few = _for_small(self._base, 220, 600)

@@ -27,6 +27,13 @@ def perimeter(points: Points) -> float:
     return float(np.hypot(*(np.concatenate([points[1:], points[:1]]) - points).T).sum())
 
 
+def is_upright_rectangle(points: Points) -> bool:
+    """Whether the closed line is its own box, to a thousandth of it."""
+    width, height = np.ptp(points, axis=0)
+    whole = abs(signed_area(points)) >= 0.999 * float(width * height) > 0.0
+    return whole and perimeter(points) <= 1.001 * 2.0 * float(width + height)
+
+
 def centroid(points: Points) -> Points:
     """The centre of the enclosed area, or of the points where the area is nothing."""
     shifted = points - points[0]

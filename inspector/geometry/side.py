@@ -21,13 +21,14 @@ zones:                          # in order, a later one lies over an earlier one
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from inspector.config import Strict
+from inspector.config.document import Document, Loc, compose, nearest, text_of
 from inspector.records import ConfigError, ConfigErrors
 
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -86,26 +87,51 @@ class Side(Strict):
     zones: list[Zone] = Field(default_factory=list)
 
 
-def read(drawing: Path) -> tuple[Side, bytes]:
-    """The side file of the drawing at this path and its bytes; the empty one where there is none. Raises `ConfigError` E_SIDE_…."""
+def read(drawing: Path) -> tuple[Side, bytes, Document]:
+    """The side file of the drawing at this path, its bytes, and where its values stand; the empty one where there is none.
+
+    Raises `ConfigError`s E_SIDE_FORMAT what is no settings file, E_SIDE_KEY what is said in it.
+    """
     path = drawing.with_suffix(".yaml")
     try:
         data = path.read_bytes()
+        document = compose(str(path), text_of(path))
     except FileNotFoundError:
-        return Side(), b""
+        return Side(), b"", Document(str(path), {}, {})
     except OSError as error:
         raise ConfigError("E_SIDE_FORMAT", f"cannot be read: {error.strerror}", file=str(path)) from error
-    try:
-        found = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = error.problem_mark.line + 1 if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else None
-        raise ConfigError("E_SIDE_FORMAT", "not YAML", file=str(path), line=line) from error
-    try:
-        return Side.model_validate({} if found is None else found), data
-    except ValidationError as error:
-        raise ConfigErrors(
-            [
-                ConfigError("E_SIDE_KEY", f"{e['msg']} (seen: {e['input']!r:.60})", file=str(path), key=".".join(map(str, e["loc"])))
-                for e in error.errors()
-            ]
-        ) from error
+    except ConfigErrors as several:
+        if several.errors[-1].code == "E_CFG_EMPTY":
+            return Side(), data, Document(str(path), {}, {})
+        raise ConfigErrors([_of_side("E_SIDE_FORMAT", e, "not YAML: " * (e.code == "E_CFG_SYNTAX")) for e in several.errors]) from several
+    side = document.validated(Side, (), None)
+    if side is None or document.errors:
+        raise ConfigErrors([_of_side("E_SIDE_KEY", error) for error in document.in_order()])
+    return side, data, document
+
+
+def names_known(side: Side, document: Document, contours: Collection[str], layers: Collection[str]) -> None:
+    """Refuses what speaks of contours or layers that the drawing does not have. Raises `ConfigErrors` E_SIDE_NAME."""
+    asked: list[tuple[Loc, str, str]] = [(("contours", name), "contour", name) for name in side.contours]
+    asked += [(("layers", name), "layer", name) for name in side.layers]
+    asked += [(("datum", i), "contour", name) for i, name in enumerate(side.datum)]
+    asked += [
+        (("distances", i, "between", k), "contour", end)
+        for i, one in enumerate(side.distances)
+        for k, end in enumerate(one.between)
+        if isinstance(end, str)
+    ]
+    asked += [(("zones", i, "contour"), "contour", z.contour) for i, z in enumerate(side.zones) if z.contour is not None]
+    unknown = []
+    for loc, kind, name in asked:
+        known = layers if kind == "layer" else contours
+        if name not in known:
+            text = f"the drawing has no {kind} {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}"
+            unknown.append(document.error("E_SIDE_NAME", text, loc))
+    if unknown:
+        raise ConfigErrors(unknown)
+
+
+def _of_side(code: str, error: ConfigError, before: str = "") -> ConfigError:
+    """An error of the settings' reader, as one of side files."""
+    return ConfigError(code, before + error.text, file=error.file, line=error.line, key=error.key)

@@ -16,7 +16,7 @@ from inspector.geometry.coverage import inside
 from inspector.geometry.dxf import Drawing
 from inspector.geometry.polygon import Points, sides
 from inspector.geometry.side import Side
-from inspector.records import ConfigError, ConfigErrors, Contour, Distance, Floats, Template
+from inspector.records import ConfigError, Contour, Distance, Floats, Template
 
 LONG_SIDE_PX = 640
 MARGIN_PX = 16
@@ -30,12 +30,12 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
     """The template of one part of a drawing.
 
     `mm_per_px` is the raster's; without it the part's long side is some 640 px. `tolerance_mm` holds for contours to which the side
-    file gives none of their own. Parts are numbered from the largest, 0. Raises `ConfigError` E_DXF_PART, E_DXF_LIMIT, E_SIDE_NAME.
+    file gives none of their own. Parts are numbered from the largest, 0. Raises `ConfigError` E_DXF_PART, E_DXF_LIMIT.
     """
     if not 0 <= part < len(drawing.parts):
-        raise ConfigError("E_DXF_PART", f"part {part} is asked for; the drawing has {len(drawing.parts)}", file=str(drawing.file))
+        text = f"part number {part + 1}, counted from 1, is asked for; the drawing has {len(drawing.parts)}"
+        raise ConfigError("E_DXF_PART", text, file=str(drawing.file))
     own = tuple(drawing.contours[i] for i in drawing.parts[part])
-    _names_known(drawing)
     contours = tuple(_tolerated(c, drawing.side, tolerance_mm) for c in own)
     points = np.concatenate([c.points_mm for c in contours])
     low, high = points.min(axis=0), points.max(axis=0)
@@ -152,21 +152,6 @@ def _tolerated(contour: Contour, side: Side, tolerance_mm: float | None) -> Cont
     if named is not None:
         inward, outward = named.inward_mm, named.outward_mm
     return replace(contour, inward_mm=inward, outward_mm=outward)
-
-
-def _names_known(drawing: Drawing) -> None:
-    """Refuses a side file that speaks of contours which the drawing does not have."""
-    names = {c.name for c in drawing.contours}
-    asked = [("contours", n) for n in drawing.side.contours] + [("datum", n) for n in drawing.side.datum]
-    asked += [("distances", n) for d in drawing.side.distances for n in d.between if isinstance(n, str)]
-    asked += [("zones", z.contour) for z in drawing.side.zones if z.contour is not None]
-    unknown = [
-        ConfigError("E_SIDE_NAME", f"no contour {name!r}; the drawing has {', '.join(sorted(names))}", file=str(drawing.file), key=key)
-        for key, name in asked
-        if name not in names
-    ]
-    if unknown:
-        raise ConfigErrors(unknown)
 
 
 def _distances(side: Side, names: set[str]) -> tuple[Distance, ...]:

@@ -212,6 +212,46 @@ def test_a_block_scaled_unevenly_makes_ellipses(tmp_path: Path) -> None:
     assert contour.circle is None
 
 
+def test_a_turned_block_in_an_unevenly_scaled_one_is_sheared(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    inner = document.blocks.new("INNER")
+    inner.add_lwpolyline(SQUARE, close=True)
+    inner.add_arc((5, 5), 2, 0, 180)
+    inner.add_line((3, 5), (7, 5))
+    document.blocks.new("OUTER").add_blockref("INNER", (0, 0), dxfattribs={"rotation": 45})
+    document.modelspace().add_blockref("OUTER", (0, 0), dxfattribs={"xscale": 3})
+    document.saveas(tmp_path / "sheared.dxf")
+    outer, hole = dxf.read(tmp_path / "sheared.dxf").contours
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(300)
+    assert polygon.perimeter(outer.points_mm) == pytest.approx(4 * math.hypot(3 * 50**0.5, 50**0.5))
+    assert polygon.signed_area(hole.points_mm) == pytest.approx(-6 * math.pi, rel=1e-4)
+
+
+@pytest.mark.parametrize(("state", "holes"), [("frozen", 0), ("off", 2), ("invisible", 0), ("shown", 3)])
+def test_what_a_hidden_insert_holds_is_not_shown(tmp_path: Path, state: str, holes: int) -> None:
+    """A layer that is off hides what a block has on layer 0 only; one that is frozen, the whole block."""
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    layer = document.layers.add("SOME")
+    if state == "frozen":
+        layer.freeze()
+    elif state == "off":
+        layer.off()
+    inner = document.blocks.new("INNER")
+    inner.add_circle((30, 0), 2)
+    document.blocks.new("HOLES").add_circle((10, 0), 3, dxfattribs={"layer": "CUT"})
+    document.blocks.get("HOLES").add_circle((20, 0), 3, dxfattribs={"layer": "CUT"})
+    document.blocks.get("HOLES").add_blockref("INNER", (0, 0))
+    document.modelspace().add_circle((0, 0), 50)
+    document.modelspace().add_blockref("HOLES", (0, 0), dxfattribs={"layer": "SOME", "invisible": int(state == "invisible")})
+    document.saveas(tmp_path / "hidden.dxf")
+    drawing = dxf.read(tmp_path / "hidden.dxf")
+    assert len(drawing.contours) == 1 + holes
+    entity = "CIRCLE" if state == "off" else "INSERT"
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored] == ([] if state == "shown" else [(entity, "SOME", "not shown")])
+
+
 def test_an_array_of_blocks_is_so_many_parts(tmp_path: Path) -> None:
     document = new("R2010")
     document.header["$INSUNITS"] = 4
@@ -226,6 +266,26 @@ def test_an_array_of_blocks_is_so_many_parts(tmp_path: Path) -> None:
     assert all([drawing.contours[i].kind for i in part] == ["outer", "hole"] for part in drawing.parts)
     assert drawing.bbox_mm == pytest.approx((0, 0, 70, 40))
     assert [c.name for c in drawing.contours][:2] == ["outer", "outer-2"]
+
+
+def test_a_closed_spline_of_fit_points_alone_runs_back_to_the_first(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        turns = np.arange(32) * math.tau / 32
+        msp.add_spline([(40 * math.cos(t), 40 * math.sin(t)) for t in turns]).closed = True
+
+    (contour,) = dxf.read(drawn(tmp_path, draw)).contours
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(math.pi * 1600, rel=1e-4)
+    assert contour.circle is not None
+
+
+@pytest.mark.parametrize("backwards", range(16))
+def test_the_edges_of_a_hatch_may_run_either_way(tmp_path: Path, backwards: int) -> None:
+    def draw(msp: Any) -> None:
+        path = msp.add_hatch().paths.add_edge_path()
+        for number, (a, b) in enumerate(zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True)):
+            path.add_line(*((b, a) if backwards >> number & 1 else (a, b)))
+
+    assert areas(dxf.read(drawn(tmp_path, draw))) == [pytest.approx(100)]
 
 
 def test_hatches_count_only_where_there_is_nothing_else(tmp_path: Path) -> None:
@@ -325,6 +385,75 @@ def test_a_frame_that_is_set_aside_is_doubted(tmp_path: Path) -> None:
     assert not dxf.read(drawn(tmp_path, lambda m: draw(m, "TITLE", 1))).warnings
 
 
+def sheet(msp: Any, layer: str, *, written: bool = True) -> object:
+    for x, y, w, h in ((0, 0, 297, 210), (10, 10, 277, 190), (187, 10, 100, 40)):
+        msp.add_lwpolyline([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], close=True, dxfattribs={"layer": layer})
+    if written:
+        msp.add_text("PLATE", dxfattribs={"layer": layer, "insert": (190, 15)})
+    return msp
+
+
+def plate_on(msp: Any, layer: str) -> object:
+    msp.add_lwpolyline([(50, 80), (150, 80), (150, 140), (50, 140)], close=True, dxfattribs={"layer": layer})
+    return msp.add_circle((80, 110), 10, dxfattribs={"layer": layer})
+
+
+@pytest.mark.parametrize("layer", ["FRAME", "Border", "RAHMEN", "Zeichnungsrahmen", "A4_FORMAT", "SHEET", "Blattrand", "CADRE"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_sheets_frame_is_told_from_the_part_by_its_name_and_place(tmp_path: Path, layer: str, *, written: bool) -> None:
+    path = drawn(tmp_path, lambda m: (sheet(m, layer, written=written), plate_on(m, "CUT")))
+    drawing = dxf.read(path)
+    assert [(c.kind, c.layer) for c in drawing.contours] == [("outer", "CUT"), ("hole", "CUT")]
+    assert ("LWPOLYLINE", layer, "not cut, a sheet's frame by its name and place", 3) in [
+        (i.entity, i.layer, i.reason, i.count) for i in drawing.ignored
+    ]
+    assert any("goes around all that is cut" in warning for warning in drawing.warnings)
+    path.with_suffix(".yaml").write_text(f"layers: {{{layer}: {{outline: true}}}}\n")
+    assert len(dxf.read(path).contours) == 5
+
+
+@pytest.mark.parametrize("layer", ["Platform", "FRAME", "SHEET_METAL", "Information"])
+def test_a_part_on_a_layer_called_like_a_frame_is_a_part(tmp_path: Path, layer: str) -> None:
+    def draw(msp: Any) -> None:
+        plate_on(msp, layer)
+        msp.add_text("7", dxfattribs={"layer": "TEXT"})
+
+    assert len(dxf.read(drawn(tmp_path, draw)).contours) == 2
+    drawing = dxf.read(drawn(tmp_path, lambda m: (plate_on(m, layer), m.add_circle((120, 100), 4, dxfattribs={"layer": "HOLES"}))))
+    assert len(drawing.contours) == 3
+
+
+def test_a_title_block_by_its_blocks_name_is_not_cut(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    sheet(document.blocks.new("A4_TITLE_BLOCK"), "0")
+    document.blocks.get("A4_TITLE_BLOCK").add_attdef("DRAWN", (190, 20))
+    document.modelspace().add_blockref("A4_TITLE_BLOCK", (0, 0)).add_auto_attribs({"DRAWN": "x"})
+    plate_on(document.modelspace(), "0")
+    document.saveas(tmp_path / "titled.dxf")
+    drawing = dxf.read(tmp_path / "titled.dxf")
+    assert areas(drawing) == pytest.approx([6000, -100 * math.pi])
+    assert {(i.entity, i.reason) for i in drawing.ignored} == {
+        ("ATTRIB", "not an outline"), ("TEXT", "not an outline"), ("LWPOLYLINE", "not cut, by the name of its block A4_TITLE_BLOCK")
+    }  # fmt: skip
+
+
+def test_an_outline_of_the_proportions_of_paper_is_doubted(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (sheet(m, "0"), plate_on(m, "CUT"))))
+    assert any("has the proportions of paper" in warning for warning in drawing.warnings)
+    assert not dxf.read(drawn(tmp_path, lambda m: plate_on(m, "CUT"))).warnings
+
+
+def test_what_stands_in_paper_space_is_listed(tmp_path: Path) -> None:
+    document = new("R2010")
+    document.header["$INSUNITS"] = 4
+    document.modelspace().add_circle((0, 0), 9)
+    document.layout("Layout1").add_circle((0, 0), 4, dxfattribs={"layer": "SHEET"})
+    document.saveas(tmp_path / "paper.dxf")
+    drawing = dxf.read(tmp_path / "paper.dxf")
+    assert [(i.entity, i.layer, i.reason) for i in drawing.ignored] == [("CIRCLE", "SHEET", "in paper space")]
+
+
 def test_an_open_line_inside_is_no_outline(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_line((-3, 0), (3, 0), dxfattribs={"layer": "X"}))))
     assert len(drawing.contours) == 1
@@ -369,9 +498,96 @@ def test_duplicates_zero_lengths_gaps_and_crossings_are_told_with_layer_and_hand
     assert len(drawing.contours) == 2  # the circle and the loop with the gap: a figure of eight with equal lobes encloses nothing
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-10, 1e-7, 2e-4])
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (3.175, 3.175), (12.345, 6.789), (0.001, 0.0005)])
+def test_an_outline_drawn_twice_is_one_wherever_it_lies_and_whatever_the_noise(
+    tmp_path: Path, corner: tuple[float, float], noise: float
+) -> None:
+    def draw(msp: Any) -> None:
+        for off in (-noise, noise):
+            x, y = corner[0] + off, corner[1] + off
+            points = [(x, y), (x + 50, y), (x + 50, y + 30), (x, y + 30)]
+            for a, b in zip(points, points[1:] + points[:1], strict=True):
+                msp.add_line(a, b) if off < 0 else msp.add_line(b, a)
+            msp.add_circle((x + 20, y + 15), 4 + off)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([1500, -16 * math.pi], abs=0.05)
+    assert sum("is left out: it lies on" in warning for warning in drawing.warnings) == 5
+
+
+def test_what_shares_a_box_and_a_length_only_is_no_double(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_lwpolyline([(0, 0), (10, 0), (10, 10)], close=True)
+        msp.add_lwpolyline([(0, 0), (10, 10), (0, 10)], close=True)
+        msp.add_line((20, 0), (30, 10))
+        msp.add_line((20, 10), (30, 0))
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([50, 50])
+    assert [(i.reason, i.count) for i in drawing.ignored] == [("open", 2)]
+
+
+def test_a_leaf_of_two_arcs_in_one_box_is_a_leaf(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_arc((10, 0), 10, 90, 180), m.add_arc((0, 10), 10, 270, 360))))
+    assert areas(drawing) == [pytest.approx(50 * math.pi - 100, rel=1e-4)]
+
+
+def test_lines_that_meet_in_threes_around_a_part_are_not_taken_for_nothing(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for x in (0, 50):
+            for a, b in zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True):
+                msp.add_line((x + 5 * a[0], 3 * a[1]), (x + 5 * b[0], 3 * b[1]), dxfattribs={"layer": "RAND"})
+        msp.add_circle((20, 15), 4)
+
+    path = drawn(tmp_path, draw)
+    with pytest.raises(ConfigErrors) as caught:
+        dxf.read(path)
+    assert {error.code for error in caught.value.errors} == {"E_DXF_OPEN"}
+    assert "on layer RAND does not close" in str(caught.value)
+    assert "more than two lines meet" in str(caught.value)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps=st.lists(st.sampled_from([0.0, 1e-7, 1e-4, 5e-4, 2e-3, 5e-3, 0.02, 0.03, 0.049]), min_size=4, max_size=4))
+def test_gaps_of_any_size_and_number_are_closed_and_the_outline_is_run_through_once(tmp_path: Path, gaps: list[float]) -> None:
+    corners = [(0, 0), (50, 0), (50, 30), (0, 30)]
+    steps = [(1, 0), (0, 1), (-1, 0), (0, -1)]
+
+    def draw(msp: Any) -> None:
+        for (x, y), end, (u, v), gap in zip(corners, corners[1:] + corners[:1], steps, gaps, strict=True):
+            msp.add_line((x, y), (end[0] - gap * u, end[1] - gap * v))
+        msp.add_circle((20, 15), 3)
+
+    outer, hole = dxf.read(drawn(tmp_path, draw)).contours
+    assert [outer.kind, hole.kind] == ["outer", "hole"]
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(1500, abs=6)
+    assert polygon.perimeter(outer.points_mm) == pytest.approx(160, abs=0.2)
+
+
+@pytest.mark.parametrize("gap", [5e-4, 5e-3, 0.03])
+def test_a_polyline_whose_ends_nearly_meet_is_one_loop(tmp_path: Path, gap: float) -> None:
+    (outer,) = dxf.read(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (50, 0), (50, 30), (0, 30), (0, gap)]))).contours
+    assert polygon.signed_area(outer.points_mm) == pytest.approx(1500, abs=1)
+
+
 def test_a_loop_that_crosses_itself_is_told(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (9, 9), (9, 0), (0, 7)], close=True)))
     assert "crosses itself at (3.938, 3.938) mm" in drawing.warnings[0]
+
+
+def test_a_bow_tie_is_refused_with_what_is_wrong_and_where(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_lwpolyline([(0, 0), (9, 9), (9, 0), (0, 9)], close=True, dxfattribs={"layer": "TIE"})))
+    assert error.code == "E_DXF_EMPTY"
+    assert "on layer TIE is left out: it crosses itself and encloses nothing" in str(error)
+    assert "LWPOLYLINE 2F" in str(error)
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.05, 0.2, 1.0, 100.0])
+def test_circles_of_all_sizes_have_their_area_and_length(tmp_path: Path, radius: float) -> None:
+    (contour,) = dxf.read(drawn(tmp_path, lambda m: m.add_circle((0, 0), radius))).contours
+    assert polygon.perimeter(contour.points_mm) == pytest.approx(2 * math.pi * radius, rel=5e-4)
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(math.pi * radius**2, rel=1e-4)
 
 
 @pytest.mark.parametrize("gap", [0.2, 3.0])
@@ -443,6 +659,14 @@ def test_files_that_are_no_dxf(tmp_path: Path) -> None:
         path.write_bytes(content)
         assert refused(path).code == code, content
     assert refused(tmp_path).code == "E_DXF_FORMAT"  # a folder
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "marked.dxf"
+    path.write_bytes(b"\xef\xbb\xbf" + (TEMPLATES / "bracket.dxf").read_bytes())
+    drawing, plain = dxf.read(path), dxf.read(TEMPLATES / "bracket.dxf")
+    assert not drawing.warnings
+    assert areas(drawing) == pytest.approx(areas(plain))
 
 
 def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
@@ -574,7 +798,21 @@ def test_nothing_to_cut(tmp_path: Path) -> None:
         ("tolerance_mm: -1", "E_SIDE_KEY", "tolerance_mm"),
         ("tolerance_mm: .nan", "E_SIDE_KEY", "tolerance_mm"),
         ("zones: [{name: a, margin_mm: 1, polygon_mm: [[0, 0], [1, 0], [1, 1]]}]", "E_SIDE_KEY", "give one of"),
-        ("- 3", "E_SIDE_KEY", "dictionary"),
+        ("- 3", "E_SIDE_KEY", "mapping"),
+        ("units: mm\ntolerance_mm: 0.1\ntolerance_mm: 0.2", "E_SIDE_KEY", "part.yaml:3: tolerance_mm: stands here and in line 2"),
+        (
+            "units: mm\ntolerence_mm: 0.1",
+            "E_SIDE_KEY",
+            "part.yaml:2: tolerence_mm: tolerence_mm is not known here; did you mean tolerance_mm?",
+        ),
+        ("layers:\n  NOPE: {outline: false}", "E_SIDE_NAME", "part.yaml:2: layers.NOPE: the drawing has no layer 'NOPE'"),
+        (
+            "contours:\n  outr: {inward_mm: 0, outward_mm: 1}",
+            "E_SIDE_NAME",
+            "part.yaml:2: contours.outr: the drawing has no contour 'outr'; did you",
+        ),
+        ("datum:\n  - rim", "E_SIDE_NAME", "part.yaml:2: datum[0]: the drawing has no contour 'rim'"),
+        ("layers: &a\n  X: *a", "E_SIDE_FORMAT", "aliases are not allowed"),
     ],
 )
 def test_side_files_that_are_refused(tmp_path: Path, text: str, code: str, said: str) -> None:
@@ -585,3 +823,11 @@ def test_side_files_that_are_refused(tmp_path: Path, text: str, code: str, said:
     assert caught.value.code == code
     assert said in str(caught.value)
     assert "part.yaml" in str(caught.value)
+
+
+def test_an_empty_side_file_says_nothing_and_layers_may_be_numbers(tmp_path: Path) -> None:
+    path = drawn(tmp_path, lambda m: (m.add_circle((0, 0), 5), m.add_circle((0, 0), 1, dxfattribs={"layer": "7"})))
+    path.with_suffix(".yaml").write_text("# nothing yet\n")
+    assert len(dxf.read(path).contours) == 2
+    path.with_suffix(".yaml").write_text("layers: {7: {outline: false}}\n")
+    assert len(dxf.read(path).contours) == 1

@@ -190,6 +190,21 @@ def test_a_template_without_closed_contours_is_refused() -> None:
         locate.compile(parts.template(line), scale_px_per_mm=1.0)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 0.5, (0.1, 10.0), (2.0, 1e4), 1e6])
+def test_a_scale_at_which_the_part_cannot_be_worked_on_is_refused(scale: float | tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"E_SCALE.* 72.11 mm across, would be .* px large at .*; allowed: 48 to .* px") as caught:
+        locate.compile(parts.template(*PLATE), scale_px_per_mm=scale)
+    assert caught.value.code == "E_SCALE"
+
+
+def test_the_smallest_part_is_found_and_in_a_large_picture_soon_given_up() -> None:
+    scale = 48.01 / math.hypot(60, 40)
+    locator = locate.compile(parts.template(*PLATE), scale_px_per_mm=scale)
+    (found,) = locator.find(picture(PLATE, placed(PLATE, SIZE, 0.7, scale, (17.3, -11.8)), BACK_LIT))
+    assert found.pose.score_ratio > 0.9
+    assert not locator.find(np.full((4000, 6000), 128, np.uint8))
+
+
 def test_rectify_lays_the_part_on_the_templates_raster() -> None:
     template = parts.template(*PLATE)
     shape = (100, 140)

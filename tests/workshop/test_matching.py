@@ -118,6 +118,8 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         next(matching.judge(matching.prepare(DRAWING), tmp_path / "none.png"))
     with pytest.raises(ConfigError, match="E_SCALE"):
         matching.scale_of(None, (3.0, 2.0))
+    with pytest.raises(ConfigError, match="E_SCALE"):
+        matching.prepare(DRAWING, scale=0.01)
 
 
 def test_slots_and_distances_are_measured(contours: tuple[Contour, ...], true: Pose, tmp_path: Path) -> None:
