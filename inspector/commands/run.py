@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,7 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from inspector.records import ConfigError
+
 LAST_WORDS_S = 2.0
+READ_AT_ONCE = 256
 
 
 def run(
@@ -29,7 +33,7 @@ def run(
     """
     from inspector.runtime import daemon
 
-    printer = Printer(as_json=as_json)
+    printer = Printer(config, as_json=as_json)
 
     def end(counters: Mapping[str, int]) -> None:
         printer.finish()
@@ -41,15 +45,17 @@ def run(
 
 
 class Printer:
-    """A thread that prints every verdict until the epoch is closed."""
+    """A thread that prints every verdict until the epoch is closed; what it was not told before the daemon ended, it reads."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, path: Path, *, as_json: bool) -> None:
+        self._path, self._as_json = path, as_json
+        self._epoch, self._last, self._closed = "", 0, False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, endpoints: Mapping[str, str], epoch: str) -> None:
         """Subscribe, and ask the replay socket for what was said before."""
+        self._epoch = epoch
         self._thread = threading.Thread(target=self._run, args=(dict(endpoints), epoch), name="printer", daemon=True)
         self._thread.start()
 
@@ -62,12 +68,18 @@ class Printer:
                 item = subscriber.receive(0.1)
                 if not isinstance(item, Message):
                     continue
-                if item.header.kind == Kind.EPOCH_CLOSE:
+                self._closed = item.header.kind == Kind.EPOCH_CLOSE or not self._printed(item.payload)
+                self._last = item.header.seq
+                if self._closed:
                     return
-                try:
-                    typer.echo(item.payload.decode() if self._as_json else verdict_line(item.event.body))
-                except BrokenPipeError:
-                    return  # nobody reads any more; the line runs on
+
+    def _printed(self, payload: bytes) -> bool:
+        """False when nobody reads any more; the line runs on."""
+        try:
+            typer.echo(payload.decode() if self._as_json else verdict_line(json.loads(payload)))
+        except BrokenPipeError:
+            return False
+        return True
 
     def finish(self) -> None:
         """Wait a moment for the last verdicts."""
@@ -75,6 +87,26 @@ class Printer:
             self._thread.join(LAST_WORDS_S)
             self._stop.set()
             self._thread.join(LAST_WORDS_S)
+            if not self._closed:
+                with suppress(ConfigError, ValueError, sqlite3.Error):  # a journal that cannot be read has said so itself
+                    self._read()
+
+    def _read(self) -> None:
+        """A line that is over at once has ended before its first subscriber was there: the journal has the rest."""
+        from inspector import config
+        from inspector.gate import protocol
+        from inspector.gate.journal import Reader
+
+        reader = Reader(config.read(self._path).state_dir / "journal.sqlite")
+        try:
+            while rows := reader.events("q", protocol.epoch_bytes(self._epoch), self._last + 1, self._last + READ_AT_ONCE, READ_AT_ONCE):
+                for row in rows:
+                    kind = protocol.parse(row.header, row.payload).kind
+                    if kind == protocol.Kind.EPOCH_CLOSE or not self._printed(row.payload):
+                        return
+                    self._last = row.seq
+        finally:
+            reader.close()
 
 
 def verdict_line(body: Mapping[str, Any]) -> str:
