@@ -264,6 +264,8 @@ def test_check_looks_at_every_file_that_is_named(line: Path, tmp_path: Path) -> 
         "E_STATE_PERM 1 state_dir",
         "E_DXF_FORMAT 6 cameras[0].source.drawing",
         "E_IMG_NONE 7 cameras[1].source.files",
+        "E_KEY_OPEN 9 security.server_key",
+        "E_KEY_OPEN 9 security.clients",
         "E_USERS_OPEN 10 desk.users",
         "E_TLS 10 desk.tls_cert",
         "E_PROOF 20 recipes.bare.proof",
@@ -277,7 +279,6 @@ def test_what_only_another_user_may_read_is_left_to_them(line: Path, monkeypatch
 
     monkeypatch.setattr(security, "read_pair", read_pair)
     (line.parent / "clients").touch()
-    (line.parent / "server.key").write_text("")
     edited(line, "vision:", "security: {server_key: server.key, clients: clients}\nvision:")
     assert run(str(line)).exit_code == 0
 

@@ -34,7 +34,7 @@ def faults(config: Config) -> list[ConfigError]:
 
 def _looks(config: Config) -> Iterator[Look]:
     yield ("state_dir",), partial(state_dir.refuse, config.state_dir)
-    if config.security is not None and config.security.server_key.exists():  # systemd may put them there only for the daemon
+    if config.security is not None:
         yield ("security", "server_key"), partial(security.read_pair, config.security.server_key)
         yield ("security", "clients"), partial(security.read_clients, config.security.clients)
     if config.desk.users is not None:

@@ -28,7 +28,7 @@ def new(
 
 def make(folder: Path, clients: Sequence[str]) -> dict[str, str]:
     """The work of `new`: NAME:ROLE each; where the list of clients, the daemon's key and each client's are."""
-    from inspector.gate.security import ROLES, read_pair, write_pair
+    from inspector.gate.security import ROLES, SERVER_KEY, read_pair, write_pair
     from inspector.records import ConfigError, ConfigErrors
 
     wanted, wrong = [], []
@@ -43,10 +43,10 @@ def make(folder: Path, clients: Sequence[str]) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError("E_KEY_OPEN", f"{error.strerror}", file=str(folder)) from error
-    server = read_pair(folder / "server.key") if (folder / "server.key").exists() else write_pair(folder / "server.key")
+    server = read_pair(folder / SERVER_KEY) if (folder / SERVER_KEY).exists() else write_pair(folder / SERVER_KEY)
     listed = folder / "clients"
     listed.touch(mode=0o644)
-    made = {"clients": str(listed), "server": str(folder / "server.key")}
+    made = {"clients": str(listed), "server": str(folder / SERVER_KEY)}
     for name, role in wanted:
         pair = write_pair(folder / f"{name}.key", server=server.public)
         with listed.open("a", encoding="ascii") as file:

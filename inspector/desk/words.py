@@ -96,7 +96,7 @@ ALARMS = {
     "REJECT_PASSED": "A bad part was not ejected: stop, find it, and look at the ejector.",
     "REPLAY": "What tells missed events again was started again; the line is not touched. If it stays, call the integrator.",
     "STAGE_DEAD": "Judging was started again; parts are rejected meanwhile. If it stays, call the integrator.",
-    "STATE_VOLATILE": "The state folder lies in memory, and the journal is gone with the power: give state_dir a disk.",
+    "STATE_VOLATILE": "The state folder lies in memory or in a container's layer, and the journal is gone with it: give state_dir a disk.",
     "TOO_GOOD": "No reject for unusually long: try a test part; nothing passes until somebody resets it (inspector ctl).",
     "ZAP": "The part of the daemon that says who may connect was started again. If it stays, call the integrator.",
     "TRIGGER_MISMATCH": "Look at the part sensor and the encoder; the PLC's count and ours differ.",

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from inspector.gate import protocol
 from inspector.gate.arbiter import EpochHead
+from inspector.gate.journal import EPOCHS_KEPT
 from inspector.gate.protocol import Flag, Frames, Refused
 
 CHUNK: Final = 256
@@ -25,7 +26,7 @@ REPLAYS_PER_CLIENT: Final = 2
 EVENTS_PER_S: Final = 25_000
 CLIENTS: Final = 256
 LAST_REJECTS: Final = 100
-EPOCHS_TOLD, EPOCHS_SEARCHED = 16, 4096
+EPOCHS_TOLD: Final = 16
 LARGEST_RANGE: Final = 100_000_000
 LARGEST_SEQ: Final = (1 << 63) - 1
 """What a journal can hold."""
@@ -246,7 +247,7 @@ class Server:
         """The last number of a stream in an epoch; 0 of one that is not known."""
         if epoch == now.epoch:
             return now.heads.get(stream, 0)
-        return next((head.last.get(stream, 0) for head in self.store.epochs(EPOCHS_SEARCHED) if head.epoch == epoch), 0)
+        return next((head.last.get(stream, 0) for head in self.store.epochs(EPOCHS_KEPT) if head.epoch == epoch), 0)
 
 
 def _again(row: Kept, stream: str) -> bytes:

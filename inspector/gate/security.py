@@ -23,6 +23,10 @@ from zmq import curve_keypair, curve_public
 
 from inspector.records import ConfigError
 
+SERVER_KEY: Final = "server.key"
+CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", f"keys_{SERVER_KEY}"
+"""Where systemd shows a service its credentials, and how it calls the server's key there (`LoadCredential=keys:` with a folder)."""
+
 ROLES: Final = ("gate", "scada", "replay")
 MAY: Final[Mapping[str, frozenset[str]]] = {
     "insp-gate": frozenset({"gate"}),
@@ -73,15 +77,20 @@ def _key(text: str, what: str, path: Path) -> bytes:
 
 
 def read_pair(path: Path) -> Pair:
-    """The keys in a file. Raises `ConfigError`: E_KEY_OPEN, E_KEY_MODE, E_KEY_FORMAT, E_KEY_TEST, E_KEY_ROLE; no text holds a key."""
+    """The keys in a file. Raises `ConfigError`: E_KEY_OPEN, E_KEY_MODE, E_KEY_FORMAT, E_KEY_TEST, E_KEY_ROLE; no text holds a key.
+
+    Outside the unit there is no `CREDENTIAL`, and the file that it is made of is read.
+    """
+    given = os.environ.get(CREDENTIALS)
+    if path.name == CREDENTIAL and not given:
+        path = path.with_name(SERVER_KEY)
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        hint = "; the unit gives it with LoadCredential=" if "CREDENTIALS_DIRECTORY" in str(path) or "credentials" in path.parts else ""
+        hint = "; the unit gives it with LoadCredential=" if CREDENTIALS in str(path) or "credentials" in path.parts else ""
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError("E_KEY_OPEN", f"{why}{hint}", file=str(path)) from error
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
     if mode & (0o037 if given and path.parent == Path(given) else 0o077):  # systemd gives it by an ACL, which looks like the group's
         raise ConfigError("E_KEY_MODE", f"mode {mode:04o}; 0600 or 0400 is allowed (chmod 600)", file=str(path))
     said = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))

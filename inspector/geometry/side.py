@@ -93,21 +93,20 @@ def read(drawing: Path) -> tuple[Side, bytes, Document]:
     Raises `ConfigError`s E_SIDE_FORMAT what is no settings file, E_SIDE_KEY what is said in it.
     """
     path = drawing.with_suffix(".yaml")
+    nothing = Side(), b"", Document(str(path), {}, {})
+    if not path.exists():
+        return nothing
     try:
-        data = path.read_bytes()
-        document = compose(str(path), text_of(path))
-    except FileNotFoundError:
-        return Side(), b"", Document(str(path), {}, {})
-    except OSError as error:
-        raise ConfigError("E_SIDE_FORMAT", f"cannot be read: {error.strerror}", file=str(path)) from error
+        text = text_of(path)
+        document = compose(str(path), text)
     except ConfigErrors as several:
         if several.errors[-1].code == "E_CFG_EMPTY":
-            return Side(), data, Document(str(path), {}, {})
+            return nothing
         raise ConfigErrors([_of_side("E_SIDE_FORMAT", e, "not YAML: " * (e.code == "E_CFG_SYNTAX")) for e in several.errors]) from several
     side = document.validated(Side, (), None)
     if side is None or document.errors:
         raise ConfigErrors([_of_side("E_SIDE_KEY", error) for error in document.in_order()])
-    return side, data, document
+    return side, text.encode(), document
 
 
 def names_known(side: Side, document: Document, contours: Collection[str], layers: Collection[str]) -> None:

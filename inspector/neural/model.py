@@ -5,7 +5,7 @@ are inside the graph. C is fixed; N is free (or 1). H and W are fixed, or, in a 
 called `height` and `width`: such a model runs on tiles that fit the part (`Model.sized`). By `task` of the card:
 
     segmentation     class_map uint8 (N, H/d, W/d), 0 background and 1…K the classes; score_map uint8 (N, H/d, W/d),
-                     255·(1 − p(background)); each answer stands for d × d px, d as it likes (`Model.down`)
+                     255·(1 − p(background)); each answer stands for d × d px, with d of the model's own choice (`Model.down`)
     classification   scores float32 (N, K), a soft-max over the K classes
     compare          scores float32 (N, K) over the K classes, the first of which is "good"; boxes float32 (N, 4), x0 y0 x1 y1 in px
                      of the input; C is 2: the picture, the reference; or 4: and what the check's `regions` says of them
@@ -191,8 +191,8 @@ def load(path: Path, *, threads: int | None = None, task: Task | None = None, en
         _check_contract(session, card, str(file))
         free = card.task == "segmentation" and all(name in data for name in _FREE)
         model = Model(file, card, session, tuple(name for name, _, _ in OUTPUTS[card.task]), how, any_size=free)
-        prove(model)
-        return replace(model, down=_down(model)) if card.task == "segmentation" else model
+        shapes = prove(model)
+        return replace(model, down=_down(model, shapes)) if card.task == "segmentation" else model
 
 
 def proven_card(path: Path) -> Card:
@@ -340,8 +340,12 @@ def proof_of(model: Model, proof: Proof) -> Image:
     return np.ascontiguousarray(image.reshape(1, *wanted, card.input.channels))
 
 
-def prove(model: Model) -> None:
-    """Run the proof pictures. Raises E_MODEL_PROOF naming the picture, what came and what should have; E_MODEL_MEMORY."""
+def prove(model: Model) -> set[tuple[int, ...]]:
+    """Run the proof pictures; the shapes of all outputs.
+
+    Raises E_MODEL_PROOF naming the picture, what came and what should have; E_MODEL_MEMORY.
+    """
+    shapes: set[tuple[int, ...]] = set()
     for proof in model.card.proof:
         batch, where = proof_of(model, proof), str(model.path.parent / proof.picture)
         try:
@@ -354,12 +358,16 @@ def prove(model: Model) -> None:
             shown = ", ".join(f"{x:.3f}" for x in got[:8])
             said = ", ".join(f"{x:.3f}" for x in proof.answer[:8])
             raise ConfigError("E_MODEL_PROOF", f"the answer is [{shown}], the card says [{said}]", file=where)
+        shapes |= {output.shape for output in outputs}
+    return shapes
 
 
-def _down(model: Model) -> int:
-    """How many pixels a side each answer of a proven segmentation stands for. Raises E_MODEL_OUTPUT where that is no whole number."""
+def _down(model: Model, shapes: set[tuple[int, ...]]) -> int:
+    """How many pixels a side each answer of a segmentation stands for, by the shapes of its outputs.
+
+    Raises E_MODEL_OUTPUT where that is no whole number.
+    """
     size = model.card.input
-    shapes = {answer.shape for answer in model.run(np.zeros((1, size.height, size.width, size.channels), np.uint8))}
     n, rows, columns = shapes.pop()
     down = size.height // max(1, int(rows))
     if shapes or n != 1 or (rows * down, columns * down) != (size.height, size.width):

@@ -13,8 +13,9 @@ UNFIT = frozenset(
     | {"cgroup2", "proc", "sysfs"}
 )
 """On a network SQLite's locks and the disk's promises do not hold, and what the kernel makes up keeps no files."""
-VOLATILE = {"ramfs": "in memory: the journal is gone with the power", "tmpfs": "in memory: the journal is gone with the power"} | {
-    "overlay": "in a container's own layer: the journal is gone with the container"
+VOLATILE = {
+    **dict.fromkeys(("ramfs", "tmpfs"), "in memory: the journal is gone with the power"),
+    "overlay": "in a container's own layer: the journal is gone with the container",
 }
 """What becomes of what lies there."""
 

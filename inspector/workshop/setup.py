@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inspector.gate.security import CREDENTIAL, CREDENTIALS
+
 Answers = Mapping[str, Any]
 LARGEST_LEASE_MS = 300
 LARGEST_HB_MS = 100
 SERVICE_KEYS = "/etc/inspector/keys"
-SERVICE_KEY = "${CREDENTIALS_DIRECTORY:-/etc/inspector/keys}/keys_server.key"
+SERVICE_KEY = f"${{{CREDENTIALS}:-{SERVICE_KEYS}}}/{CREDENTIAL}"
 CLIENTS = ("plc:gate", "desk:scada")
 
 

@@ -121,6 +121,14 @@ def test_a_credential_of_systemd_may_be_readable_by_its_acl(tmp_path: Path, monk
         security.read_pair(path)
 
 
+def test_outside_the_unit_the_file_that_its_credential_is_made_of_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = security.write_pair(tmp_path / "server.key")
+    assert security.read_pair(tmp_path / security.CREDENTIAL) == pair
+    monkeypatch.setenv(security.CREDENTIALS, str(tmp_path))
+    with pytest.raises(ConfigError, match="E_KEY_OPEN"):
+        security.read_pair(tmp_path / security.CREDENTIAL)
+
+
 def test_zap_refuses_what_it_does_not_understand() -> None:
     public, _ = zmq.curve_keypair()
     raw = zmq.utils.z85.decode(public)
