@@ -221,7 +221,6 @@ class Daemon:
         self._waiting: list[Future[link.Reloaded]] = []
         self._answering: list[Future[link.Reloaded]] = []
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._recipe = ""
         self.commands: dict[str, Command] = {
             "status": self._cmd_status,
             "reload": self._cmd_reload,
@@ -337,7 +336,6 @@ class Daemon:
                 self._give_up_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s, show_stacks=True)
             return
         vision.ready = message
-        self._recipe = message.recipe
         self._gate.attach(vision.end, message)
         if self._begin_ns is None:
             if self._on_ready is not None:
@@ -363,7 +361,7 @@ class Daemon:
         if vision.ready is not None:
             self._gate.detach(text)
         if self._reloading:
-            self._reload_ended(link.Reloaded(self._recipe, [], [], text))
+            self._reload_ended(link.Reloaded(self._gate.recipe, [], [], text))
         vision.end.close()
         if now_s - vision.started_s > HEALTHY_AFTER_S:
             self._wait_s = FIRST_WAIT_S
@@ -410,7 +408,6 @@ class Daemon:
 
     def _reload_ended(self, answer: link.Reloaded) -> None:
         self._reloading = False
-        self._recipe = answer.recipe
         if not answer.refused:
             self._guard()
         self._systemd.say("READY=1", f"STATUS={self._status()}")
@@ -485,7 +482,7 @@ class Daemon:
             "counters": self._gate.counters(),
             "gateways": list(status.sessions),
             "epoch": self._gate.epoch,
-            "recipe": self._recipe,
+            "recipe": self._gate.recipe,
             "vision": {"ready": vision is not None and vision.ready is not None, "restarts": self._restarts, "trouble": self._trouble},
             "endpoints": self.endpoints(),
             "ages_ms": {name: round(age, 1) for name, age in {**self._gate.ages_ms(), **_named(self._gate.vision_ages_ms())}.items()},

@@ -313,6 +313,11 @@ class GateProcess:
         return protocol.epoch_text(self._epoch)
 
     @property
+    def recipe(self) -> str:
+        """The digest of the recipe in force, empty before vision was ready."""
+        return self._arbiter.recipe
+
+    @property
     def finished(self) -> link.Finished | None:
         """What vision said when it had nothing more to judge."""
         return self._finished
