@@ -552,8 +552,7 @@ class Daemon:
         return None
 
     def _status(self) -> str:
-        journal = self._gate.not_durable() and f"journal fails: {self._gate.not_durable()}"
-        return " ".join(filter(None, [ledger_line(self._gate.counters()), self._trouble, journal, self._systemd.warning]))
+        return " ".join(filter(None, [ledger_line(self._gate.counters()), self._trouble, self._systemd.warning]))
 
     def _on_dead_thread(self, arguments: threading.ExceptHookArgs) -> None:
         """A thread that nobody started through `Worker` died: the process must not go on half alive."""
