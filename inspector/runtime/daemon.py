@@ -205,7 +205,8 @@ class Daemon:
     ) -> None:
         self._begin_with = begin_with
         self._path, self._settings, self._asked, self._on_ready, self._on_end = path, settings, asked, on_ready, on_end
-        self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
+        self._log = Log(time.monotonic_ns)
+        self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns, say=self._log.say)
         self._systemd = Systemd()
         self._limits_ms = stage_limits(settings.gate.travel_min_ms)
         self._vision: Vision | None = None
@@ -231,7 +232,6 @@ class Daemon:
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
-        self._log = Log(time.monotonic_ns)
         self._proof: subprocess.Popen[bytes] | None = None
         self._prove_at_s = time.monotonic() + PROVE_AFTER_S
         self._proof_says: IO[bytes] | None = None
@@ -482,6 +482,7 @@ class Daemon:
             "counters": self._gate.counters(),
             "gateways": list(status.sessions),
             "epoch": self._gate.epoch,
+            "journal": self._gate.not_durable(),
             "recipe": self._gate.recipe,
             "vision": {"ready": vision is not None and vision.ready is not None, "restarts": self._restarts, "trouble": self._trouble},
             "endpoints": self.endpoints(),
