@@ -143,11 +143,13 @@ def _list(as_json: AsJson = False) -> None:
 
 
 def _yaml(source: dict[str, Any]) -> str:
-    """A mapping on one line, as YAML reads it."""
+    """A mapping on one line, as YAML reads it, without anybody's password."""
     import yaml
 
+    from inspector.records import without_login
+
     text: str = yaml.safe_dump(source, default_flow_style=True, sort_keys=False, width=10_000)
-    return text.strip()
+    return without_login(text.strip())
 
 
 def _show(
@@ -279,6 +281,8 @@ def _tune(
     """
     from rich.console import Console
 
+    from inspector.records import without_login
+
     console = Console(stderr=as_json, highlight=False)
 
     def say(line: dict[str, Any]) -> None:
@@ -303,7 +307,7 @@ def _tune(
                 say({"focus_ratio": seen.focus_ratio, "best": best} | ({} if as_json else {"": bar}))
     source = {"kind": chosen.kind, **chosen.given}
     if as_json:
-        typer.echo(json.dumps({"source": source, "advice": advice, "best_focus_ratio": best}))
+        typer.echo(without_login(json.dumps({"source": source, "advice": advice, "best_focus_ratio": best})))
     else:
         typer.echo(f"{advice}\nsource: {_yaml(source)}")
 
