@@ -220,7 +220,7 @@ def _calibrated(plan: Plan, settings: PartTemplate, now_utc_ns: int | None) -> P
     if settings.calibration is None:
         return plan
     calibration = _keyed("calibration", calibrate.read, settings.calibration, now_utc_ns=now_utc_ns)
-    return replace(plan, calibration=calibration, straighten=calibrate.undistorter(calibration))
+    return replace(plan, calibration=calibration, straighten=calibrate.straightener(calibration))
 
 
 def _with_template(plan: Plan, settings: PartTemplate, shelf: Shelf) -> Plan:
@@ -231,7 +231,9 @@ def _with_template(plan: Plan, settings: PartTemplate, shelf: Shelf) -> Plan:
     scale = settings.scale_px_per_mm
     if scale is None and plan.calibration is not None:
         scale = 1 / plan.calibration.mm_per_px
-    made, locator = shelf.geometry.get(key) or _geometry(settings, scale, shelf.folder if key else None)
+    known = plan.calibration is not None and plan.calibration.homography is not None  # its pictures are turned to the front
+    slanted = settings.perspective and not known
+    made, locator = shelf.geometry.get(key) or _geometry(settings, scale, slanted, shelf.folder if key else None)
     shelf.geometry[key] = made, locator
     while len(shelf.geometry) > 2 * shelf.most:
         del shelf.geometry[next(iter(shelf.geometry))]
@@ -243,13 +245,15 @@ def template_digest(settings: PartTemplate) -> str:
     return _sha(_print(settings))
 
 
-def _geometry(settings: PartTemplate, scale: float | tuple[float, float] | None, folder: Path | None) -> tuple[Template, Any]:
+def _geometry(
+    settings: PartTemplate, scale: float | tuple[float, float] | None, perspective: bool, folder: Path | None
+) -> tuple[Template, Any]:
     """The drawing as a template, and what finds it in pictures; from the folder where it lies there."""
 
     def make() -> tuple[Template, locate.Locator]:
         made = _drawn(settings)
         scaled_by = "drawing" if scale is None else "calibration" if settings.scale_px_per_mm is None else "scale_px_per_mm"
-        return made, _keyed(scaled_by, locate.compile, made, scale_px_per_mm=scale, perspective=settings.perspective)
+        return made, _keyed(scaled_by, locate.compile, made, scale_px_per_mm=scale, perspective=perspective)
 
     return make() if folder is None else kept.kept(folder, lambda: f"{settings.drawing.stem} {template_digest(settings)}", make)
 

@@ -147,7 +147,8 @@ class Calibration:
     """How one camera sees the plane of the parts. `camera_matrix` (3, 3) and `distortion` (k,) as in OpenCV, or None for none.
 
     `mm_per_px` holds at the middle of the undistorted picture. `shape_px` (rows, columns) is that of the pictures it is good for.
-    `homography` (9 numbers, row-major, undistorted pixel → plane mm) is set where the camera looks at the plane at a slant.
+    `homography` (9 numbers, row-major, undistorted pixel → plane mm) is set where the camera looks at the plane at a slant; its pictures
+    are turned to the front before anything is measured in them.
     """
 
     camera: str

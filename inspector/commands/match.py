@@ -25,7 +25,7 @@ def match(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", metavar="YAML", help="How the camera sees, from inspector calibrate: scale and lens.")
     ] = None,
-    perspective: Annotated[bool, typer.Option("--perspective", help="The view is oblique: fit a homography.")] = False,
+    perspective: Annotated[bool, typer.Option("--perspective", help="The view is oblique and no calibration says how.")] = False,
     units: Annotated[
         str | None, typer.Option("--units", metavar="UNITS", help="mm, cm, m, inch or foot, where the drawing does not say.")
     ] = None,

@@ -316,7 +316,8 @@ class PartTemplate(Strict):
     """The drawing, and how it is looked for.
 
     `part` numbers the parts of a drawing that has several. `scale_px_per_mm` is known or a range to search (with a calibration it is
-    known already); `perspective` where the view is oblique; below `least_score_ratio` the part was not found.
+    known already); `perspective` where the view is oblique and no calibration says how: then sizes are known only by their
+    ratios; below `least_score_ratio` the part was not found.
     """
 
     drawing: Path

@@ -217,19 +217,39 @@ def distorted(points_px: Floats, calibration: Calibration) -> Floats:
     return _through_lens(rays[:, :2], matrix, calibration.distortion)
 
 
-def undistorter(calibration: Calibration) -> Callable[[Image], Image] | None:
-    """A function from raw to undistorted pictures of the same shape, or None where the lens needs none. Bilinear, tables made once."""
-    if calibration.camera_matrix is None or calibration.distortion is None or calibration.shape_px is None:
+def straightener(calibration: Calibration) -> Callable[[Image], Image] | None:
+    """A function from raw pictures to those of the same shape that a camera without distortion would take straight on: of the plane of
+    the parts, `mm_per_px` everywhere, its middle and its direction as in the raw picture. None where nothing is to be done. Bilinear,
+    tables made once.
+    """
+    if calibration.shape_px is None or (calibration.homography is None and calibration.distortion is None):
         return None
     rows, columns = calibration.shape_px
-    matrix = calibration.camera_matrix
-    x, y = cv2.initUndistortRectifyMap(matrix, calibration.distortion, np.eye(3), matrix, (columns, rows), cv2.CV_16SC2)
+    matrix = nominal(rows, columns) if calibration.camera_matrix is None else calibration.camera_matrix
+    lens = np.zeros(5) if calibration.distortion is None else calibration.distortion
+    shown = matrix if calibration.homography is None else np.linalg.inv(_from_front(calibration)) @ matrix
+    x, y = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), shown, (columns, rows), cv2.CV_16SC2)
 
     def straight(picture: Image) -> Image:
         fits(calibration, picture.shape)
         return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
     return straight
+
+
+def _from_front(calibration: Calibration) -> Floats:
+    """The homography (3, 3) from pixels of the picture seen straight on to undistorted pixels of the one that is seen at a slant."""
+    rows, columns = calibration.shape_px or (1, 1)
+    to_mm = np.array(calibration.homography).reshape(3, 3)
+    middle = np.array([0.5 * (columns - 1), 0.5 * (rows - 1)])
+    around = np.array([(0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5)])
+    centre, right, left, down, up = raster.apply(to_mm, middle + around)
+    along, across = right - left, up - down  # mm a pixel to the right, and a pixel up
+    angle = math.atan2(along[1] - across[0], along[0] + across[1])  # of the rotation that is nearest to both
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = turn * calibration.mm_per_px @ np.diag([1.0, -1.0])
+    front_to_mm = np.vstack([np.column_stack([linear, centre - linear @ middle]), [0.0, 0.0, 1.0]])
+    return np.asarray(np.linalg.inv(to_mm) @ front_to_mm, np.float64)
 
 
 def to_plane(points_px: Floats, calibration: Calibration) -> Floats:
@@ -412,7 +432,7 @@ def _seen_outline(locator: locate.Locator, picture: NDArray[np.uint8], number: i
 
     Normals follow from the samples' order along each contour (material to the left, y up).
     """
-    straight = undistorter(so_far)
+    straight = straightener(so_far)
     found = locator.find(picture if straight is None else straight(picture), max_parts=1)
     if not found or found[0].gauged is None:
         raise ConfigError("E_CAL_PART", f"the part is not found in picture {number}")

@@ -59,7 +59,7 @@ def prepare(
     file = calibration or said.calibration
     camera = None if file is None else calibrate.read(file, now_utc_ns=time.time_ns())
     known = scale or said.scale_px_per_mm or (None if camera is None else 1.0 / camera.mm_per_px)
-    slanted = perspective or said.perspective or (camera is not None and camera.homography is not None)
+    slanted = (perspective or said.perspective) and (camera is None or camera.homography is None)  # else they are turned to the front
     whole = said.model_copy(
         update={
             "drawing": drawing,
@@ -81,7 +81,7 @@ def prepare(
         made, locator = kept.kept(kept.user_folder(), lambda: f"{drawing.stem} {template_digest(whole)}", make)
     else:
         made, locator = make()  # which says what is wrong with it
-    straighten = None if camera is None else calibrate.undistorter(camera)
+    straighten = None if camera is None else calibrate.straightener(camera)
     plan = Plan("", made, locator, camera, (), False, said.least_score_ratio, straighten=straighten)
     checks, needs_raster = [], False
     for name, kind in settings.checks.items():

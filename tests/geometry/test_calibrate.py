@@ -36,6 +36,7 @@ from inspector.records import (
     Template,
     View,
 )
+from inspector.workshop import matching
 
 Points: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -115,7 +116,7 @@ def test_a_plain_lens_is_not_given_a_bend() -> None:
     assert found.camera_matrix is None
     assert found.distortion is None
     assert found.homography is None
-    assert calibrate.undistorter(found) is None
+    assert calibrate.straightener(found) is None
 
 
 def test_a_part_seen_at_a_slant_gives_the_plane() -> None:
@@ -212,12 +213,47 @@ def test_undistorting_is_undone_by_distorting(k1: float, x: float, y: float) -> 
 def test_undistorted_pictures_agree_with_undistorted_points() -> None:
     truth = lens(-0.15)
     pose = Pose(60, 420, 0.05, 5.2, 1, 0)
-    straight = calibrate.undistorter(truth)
+    straight = calibrate.straightener(truth)
     assert straight is not None
     off = straight(part_picture(pose, truth)).astype(float) - part_picture(pose, None)
     assert np.abs(cv2.GaussianBlur(off, (0, 0), 2.0)[8:-8, 8:-8]).max() < 12
     with pytest.raises(ConfigError, match="E_CAL_SIZE"):
         straight(np.zeros((100, 100), np.uint8))
+
+
+SLANTED = seen_from(0.3, 0.2, 130, calibrate.nominal(ROWS, COLUMNS))
+
+
+def slanted() -> Calibration:
+    """The calibration of a camera that looks at the plane at a slant, from one picture of a board in it."""
+    return calibrate.from_board([board_picture(SLANTED, lens(-0.1))], calibrate.Board(9, 6, 10.0), camera="cam", taken_utc_ns=TAKEN_NS)
+
+
+def test_a_slanted_picture_is_turned_to_the_front() -> None:
+    found, raw = slanted(), board_picture(SLANTED, lens(-0.1))
+    straight = calibrate.straightener(found)
+    assert straight is not None
+    before, after = (calibrate.corners(picture, calibrate.Board(9, 6, 10.0)) for picture in (raw, straight(raw)))
+    assert before is not None
+    assert after is not None
+    mm = after.picture_px.reshape(6, 9, 2) * found.mm_per_px
+    for axis in (0, 1):
+        np.testing.assert_allclose(np.hypot(*np.moveaxis(np.diff(mm, axis=axis), 2, 0)), 10.0, atol=0.03)
+    nearest = np.argmin(np.hypot(*(before.picture_px - (0.5 * (COLUMNS - 1), 0.5 * (ROWS - 1))).T))
+    assert math.dist(before.picture_px[nearest], after.picture_px[nearest]) < 2.0  # the middle stays, and nothing is turned about it
+    across = [c.picture_px.reshape(6, 9, 2)[:, 5] - c.picture_px.reshape(6, 9, 2)[:, 3] for c in (before, after)]
+    angles = [math.atan2(*each[2][::-1]) for each in across]
+    assert abs(angles[0] - angles[1]) < math.radians(4)
+
+
+@pytest.mark.parametrize(("larger", "ok"), [((1.0, 1.0), True), ((1.01, 1.01), False), ((0.99, 0.99), False), ((1.0, 1.012), False)])
+def test_behind_a_calibrated_slant_sizes_are_sizes(tmp_path: Path, larger: tuple[float, float], ok: bool) -> None:
+    calibrate.write(slanted(), tmp_path / "cam.yaml", "chessboard")
+    made = [(fine(c.points_mm, 2.0) - (50.0, 35.0)) * larger + (40.0, -25.0) for c in plate().contours]
+    cv2.imwrite(str(tmp_path / "part.png"), picture_of([calibrate.distorted(raster.apply(SLANTED, o), lens(-0.1)) for o in made]))
+    plan = matching.prepare(PLATE, calibration=tmp_path / "cam.yaml", tolerance_mm=0.15)
+    (found,) = matching.judge(plan, tmp_path / "part.png")
+    assert (found["decision"] == "pass") is ok
 
 
 def test_straight_on_the_plane_begins_in_the_middle() -> None:
@@ -356,7 +392,7 @@ def test_the_judge_sees_straightened_pictures() -> None:
         return [(Finding("look", "part", 1.0, None, None, "count"),)]
 
     locator = locate.compile(built, scale_px_per_mm=5.0)
-    plan = Plan("cam", built, locator, truth, (("look", look),), False, straighten=calibrate.undistorter(truth))
+    plan = Plan("cam", built, locator, truth, (("look", look),), False, straighten=calibrate.straightener(truth))
     (inspection,) = judge([frame], Recipe("", {"cam": plan}, (), ("locate", "look")), lambda: 0)
     assert inspection.pose is not None
     assert inspection.pose.x_px == pytest.approx(pose.x_px, abs=0.02)
@@ -371,7 +407,7 @@ def test_the_judge_sees_straightened_pictures() -> None:
 
 
 def test_a_picture_of_another_size_is_not_judged() -> None:
-    plan = Plan("cam", None, None, lens(-0.1), (), False, straighten=calibrate.undistorter(lens(-0.1)))
+    plan = Plan("cam", None, None, lens(-0.1), (), False, straighten=calibrate.straightener(lens(-0.1)))
     frame = Frame(Stamp("cam", 1, 0, None, (100, 100)), np.zeros((100, 100), np.uint8))
     (inspection,) = judge([frame], Recipe("", {"cam": plan}, (), ()), lambda: 0)
     assert inspection.decision is Decision.UNJUDGED
