@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 POSE_SAMPLES = 1000
 FEW_SAMPLES = 300
+_JUMP_SAMPLES = 16
 _ROUGH_PX = 0.08  # spread of the deviations above which they are more than noise of the camera
 
 
@@ -159,6 +160,16 @@ def gauged(levels: Sequence[Level], at: Scaled, matrix: Floats, px_per_mm: float
         blur_px=blur_px,
         contrast_counts=edges.typical,
     )
+
+
+def unsteadiness_mm(measured: gauge.Gauged) -> float:
+    """How much the edge's distance from the drawing jumps from one place to the next, 16 samples on, in mm (robust; NaN of nothing seen).
+
+    Of an edge that is there it is the noise, however far it has gone astray or is bent; of texture, some pixels.
+    """
+    here, there = slice(None, -_JUMP_SAMPLES), slice(_JUMP_SAMPLES, None)
+    both = measured.seen[here] & measured.seen[there] & (measured.contour[here] == measured.contour[there])
+    return spread((measured.deviation_mm[there] - measured.deviation_mm[here])[both]) / math.sqrt(2.0)
 
 
 def _extra(levels: Sequence[Level], at: Scaled, matrix: Floats, edges: gauge.Edges, missing: tuple[int, ...]) -> tuple[gauge.Extra, ...]:
