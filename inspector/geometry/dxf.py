@@ -31,6 +31,7 @@ from ezdxf.document import Drawing as Document
 from ezdxf.entities.boundary_paths import ArcEdge, EdgePath, EllipseEdge, LineEdge, PolylinePath, SplineEdge
 from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
+from ezdxf.enums import InsertUnits
 from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
 from ezdxf.math import OCS, BSpline, ConstructionEllipse, Matrix44, Vec3, fit_points_to_cad_cv
@@ -64,16 +65,26 @@ INSCRIBED = 6.0
 GAPS_MM = (1e-5, 1e-3, 1e-2, 0.05)
 """Ends this near are taken for one, the nearest first; no single tolerance closes all real drawings."""
 
+ALMOST_MM = 0.02
+"""Two loops as near as that, but not on one another, are no web that can be cut."""
+
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4, "foot": 304.8, "mil": 0.0254, "um": 1e-3, "dm": 100.0, "yard": 914.4}
 INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m", 9: "mil", 10: "yard", 13: "um", 14: "dm"}
 ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 
 NOT_CUT_LAYER = re.compile(
-    r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|(?<!con)text(?!ur)|annot|notes?\b|label|dim(s|ens.*)?\b|"
-    r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
-    r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed",
+    r"bend(?!ix|abil)|biege|pli(ure|age)s?\b|plegad|engrav|grav[iu]r|scrib|(?<!con)(?<!kon)text(?!ur|il)|annot|beschrift|bema(ß|ss)|"
+    r"schriftfeld|defpoints|constr|hilfs|verdeckt|viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed|mittell|"
+    r"^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|"
+    r"(?<![^\W\d_])("  # at the beginning of a word: inside others these are common
+    r"fold(?!er)|(laser)?etch|label|help|aux(?!etic)|title(?!bar)|grabad|"
+    r"hidden([-_ ]?(lines?|edges?|narrow|details?|contours?|layer))?(?![-_ ]?[^\W\d_])|"
+    r"((laser)?mark(ing)?s?|notes?|dim(s|ens|ensions?|ensioning)?|scor(es?|ing|elines?)|pieg(a|he)|cota(s|tions?)|quot(e|atur[ae]))"
+    r"(?![^\W\d_]))",
     re.IGNORECASE,
 )
+"""A layer whose name has such a word in it is not cut, where its side file does not say otherwise."""
+
 SHEET_BLOCK = re.compile(r"title|schriftfeld|cartouche", re.IGNORECASE)
 """What such a block holds is a sheet's title block, never what is cut."""
 
@@ -176,6 +187,8 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
             notes.ignored.update((e.dxftype(), str(e.dxf.get("layer", "0")), "in paper space") for e in layout if e.dxftype() != "VIEWPORT")
     pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
     loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
+    for number, first in sorted(doubles(loops, ALMOST_MM).items()):
+        notes.warnings.append(f"{loops[number].where} lies within {ALMOST_MM:g} mm of {loops[first].where}: is it drawn twice?")
     _warn_of_crossings(loops, notes)
     _warn_of_frames(loops, [p for p in aside if not ZONE_LAYER.match(p.layer)], notes)
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
@@ -302,6 +315,10 @@ def _units(header: dict[str, str], given: str | None, beside: str | None, notes:
     if number == 0 and header.get("$MEASUREMENT") == "1":
         notes.warnings.append("no $INSUNITS; taken for mm because $MEASUREMENT says metric")
         return "mm", "$MEASUREMENT"
+    if number in set(InsertUnits) - {InsertUnits.Unitless}:
+        raise notes.error(
+            "E_DXF_UNITS", f"the drawing is in {InsertUnits(number).name} ($INSUNITS {number}), which is not read; {ASK_UNITS}"
+        )
     raise notes.error("E_DXF_UNITS", f"the drawing does not say its units ($INSUNITS {code or 'missing'}); {ASK_UNITS}")
 
 
@@ -452,6 +469,8 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
         block = None if entity.doc is None else entity.doc.blocks.get(entity.dxf.get("name", ""))
         if (reason := _not_exploded(entity, own, block)) is not None:
             notes.ignored["INSERT", own, reason] += 1
+            if reason == _ELSEWHERE:
+                notes.warnings.append(f"INSERT {source} on layer {own} shows nothing: {entity.dxf.name} is {reason}")
             continue
         yield from ((attrib, _Place(str(attrib.dxf.layer), source)) for attrib in entity.attribs)
         if not entity.dxf.zscale:
@@ -468,6 +487,9 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
             yield from _expanded(block or (), notes, _Place(own, source, matrix, blocks))
 
 
+_ELSEWHERE = "an external reference, not in this file"
+
+
 def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str | None:
     """Why nothing is seen of a block here, None where it is. One on a layer that is off but not frozen shows what is on others."""
     frozen = insert.doc is not None and layer in insert.doc.layers and insert.doc.layers.get(layer).is_frozen()
@@ -475,6 +497,8 @@ def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str 
         return "not shown"
     if not insert.dxf.xscale or not insert.dxf.yscale:
         return "its scale is 0"
+    if block is not None and block.block is not None and block.block.dxf.get("flags", 0) & 4 and not len(block):
+        return _ELSEWHERE
     return None if block is not None else f"block {insert.dxf.get('name', '(no name)')} is missing"
 
 
@@ -785,6 +809,10 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     if not loops and not chains:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
         told = "".join(f"; {warning}" for warning in notes.warnings[:3])
+        named = sorted({layer for _, layer, reason in notes.ignored if reason.startswith("not cut")})
+        if named:
+            told += f"; if one of the layers {', '.join(named[:6])} is cut, {notes.file.with_suffix('.yaml').name} beside it says so"
+            told += f" (layers: {{{named[0]}: {{outline: true}}}})"
         raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
     if not chains:
         return

@@ -452,6 +452,53 @@ def test_other_layers_are_cut(tmp_path: Path, layer: str) -> None:
     assert len(drawing.contours) == 2
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "Stretch", "Denmark", "Landmark", "Benchmark", "Faux", "Part (auxetic)", "Dimensioned_outline", "Textil", "Bendix", "Footnote",
+        "Titlebar panel", "Fletching", "Hidden_gem", "Kitchen_fetch", "context", "0_Bendability", "Prelabelled",
+    ],
+)  # fmt: skip
+def test_a_keyword_within_another_word_says_nothing(layer: str) -> None:
+    assert not dxf.NOT_CUT_LAYER.search(layer)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "bend_lines", "UP_BEND", "IV_BEND", "bendlines", "SheetBend", "textlayer", "Innentexte", "MARK_1", "LaserMark", "hole_marks",
+        "OUTLINE_NOTE", "score", "Score_Lines", "Beschriftung", "grabado", "plegado", "piega", "cotas", "cotation", "quote", "Hidden",
+        "HIDDEN_LINES", "Hidden (ISO)", "AM_HIDDEN2", "fold-lines", "AUXILIARY", "help-lines", "Title Block", "DIM_2", "Cut_Etch",
+    ],
+)  # fmt: skip
+def test_a_keyword_of_its_own_says_that_a_layer_is_not_cut(layer: str) -> None:
+    assert dxf.NOT_CUT_LAYER.search(layer)
+
+
+def test_where_nothing_is_left_it_is_said_how_to_tell_that_a_layer_is_cut(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_circle((0, 0), 9, dxfattribs={"layer": "TEXT"})))
+    assert "if one of the layers TEXT is cut, part.yaml beside it says so (layers: {TEXT: {outline: true}})" in str(error)
+
+
+def test_an_external_reference_is_told(tmp_path: Path) -> None:
+    block = tags((0, "BLOCK"), (8, "0"), (2, "OTHER"), (70, 4), (10, 0), (20, 0), (1, "other.dwg"), (0, "ENDBLK"), (8, "0"))
+    insert = tags((0, "INSERT"), (8, "0"), (2, "OTHER"), (10, 0), (20, 0))
+    drawing = dxf.read(file_of(tmp_path, tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, 9)) + insert, blocks=block))
+    assert [(i.entity, i.reason) for i in drawing.ignored] == [("INSERT", "an external reference, not in this file")]
+    assert "OTHER is an external reference" in drawing.warnings[0]
+
+
+def test_what_lies_almost_on_another_is_doubted(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 50), m.add_circle((0, 0), 5), m.add_circle((0, 0), 5.002))))
+    assert len(drawing.contours) == 3
+    assert "is it drawn twice?" in drawing.warnings[0]
+
+
+def test_units_that_are_not_read_are_named(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_circle((0, 0), 9), units=21))
+    assert "the drawing is in USSurveyFeet ($INSUNITS 21), which is not read; give --units" in str(error)
+
+
 def test_line_types_of_axes_and_hidden_edges_are_left_out(tmp_path: Path) -> None:
     document = new("R2010", setup=True)
     document.header["$INSUNITS"] = 4
