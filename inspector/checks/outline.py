@@ -1,8 +1,8 @@
 """The real outline against the drawing: for each contour the signed deviation of largest size, against the contour's tolerance.
 
-Positive is too much material, negative too little. A contour of which too little is seen has a finding of its own (`outer.seen`), a
-missing hole one with the count 0, and so has every hole, or piece of material in a hole, that the drawing does not have: from a
-diameter of 11 px, or of a 90th of the part's diagonal where that is more, smaller ones by chance.
+Positive is too much material, negative too little. A contour of which too little is seen, or that the picture's border cuts, has
+a finding of its own (`outer.seen`), a missing hole one with the count 0, and so has every hole, or piece of material in a hole, that the
+drawing does not have: from a diameter of 11 px, or of a 90th of the part's diagonal where that is more, smaller ones by chance.
 
     outline:
       kind: outline
@@ -32,9 +32,10 @@ NEEDS_RASTER = False
 
 
 class Settings(Strict):
-    """`least_seen_ratio` of each contour must be seen. `run` samples (about one a pixel) are taken together by their median, so that
-    noise and a speck of dust are no deviation; None chooses by the noise of the picture. `contours` are the names of those that are
-    judged, where not all can be seen (a deep dark hole in a dark part); `extra` says whether what is not in the drawing is told.
+    """`least_seen_ratio` of each contour must be seen, and all of it must lie in the picture. `run` samples (about one a pixel) are taken
+    together by their median, so that noise and a speck of dust are no deviation; None chooses by the noise of the picture. `contours` are
+    the names of those that are judged, where not all can be seen (a deep dark hole in a dark part); `extra` says whether what is not in
+    the drawing is told.
     """
 
     least_seen_ratio: float = Field(default=0.7, ge=0, le=1)
@@ -80,7 +81,7 @@ class Outline:
         out: list[Finding] = []
         known = np.isfinite(every)
         ratio = np.count_nonzero(known) / max(len(every), 1)
-        least = max(self.settings.least_seen_ratio, 0.01)
+        least = 1.0 if index in gauged.beyond else max(self.settings.least_seen_ratio, 0.01)
         if ratio < least:
             out.append(Finding(self.name, f"{contour.name}.seen", ratio, least, None, "ratio"))
         used = np.flatnonzero(known & gauged.trusted[own])

@@ -53,8 +53,8 @@ NEAR_MM = 1e-3
 """What lies this near to another in all that tells pieces apart lies on it."""
 
 
-def doubles(pieces: Sequence[Piece]) -> dict[int, int]:
-    """Of the pieces that lie on one another, to a micrometre, all but one: {its number: the number of the one that it lies on}.
+def doubles(pieces: Sequence[Piece], near_mm: float = NEAR_MM) -> dict[int, int]:
+    """Of the pieces that lie on one another, to `near_mm`, all but one: {its number: the number of the one that it lies on}.
 
     Compared are their boxes, their lengths, where they end, and where their middle is.
     """
@@ -63,13 +63,13 @@ def doubles(pieces: Sequence[Piece]) -> dict[int, int]:
     values = np.array([_told_apart_by(piece) for piece in pieces])
     weights = np.sqrt(np.arange(2.0, 2.0 + values.shape[1]))  # on one line, so that only neighbours are to be compared
     place = values @ weights
-    reach = NEAR_MM * float(weights.sum())
+    reach = near_mm * float(weights.sum())
     found: dict[int, int] = {}
     kept: deque[int] = deque()
     for number in np.argsort(place, kind="stable").tolist():
         while kept and place[kept[0]] < place[number] - reach:
             kept.popleft()
-        same = next((other for other in kept if np.abs(values[other] - values[number]).max() <= NEAR_MM), None)
+        same = next((other for other in kept if np.abs(values[other] - values[number]).max() <= near_mm), None)
         if same is None:
             kept.append(number)
         elif same < number:

@@ -23,9 +23,20 @@ LARGEST_STEP_RAD = 0.1
 MOST_POINTS = 1 << 16
 
 
+_ALMOST_RAD, _NONE_RAD = 1e-4, 1e-6
+"""What lacks this much of a whole turn, or exceeds one by it, is whole; and so is what has no length at all, as nobody draws that."""
+
+
 def sag_mm(size_mm: float) -> float:
     """The sag for a curve of this size: `SAG_MM`, or 1e-7 of what is larger than 3 m."""
     return max(SAG_MM, 1e-7 * size_mm)
+
+
+def swept(span_rad: float) -> float:
+    """How far a curve runs counter-clockwise, from the difference of its end and start: 0 to 2π, exactly 2π where it is a whole one."""
+    sweep = span_rad % math.tau
+    over = _ALMOST_RAD if span_rad > math.pi else _NONE_RAD
+    return math.tau if sweep < over or sweep > math.tau - _ALMOST_RAD else sweep
 
 
 def arc(x: float, y: float, radius: float, start_rad: float, sweep_rad: float) -> Points:

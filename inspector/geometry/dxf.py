@@ -31,14 +31,16 @@ from ezdxf.document import Drawing as Document
 from ezdxf.entities.boundary_paths import ArcEdge, EdgePath, EllipseEdge, LineEdge, PolylinePath, SplineEdge
 from ezdxf.entities.dxfgfx import DXFGraphic
 from ezdxf.entities.insert import Insert
+from ezdxf.enums import InsertUnits
 from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
-from ezdxf.math import OCS, BSpline, Matrix44, Vec3, fit_points_to_cad_cv
+from ezdxf.math import OCS, BSpline, ConstructionEllipse, Matrix44, Vec3, fit_points_to_cad_cv
 
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
 from inspector.geometry.contours import Piece, doubles, encloses_nothing, nest
-from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled
+from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled, swept
+from inspector.geometry.mixed import as_one_version
 from inspector.geometry.polygon import Points
 from inspector.geometry.side import Side
 from inspector.records import ConfigError, ConfigErrors, Contour
@@ -63,16 +65,26 @@ INSCRIBED = 6.0
 GAPS_MM = (1e-5, 1e-3, 1e-2, 0.05)
 """Ends this near are taken for one, the nearest first; no single tolerance closes all real drawings."""
 
+ALMOST_MM = 0.02
+"""Two loops as near as that, but not on one another, are no web that can be cut."""
+
 UNITS_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4, "foot": 304.8, "mil": 0.0254, "um": 1e-3, "dm": 100.0, "yard": 914.4}
 INSUNITS = {1: "inch", 2: "foot", 4: "mm", 5: "cm", 6: "m", 9: "mil", 10: "yard", 13: "um", 14: "dm"}
 ASK_UNITS = "give --units mm|cm|m|inch|foot, or units: in the side file"
 
 NOT_CUT_LAYER = re.compile(
-    r"bend|biege|\bfold|pli(ure|age)s?\b|engrav|grav[iu]r|(?<!sk)etch|scrib|mark(ing)?s?\b|(?<!con)text(?!ur)|annot|notes?\b|label|dim(s|ens.*)?\b|"
-    r"bema(ß|ss)|title|schriftfeld|defpoints|constr|hilfs|help|aux|^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|mittell|hidden|verdeckt|"
-    r"viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed",
+    r"bend(?!ix|abil)|biege|pli(ure|age)s?\b|plegad|engrav|grav[iu]r|scrib|(?<!con)(?<!kon)text(?!ur|il)|annot|beschrift|bema(ß|ss)|"
+    r"schriftfeld|defpoints|constr|hilfs|verdeckt|viewport|vport|hatch|schraff|tangent|arc_cent|tool_cent|unconsumed|mittell|"
+    r"^cent(er|re)s?$|cent(er|re)[-_ ]?(line|mark)|"
+    r"(?<![^\W\d_])("  # at the beginning of a word: inside others these are common
+    r"fold(?!er)|(laser)?etch|label|help|aux(?!etic)|title(?!bar)|grabad|"
+    r"hidden([-_ ]?(lines?|edges?|narrow|details?|contours?|layer))?(?![-_ ]?[^\W\d_])|"
+    r"((laser)?mark(ing)?s?|notes?|dim(s|ens|ensions?|ensioning)?|scor(es?|ing|elines?)|pieg(a|he)|cota(s|tions?)|quot(e|atur[ae]))"
+    r"(?![^\W\d_]))",
     re.IGNORECASE,
 )
+"""A layer whose name has such a word in it is not cut, where its side file does not say otherwise."""
+
 SHEET_BLOCK = re.compile(r"title|schriftfeld|cartouche", re.IGNORECASE)
 """What such a block holds is a sheet's title block, never what is cut."""
 
@@ -164,9 +176,9 @@ def read(path: Path, *, units: str | None = None) -> Drawing:
 def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     if units is not None and units not in UNITS_MM:
         raise notes.error("E_DXF_UNITS", f"units {units!r} are not known; one of {', '.join(UNITS_MM)}")
-    data, header = _look(path, notes)
+    data, mended, header = _look(path, notes)
     side, side_bytes, side_places = side_file.read(path)
-    document = _load(path, data, notes)
+    document = _load(path, data, mended, notes)
     notes.look_at_clock()
     known, source = _units(header, units, side.units, notes)
     _count(document, notes)
@@ -175,6 +187,8 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
             notes.ignored.update((e.dxftype(), str(e.dxf.get("layer", "0")), "in paper space") for e in layout if e.dxftype() != "VIEWPORT")
     pieces, aside = _pieces(document, UNITS_MM[known], side, notes)
     loops = _without_duplicates(_loops(_without_duplicates(pieces, notes), notes), notes)
+    for number, first in sorted(doubles(loops, ALMOST_MM).items()):
+        notes.warnings.append(f"{loops[number].where} lies within {ALMOST_MM:g} mm of {loops[first].where}: is it drawn twice?")
     _warn_of_crossings(loops, notes)
     _warn_of_frames(loops, [p for p in aside if not ZONE_LAYER.match(p.layer)], notes)
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
@@ -207,8 +221,11 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
 # --- the file ----------------------------------------------------------------------------------------------------------
 
 
-def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
-    """The bytes and the header variables, after what a parser would let pass: other formats, a cut end, decimal commas."""
+def _look(path: Path, notes: _Notes) -> tuple[bytes, bytes | None, dict[str, str]]:
+    """The bytes, what to read in their stead where versions are mixed, and the header variables.
+
+    Refused is what a parser would let pass: other formats, a cut end, decimal commas.
+    """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -223,7 +240,7 @@ def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
     if data.startswith(b"AutoCAD Binary DXF\r\n\x1a\x00"):
         if not data.rstrip(b"\x00").endswith(b"EOF"):
             raise notes.error("E_DXF_FORMAT", "the file is cut off: no EOF at its end; export it again")
-        return data, _binary_header(data)
+        return data, None, _binary_header(data)
     count = data.count(b"\n") or data.count(b"\r")
     if count * LINE_SECONDS > MAX_SECONDS:
         raise notes.error("E_DXF_LIMIT", f"{count} lines; at most {MAX_SECONDS / LINE_SECONDS:.0f}")
@@ -248,7 +265,7 @@ def _look(path: Path, notes: _Notes) -> tuple[bytes, dict[str, str]]:
         elif b"," in value and code.isdigit() and 10 <= int(code) < 60 and re.fullmatch(rb"[-+]?\d*,\d+([eE][-+]?\d+)?", value):
             text = f"{value.decode()} is a number with a decimal comma; export with decimal points"
             raise notes.error("E_DXF_FORMAT", text, line=2 * number + 2)
-    return data, header
+    return data, as_one_version(codes, values, header.get("$ACADVER", "")), header
 
 
 def _binary_header(data: bytes) -> dict[str, str]:
@@ -261,15 +278,17 @@ def _binary_header(data: bytes) -> dict[str, str]:
     return found
 
 
-def _load(path: Path, data: bytes, notes: _Notes) -> Document:
+def _load(path: Path, data: bytes, mended: bytes | None, notes: _Notes) -> Document:
     """The document, by the strict reader, and where that gives up by the one that repairs. What either may raise is not said anywhere."""
     try:
-        if data.startswith(b"\xef\xbb\xbf"):  # which ezdxf takes for a group code
-            return ezdxf.filemanagement.read(io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline=None))
+        if mended is not None or data.startswith(b"\xef\xbb\xbf"):  # a byte order mark is a group code for ezdxf
+            encoding = "utf-8-sig" if mended is None else ezdxf.filemanagement.dxf_file_info(path).encoding
+            text = (mended or data).decode(encoding, "surrogateescape")
+            return ezdxf.filemanagement.read(io.StringIO(text, newline=None))
         return ezdxf.filemanagement.readfile(path)
     except Exception as strict:  # noqa: BLE001 - a stranger's parser on a stranger's file
         try:
-            document, auditor = recover.readfile(path)
+            document, auditor = recover.readfile(path) if mended is None else recover.read(io.BytesIO(mended))
         except Exception as error:
             raise notes.error("E_DXF_FORMAT", f"not a readable DXF: {strict or type(strict).__name__}") from error
         repairs = f"{len(auditor.fixes)} repaired, {len(auditor.errors)} not"
@@ -296,6 +315,10 @@ def _units(header: dict[str, str], given: str | None, beside: str | None, notes:
     if number == 0 and header.get("$MEASUREMENT") == "1":
         notes.warnings.append("no $INSUNITS; taken for mm because $MEASUREMENT says metric")
         return "mm", "$MEASUREMENT"
+    if number in set(InsertUnits) - {InsertUnits.Unitless}:
+        raise notes.error(
+            "E_DXF_UNITS", f"the drawing is in {InsertUnits(number).name} ($INSUNITS {number}), which is not read; {ASK_UNITS}"
+        )
     raise notes.error("E_DXF_UNITS", f"the drawing does not say its units ($INSUNITS {code or 'missing'}); {ASK_UNITS}")
 
 
@@ -446,6 +469,8 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
         block = None if entity.doc is None else entity.doc.blocks.get(entity.dxf.get("name", ""))
         if (reason := _not_exploded(entity, own, block)) is not None:
             notes.ignored["INSERT", own, reason] += 1
+            if reason == _ELSEWHERE:
+                notes.warnings.append(f"INSERT {source} on layer {own} shows nothing: {entity.dxf.name} is {reason}")
             continue
         yield from ((attrib, _Place(str(attrib.dxf.layer), source)) for attrib in entity.attribs)
         if not entity.dxf.zscale:
@@ -462,6 +487,9 @@ def _expanded(entities: Iterable[Any], notes: _Notes, within: _Place | None = No
             yield from _expanded(block or (), notes, _Place(own, source, matrix, blocks))
 
 
+_ELSEWHERE = "an external reference, not in this file"
+
+
 def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str | None:
     """Why nothing is seen of a block here, None where it is. One on a layer that is off but not frozen shows what is on others."""
     frozen = insert.doc is not None and layer in insert.doc.layers and insert.doc.layers.get(layer).is_frozen()
@@ -469,6 +497,8 @@ def _not_exploded(insert: Insert, layer: str, block: BlockLayout | None) -> str 
         return "not shown"
     if not insert.dxf.xscale or not insert.dxf.yscale:
         return "its scale is 0"
+    if block is not None and block.block is not None and block.block.dxf.get("flags", 0) & 4 and not len(block):
+        return _ELSEWHERE
     return None if block is not None else f"block {insert.dxf.get('name', '(no name)')} is missing"
 
 
@@ -489,7 +519,7 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
             text = f"{kind} {handle} on layer {layer} has a coordinate that is not finite or beyond {MAX_COORDINATE:g}"
             raise notes.error("E_DXF_COORD", text)
         moved = np.hypot(*np.diff(points, axis=0).T) > 1e-9
-        points = points[np.concatenate([[True], moved])]
+        points = points[np.concatenate([[True], moved])[: len(points)]]
         if len(points) > 2 and np.hypot(*(points[0] - points[-1])) <= (1e-9 if closed else GAPS_MM[0]):
             closed, points = True, points[:-1]
         piece = Piece(points, layer, handle, kind, closed, circle)
@@ -564,18 +594,17 @@ def _line(entity: Any, mm: float) -> Iterator[_Flat]:
 
 def _circle(entity: Any, mm: float) -> Iterator[_Flat]:
     centre, radius = Vec3(entity.dxf.center) * mm, abs(float(entity.dxf.radius)) * mm
-    start, sweep = 0.0, 2.0 * math.pi
+    start, sweep = 0.0, math.tau
     if entity.dxftype() == "ARC":
         if _broken((entity.dxf.start_angle, entity.dxf.end_angle)):
             yield _BROKEN
             return
-        start = math.radians(entity.dxf.start_angle)
-        sweep = math.radians((entity.dxf.end_angle - entity.dxf.start_angle) % 360.0) or sweep
+        start, sweep = math.radians(entity.dxf.start_angle), swept(math.radians(entity.dxf.end_angle - entity.dxf.start_angle))
     if _broken((*centre, radius)):
         yield _BROKEN
         return
     points, circle = _in_world(arc(centre.x, centre.y, radius, start, sweep), (centre.x, centre.y, radius), entity, centre.z)
-    whole = abs(sweep - 2.0 * math.pi) < 1e-9
+    whole = sweep == math.tau
     yield points[:-1] if whole else points, whole, circle
 
 
@@ -584,7 +613,14 @@ def _ellipse(entity: Any, mm: float) -> Iterator[_Flat]:
     if _broken((*Vec3(entity.dxf.center), *major, entity.dxf.ratio, entity.dxf.start_param, entity.dxf.end_param)):
         yield _BROKEN
         return
-    yield _curve(entity.flattening(sag_mm(major.magnitude * mm) / INSCRIBED / mm), mm), False, None
+    yield _of_ellipse(entity.construction_tool(), entity.dxf.end_param - entity.dxf.start_param, mm), False, None
+
+
+def _of_ellipse(ellipse: ConstructionEllipse, span_rad: float, mm: float) -> Points:
+    """An ellipse as points; `span_rad` is how far its file says that it runs, which ezdxf's own parameters do not tell any more."""
+    if swept(span_rad) == math.tau:
+        ellipse.start_param, ellipse.end_param = 0.0, math.tau
+    return _curve(ellipse.flattening(sag_mm(ellipse.major_axis.magnitude * mm) / INSCRIBED / mm), mm)
 
 
 def _spline(entity: Any, mm: float) -> Iterator[_Flat]:
@@ -668,10 +704,10 @@ def _hatch_edge(edge: Any, mm: float) -> Points:
         return _of_bspline(spline, mm)
     if isinstance(edge, ArcEdge):
         start = math.radians(edge.start_angle)
-        sweep = math.radians((edge.end_angle - edge.start_angle) % 360.0) or 2.0 * math.pi
+        sweep = swept(math.radians(edge.end_angle - edge.start_angle))
         points = arc(edge.center.x * mm, edge.center.y * mm, edge.radius * mm, start, sweep)
     elif isinstance(edge, EllipseEdge):
-        points = _curve(edge.construction_tool().flattening(sag_mm(Vec3(edge.major_axis).magnitude * mm) / INSCRIBED / mm), mm)
+        points = _of_ellipse(edge.construction_tool(), math.radians(edge.end_angle - edge.start_angle), mm)
     else:
         raise TypeError(f"an edge of kind {type(edge).__name__}")
     return points if edge.ccw else points[::-1]
@@ -773,6 +809,10 @@ def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes)
     if not loops and not chains:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
         told = "".join(f"; {warning}" for warning in notes.warnings[:3])
+        named = sorted({layer for _, layer, reason in notes.ignored if reason.startswith("not cut")})
+        if named:
+            told += f"; if one of the layers {', '.join(named[:6])} is cut, {notes.file.with_suffix('.yaml').name} beside it says so"
+            told += f" (layers: {{{named[0]}: {{outline: true}}}})"
         raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
     if not chains:
         return

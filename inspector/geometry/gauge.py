@@ -69,7 +69,8 @@ class Gauged:
 
     `deviation_mm` (n,) is NaN where the place could not be known, and ± the search's reach where the edge is farther than that.
     `seen` (n,): an edge was found. `trusted` (n,): not at a corner. `contour` (n,) indexes the template's contours, in order along
-    each. `noise_mm`: robust spread of the deviations. `spacing_mm`: from sample to sample.
+    each. `noise_mm`: robust spread of the deviations. `spacing_mm`: from sample to sample. `beyond`: the contours that the picture's
+    border cuts, of which nothing is known out there.
     """
 
     points_mm: Floats
@@ -84,6 +85,7 @@ class Gauged:
     spacing_mm: float
     blur_px: float
     contrast_counts: float
+    beyond: tuple[int, ...] = ()
 
 
 def straight_edges(profiles: Profiles) -> Floats32:

@@ -44,6 +44,7 @@ _COARSE_STEP = 1.12
 _LEAST_RADIUS_PX, _MOST_RADIUS_PX = 24.0, 6000.0
 """Half the diagonal of a part: for the smaller, pictures are enlarged without bound; for the larger, so is what is computed of the part."""
 
+_MOST_UNSTEADY_PX = 1.5  # a real edge has 0.03 to 0.4, what texture shows for one 2.5 and more
 _FAR_PX = 0.7  # from farther than that, predicted profiles do not lead to the edge in one step
 
 
@@ -239,7 +240,7 @@ class Locator:
     # --- the full picture ----------------------------------------------------------------------------------------------
 
     def _finish(self, levels: Sequence[Level], found: _Found, gauge: bool) -> Located | None:
-        """Sub-pixel pose and measurements of one refined guess; None where it turns out to be the part's mirror image."""
+        """Sub-pixel pose and measurements of one refined guess; None where it turns out to be the part's mirror image, or texture."""
         base_scale = self._base.scale_px_per_mm
         fine = self._fine(found.placement[3] * base_scale)
         ratio = base_scale / fine.shape.scale_px_per_mm
@@ -257,7 +258,10 @@ class Locator:
         start_ns = time.thread_time_ns()
         placement, gauged = measure.along(levels, fine, placement, sign, free_size=free)
         spent_ms = (time.thread_time_ns() - start_ns) / 1e6
-        return Located(_pose(fine.shape, placement, score, gauged.noise_mm, ambiguous), gauged, spent_ms)
+        pose = _pose(fine.shape, placement, score, gauged.noise_mm, ambiguous)
+        if score < _CONVINCING and measure.unsteadiness_mm(gauged) * pose.scale_px_per_mm > _MOST_UNSTEADY_PX:
+            return None
+        return Located(pose, gauged, spent_ms)
 
     def _settled(self, full: Level, fine: Scaled, placement: Floats, sign: float, *, once: bool) -> Floats:
         """The placement after sub-pixel steps: two, or `once` where measuring is a step of its own."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -105,10 +106,17 @@ def decode(data: bytes, where: str, channels: int | None = None, *, alpha: bool 
     if image.dtype != np.uint8 or (image.ndim == 3 and image.shape[2] not in (1, 3, 3 + alpha)):
         raise ConfigError(
             "E_IMG_MODE",
-            f"{image.dtype} with {1 if image.ndim == 2 else image.shape[2]} channels; 8-bit grey or colour without alpha",
+            f"{image.dtype} {_mode(image)}; 8-bit grey or colour without alpha",
             file=where,
         )
     return as_channels(image.astype(np.uint8, copy=False), channels)
+
+
+def _mode(image: np.ndarray[Any, Any]) -> str:
+    """What a picture has, in words. One of grey and alpha is decoded to four channels of which three are the same."""
+    if image.ndim == 3 and image.shape[2] == 4 and (image[..., :1] == image[..., 1:3]).all():
+        return "grey with alpha"
+    return f"with {1 if image.ndim == 2 else image.shape[2]} channels"
 
 
 def as_channels(image: Image, channels: int | None) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,14 @@ def findings(measured: Gauged, settings: outline.Settings | None = None) -> dict
     check = outline.build(settings or outline.Settings(), "outline", plan())
     (found,) = check([view(measured)])
     return {f.feature: f for f in found}
+
+
+def test_a_contour_that_the_border_cuts_fails_however_much_is_seen() -> None:
+    known = deviations()
+    known[: PER_CONTOUR // 10] = np.nan
+    assert all(f.ok for f in findings(gauged(known)).values())
+    found = findings(replace(gauged(known), beyond=(0,)), outline.Settings(least_seen_ratio=0.1))
+    assert [(f.feature, f.value, f.low) for f in found.values() if not f.ok] == [("outer.seen", 0.9, 1.0)]
 
 
 def deviations() -> Floats:

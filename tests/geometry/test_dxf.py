@@ -162,6 +162,116 @@ def test_binary_files_say_the_same(tmp_path: Path, version: str) -> None:
     assert areas(drawing) == [pytest.approx(math.pi * 25.4**2, rel=1e-6)]
 
 
+TAU = math.tau
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (0, 6.28319), (0, 6.283185), (-3.141593, 3.141593), (-math.pi, math.pi), (-math.pi / 2, 1.5 * math.pi), (TAU, 2 * TAU),
+        (0, 2 * TAU), (-TAU, 0), (0, 0), (TAU, 0),
+    ],
+)  # fmt: skip
+def test_a_whole_ellipse_is_whole_however_its_span_is_written(tmp_path: Path, start: float, end: float) -> None:
+    ellipse = tags((0, "ELLIPSE"), (8, "0"), (10, 20), (20, 20), (11, 10), (21, 5), (40, 0.5), (41, start), (42, end))
+    drawing = dxf.read(file_of(tmp_path, "".join(line(*ends) for ends in AROUND) + ellipse))
+    assert areas(drawing) == pytest.approx([1e4, -125 * math.pi / 2], rel=1e-4)
+    assert not drawing.warnings
+
+
+@pytest.mark.parametrize(("start", "share"), [(0.75 * math.pi, 0.75), (-0.5 * math.pi, 0.5), (3.5 * math.pi, 0.5), (-math.pi, 1e-3)])
+def test_a_part_of_an_ellipse_stays_a_part(tmp_path: Path, start: float, share: float) -> None:
+    drawing = dxf.read(
+        drawn(tmp_path, lambda m: (m.add_circle((0, 0), 99), m.add_ellipse((0, 0), (20, 0), 0.5, start, start + share * TAU)))
+    )
+    assert [(i.entity, i.reason) for i in drawing.ignored] == [("ELLIPSE", "open")]
+
+
+@pytest.mark.parametrize(("start", "end"), [(-180, 180), (0, 360), (90, 450.00001), (0, 359.99999)])
+@pytest.mark.parametrize("ccw", [True, False])
+def test_a_whole_ellipse_around_a_hatch_is_whole(tmp_path: Path, start: float, end: float, *, ccw: bool) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_hatch().paths.add_edge_path().add_ellipse((3, 4), (10, 5), 0.5, start, end, ccw=ccw)
+
+    assert areas(dxf.read(drawn(tmp_path, draw))) == [pytest.approx(125 * math.pi / 2, rel=1e-4)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(256.608408, 616.608408), (0, 360.00001), (180, 180.000001), (180, 179.999999), (0, 0), (0, 360), (360, 0), (90, 810), (-90, 270)],
+)
+def test_a_whole_circle_as_an_arc_is_whole_however_its_span_is_written(tmp_path: Path, start: float, end: float) -> None:
+    (contour,) = dxf.read(file_of(tmp_path, tags((0, "ARC"), (8, "0"), (10, 7), (20, 8), (40, 5), (50, start), (51, end)))).contours
+    assert polygon.signed_area(contour.points_mm) == pytest.approx(25 * math.pi, rel=1e-6)
+    assert contour.circle == (7.0, 8.0, 5.0)
+
+
+def test_a_short_arc_of_a_large_radius_stays_one(tmp_path: Path) -> None:
+    """5e-5 rad of a radius of 1 km: 50 mm along the top of a plate."""
+    radius, half = 1e6, 2.5e-5
+    x, y = radius * math.sin(half), radius * math.cos(half)
+    degrees = math.degrees(half)
+
+    def draw(msp: Any) -> None:
+        msp.add_arc((0, -y), radius, 90 - degrees, 90 + degrees)
+        msp.add_lwpolyline([(-x, 0), (-x, -30), (x, -30), (x, 0)])
+
+    assert areas(dxf.read(drawn(tmp_path, draw))) == [pytest.approx(60 * x, rel=1e-4)]
+
+
+# --- mixed versions ----------------------------------------------------------------------------------------------------
+
+AROUND = [(-50, -50, 50, -50), (50, -50, 50, 50), (50, 50, -50, 50), (-50, 50, -50, -50)]
+VERSIONS = {"R12": "AC1009", "R10": "AC1006", "R2000": "AC1015", "none": ""}
+
+
+def of_version(path: Path, version: str) -> Path:
+    """The file with another version, or none; without a header where there is nothing else in it."""
+    told = tags((9, "$ACADVER"), (1, version)) if version else ""
+    path.write_text(path.read_text().replace(tags((9, "$ACADVER"), (1, "AC1009")), told))
+    return path
+
+
+@pytest.mark.parametrize("marks", [("AcDbEntity", "AcDbPolyline"), (), ("AcDbPolyline",)])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_closed_lwpolyline_is_closed_whatever_the_version_says(tmp_path: Path, version: str, marks: tuple[str, ...]) -> None:
+    """Three sides of the hole are drawn and one is flag 70 = 1; its extrusion mirrors it."""
+    entity, own = (*(tags((100, mark)) for mark in marks), "", "")[:2]
+    hole = tags((0, "LWPOLYLINE"), (5, "FF")) + entity + tags((8, "INNER")) + own + tags((90, 4), (70, 1), (210, 0), (220, 0), (230, -1))
+    hole += "".join(tags((10, x), (20, y)) for x, y in SQUARE)
+    old = tags((0, "POLYLINE"), (8, "OLD"), (66, 1), (70, 1))
+    old += "".join(tags((0, "VERTEX"), (8, "OLD"), (10, x + 20), (20, y), (42, Q)) for x, y in SQUARE) + tags((0, "SEQEND"))
+    drawing = dxf.read(of_version(file_of(tmp_path, "".join(line(*ends) for ends in AROUND) + hole + old), VERSIONS[version]))
+    assert areas(drawing) == pytest.approx([1e4, -100, -50 * math.pi], rel=1e-6)
+    assert [c.layer for c in drawing.contours] == ["CUT", "INNER", "OLD"]
+    assert drawing.contours[1].points_mm.min(axis=0) == pytest.approx((-10, 0))
+    assert not drawing.warnings
+
+
+def test_a_file_of_entities_alone_is_read_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "bare.dxf"
+    body = tags((0, "LWPOLYLINE"), (8, "0"), (90, 4), (70, 1)) + "".join(tags((10, x), (20, y)) for x, y in SQUARE)
+    path.write_text(tags((0, "SECTION"), (2, "ENTITIES")) + body + tags((0, "ENDSEC"), (0, "EOF")))
+    assert areas(dxf.read(path, units="mm")) == [pytest.approx(100)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_spline_and_a_text_without_markers_are_read(tmp_path: Path, version: str) -> None:
+    spline = tags((0, "SPLINE"), (8, "0"), (70, 8), (71, 3), (72, 8), (73, 4), *[(40, k) for k in (0, 0, 0, 0, 1, 1, 1, 1)])
+    spline += tags(*[pair for x, y in ((0, 0), (0, 40), (100, 40), (100, 0)) for pair in ((10, x), (20, y), (30, 0))])
+    text = tags((0, "MTEXT"), (8, "0"), (10, 1), (20, 1), (40, 3), (1, "x"))
+    drawing = dxf.read(of_version(file_of(tmp_path, spline + text + line(0, 0, 100, 0)), VERSIONS[version]))
+    assert areas(drawing) == [pytest.approx(2400, rel=1e-5)]
+    assert [i.entity for i in drawing.ignored] == ["MTEXT"]
+
+
+def test_a_mixed_file_keeps_its_code_page(tmp_path: Path) -> None:
+    path = file_of(tmp_path, tags((0, "LWPOLYLINE"), (8, "Größe"), (70, 1)) + "".join(tags((10, x), (20, y)) for x, y in SQUARE))
+    page = tags((9, "$DWGCODEPAGE"), (3, "ANSI_1252"))
+    path.write_bytes(path.read_text().replace("AC1009\n", "AC1009\n" + page).encode("cp1252"))
+    assert [c.layer for c in dxf.read(path).contours] == ["Größe"]
+
+
 def test_the_circle_of_an_arc_is_known(tmp_path: Path) -> None:
     for draw in (AREAS["circle"][0], AREAS["two arcs"][0], AREAS["lwpolyline as a circle"][0], AREAS["a circle as a spline"][0]):
         (contour,) = dxf.read(drawn(tmp_path, draw)).contours
@@ -340,6 +450,53 @@ def test_layers_that_are_not_cut_are_left_out(tmp_path: Path, layer: str) -> Non
 def test_other_layers_are_cut(tmp_path: Path, layer: str) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 9), m.add_circle((0, 0), 4, dxfattribs={"layer": layer}))))
     assert len(drawing.contours) == 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "Stretch", "Denmark", "Landmark", "Benchmark", "Faux", "Part (auxetic)", "Dimensioned_outline", "Textil", "Bendix", "Footnote",
+        "Titlebar panel", "Fletching", "Hidden_gem", "Kitchen_fetch", "context", "0_Bendability", "Prelabelled",
+    ],
+)  # fmt: skip
+def test_a_keyword_within_another_word_says_nothing(layer: str) -> None:
+    assert not dxf.NOT_CUT_LAYER.search(layer)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "bend_lines", "UP_BEND", "IV_BEND", "bendlines", "SheetBend", "textlayer", "Innentexte", "MARK_1", "LaserMark", "hole_marks",
+        "OUTLINE_NOTE", "score", "Score_Lines", "Beschriftung", "grabado", "plegado", "piega", "cotas", "cotation", "quote", "Hidden",
+        "HIDDEN_LINES", "Hidden (ISO)", "AM_HIDDEN2", "fold-lines", "AUXILIARY", "help-lines", "Title Block", "DIM_2", "Cut_Etch",
+    ],
+)  # fmt: skip
+def test_a_keyword_of_its_own_says_that_a_layer_is_not_cut(layer: str) -> None:
+    assert dxf.NOT_CUT_LAYER.search(layer)
+
+
+def test_where_nothing_is_left_it_is_said_how_to_tell_that_a_layer_is_cut(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_circle((0, 0), 9, dxfattribs={"layer": "TEXT"})))
+    assert "if one of the layers TEXT is cut, part.yaml beside it says so (layers: {TEXT: {outline: true}})" in str(error)
+
+
+def test_an_external_reference_is_told(tmp_path: Path) -> None:
+    block = tags((0, "BLOCK"), (8, "0"), (2, "OTHER"), (70, 4), (10, 0), (20, 0), (1, "other.dwg"), (0, "ENDBLK"), (8, "0"))
+    insert = tags((0, "INSERT"), (8, "0"), (2, "OTHER"), (10, 0), (20, 0))
+    drawing = dxf.read(file_of(tmp_path, tags((0, "CIRCLE"), (8, "0"), (10, 0), (20, 0), (40, 9)) + insert, blocks=block))
+    assert [(i.entity, i.reason) for i in drawing.ignored] == [("INSERT", "an external reference, not in this file")]
+    assert "OTHER is an external reference" in drawing.warnings[0]
+
+
+def test_what_lies_almost_on_another_is_doubted(tmp_path: Path) -> None:
+    drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_circle((0, 0), 50), m.add_circle((0, 0), 5), m.add_circle((0, 0), 5.002))))
+    assert len(drawing.contours) == 3
+    assert "is it drawn twice?" in drawing.warnings[0]
+
+
+def test_units_that_are_not_read_are_named(tmp_path: Path) -> None:
+    error = refused(drawn(tmp_path, lambda m: m.add_circle((0, 0), 9), units=21))
+    assert "the drawing is in USSurveyFeet ($INSUNITS 21), which is not read; give --units" in str(error)
 
 
 def test_line_types_of_axes_and_hidden_edges_are_left_out(tmp_path: Path) -> None:

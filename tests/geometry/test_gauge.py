@@ -56,6 +56,32 @@ def test_a_step_in_the_edge_is_measured_with_its_sign(deep_px: float, sign: int)
     assert np.abs(near(gauged, 40.0, 0.0, 4.0)).max() < 0.04
 
 
+@pytest.mark.parametrize("part_px", [(-230.0, 0.0), (0.0, 200.0), (-300.0, 200.0)])
+@pytest.mark.parametrize("scene", [BACK_LIT, FRONT_LIT])
+def test_nothing_is_told_of_what_lies_beyond_the_picture(scene: Scene, part_px: tuple[float, float]) -> None:
+    true = placed(PLATE, SIZE, 0.6, SCALE, part_px)
+    found = locate.compile(parts.template(*PLATE), scale_px_per_mm=SCALE).find(render(drawn(), true, SIZE, scene, 1))
+    told = found[0].gauged
+    assert told is not None
+    places = to_picture(told.points_mm, found[0].pose)
+    within = ((places >= 0) & (places <= np.array(SIZE) - 1)).all(axis=1)
+    assert not told.seen[~within].any()
+    assert np.isnan(told.deviation_mm[~within]).all()
+    assert told.seen[within].mean() > 0.95
+    assert np.nanmax(np.abs(told.deviation_mm[told.seen & told.trusted])) < 0.2
+    assert told.beyond == tuple(np.unique(told.contour[~within]).tolist())
+    assert told.missing == ()
+    assert told.extra == ()
+
+
+def test_an_outline_one_pixel_over_the_border_is_cut_and_not_too_large() -> None:
+    true = placed(PLATE, SIZE, 0.0, SCALE, (-0.5 * SIZE[0] + 30 * SCALE - 1.0, 0.0))
+    (found,) = locate.compile(parts.template(*PLATE), scale_px_per_mm=SCALE).find(render(drawn(), true, SIZE, BACK_LIT, 1))
+    assert found.gauged is not None
+    assert found.gauged.beyond == (0,)
+    assert np.nanmax(np.abs(found.gauged.deviation_mm[found.gauged.trusted])) < 0.05
+
+
 def test_beyond_the_search_the_reach_is_told_and_not_nothing() -> None:
     outer = np.array([(0, 0), (20, 0), (20, -8), (30, -8), (30, 0), (60, 0), (60, 30), (50, 40), (0, 40)], float)
     gauged = measured([outer, *drawn()[1:]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -182,6 +183,21 @@ def test_pictures_without_sense_find_nothing(plate_locator: locate.Locator) -> N
     assert plate_locator.find(np.full((640, 800), 77, np.uint8)) == ()
     noise = np.random.default_rng(3).integers(0, 255, (640, 800), np.uint8)
     assert plate_locator.find(noise, max_parts=3) == ()
+
+
+@pytest.mark.parametrize(("seed", "scale"), [(3, 2.0), (4, 2.0), (8, 2.0), (9, None)])
+def test_texture_alone_is_no_part(seed: int, scale: float | None) -> None:
+    """At a low resolution some of its edges lie near enough to the drawing's, but they jump from place to place."""
+    noise = np.random.default_rng(seed).normal(0, 1, (320, 400)).astype(np.float32)
+    blurred = cv2.GaussianBlur(noise, (0, 0), (2, 3, 4, 6, 8)[seed % 5])
+    image = np.clip(128 + blurred / blurred.std() * 40, 0, 255).astype(np.uint8)
+    assert locate.compile(parts.template(*PLATE), scale_px_per_mm=scale).find(image) == ()
+
+
+@pytest.mark.parametrize("grown", [0.99, 1.015])
+def test_a_part_of_another_size_is_found_at_the_known_scale(plate_locator: locate.Locator, grown: float) -> None:
+    true = placed(PLATE, SIZE, 0.6, SCALE * grown, (0.0, 0.0))
+    assert len(plate_locator.find(picture(PLATE, true, FRONT_LIT))) == 1
 
 
 def test_a_template_without_closed_contours_is_refused() -> None:

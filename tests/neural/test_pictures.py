@@ -99,3 +99,9 @@ def test_pictures_for_print_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ConfigError, match=r"E_IMG_MODE .*CMYK"):
             pictures.read(tmp_path / name)
+
+
+def test_a_grey_picture_with_alpha_is_called_that(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "la.png"), np.full((8, 8, 4), 90, np.uint8))
+    with pytest.raises(ConfigError, match="grey with alpha; 8-bit grey or colour without alpha"):
+        pictures.read(tmp_path / "la.png")
