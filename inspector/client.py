@@ -31,7 +31,7 @@ from inspector.gate import protocol
 from inspector.gate.gateway import Decided, Remember, Slot, Terms, Told
 from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.gate.security import Pair as Keys
-from inspector.gate.security import read_pair as read_keys
+from inspector.gate.security import read_client_pair as read_keys
 from inspector.interfaces import Clock
 from inspector.records import ConfigError, Event
 
@@ -338,6 +338,11 @@ class Subscriber:
     def joined(self) -> bool:
         """It is known where the stream stands: nothing is missed from here on."""
         return self._epoch is not None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the daemon was last heard, its heartbeat included."""
+        return (self._clock() - self._heard_ns) / 1e9
 
     @property
     def stale(self) -> bool:
