@@ -29,9 +29,9 @@ import zmq
 from inspector.gate import gateway as core
 from inspector.gate import protocol
 from inspector.gate.gateway import Decided, Remember, Slot, Terms, Told
-from inspector.gate.protocol import Flag, Frames, Header, Refused
+from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.gate.security import Pair as Keys
-from inspector.gate.security import read_pair as read_keys
+from inspector.gate.security import read_client_pair as read_keys
 from inspector.interfaces import Clock
 from inspector.records import ConfigError, Event
 
@@ -236,13 +236,20 @@ class Message(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """Events that can no longer be had: a hole in the data, never to be filled by guessing."""
+    """Events that can no longer be had: a hole in the data, never to be filled by guessing.
+
+    `last` None: nobody knows how many. Then it is all of `epoch` from `first` on, and whatever there was before the next event told.
+    """
 
     epoch: str
     stream: str
     first: int
-    last: int
+    last: int | None
     why: str
+
+    def __str__(self) -> str:
+        upto = "on, nobody knows how many," if self.last is None else f"to {self.last}"
+        return f"stream {self.stream}: events {self.first} {upto} of {self.epoch} are lost: {self.why}"
 
 
 Item: TypeAlias = Message | Hole
@@ -257,9 +264,13 @@ class _Fill:
     first: int
     last: int
     held: deque[Message]
+    then: bytes | None
+    """The epoch that runs, where `epoch` is an earlier one that is told to its end (`last` is `_EVER`)."""
     since_ns: int
     heard_ns: int
     asked: bool = False
+    gone: bool = False
+    """Nothing of it is kept."""
     next: bytes | None = None
     """The epoch that came after this one, as the daemon says when it has told it to its end."""
 
@@ -293,6 +304,7 @@ class Subscriber:
         self._ready: deque[Item] = deque()
         self._epoch: bytes | None = protocol.epoch_bytes(since[0]) if since else None
         self._last = since[1] if since else 0
+        self._ended = False
         self._fill: _Fill | None = None
         self._gap_times: deque[int] = deque(maxlen=64)
         self._heard_ns = clock()
@@ -326,6 +338,11 @@ class Subscriber:
     def joined(self) -> bool:
         """It is known where the stream stands: nothing is missed from here on."""
         return self._epoch is not None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the daemon was last heard, its heartbeat included."""
+        return (self._clock() - self._heard_ns) / 1e9
 
     @property
     def stale(self) -> bool:
@@ -396,8 +413,10 @@ class Subscriber:
             head = protocol.u64(self.status.get("head") or {}, self.stream, 0)
             if self._epoch is None:
                 self._epoch, self._last = header.epoch, head  # from here on nothing is lost in silence
+            if self._epoch != header.epoch and self._fill is None:
+                self._gap(self._epoch, _EVER, then=header.epoch)
             if self._epoch == header.epoch and head > self._last and self._fill is None:
-                self._gap(header.epoch, self._last + 1, head)  # the last message was lost, and no later one shows it
+                self._gap(header.epoch, head)  # the last message was lost, and no later one shows it
             return
         if topic.stream == self.stream:
             self._take(Message(topic, header, frames[2], False))
@@ -411,33 +430,47 @@ class Subscriber:
             return
         if self._epoch is None:
             self._epoch, self._last = header.epoch, header.seq - 1
-        if header.epoch != self._epoch:
-            # a new start of the daemon: first what is left of the epoch before, then this one from its beginning
-            if self._replay is not None:
-                self._gap(self._epoch, self._last + 1, _EVER, message)
-                return
-            self._epoch, self._last = header.epoch, 0
+        if header.epoch != self._epoch and self._gap(self._epoch, _EVER, message, then=header.epoch):
+            return
         if header.seq <= self._last:
             return
-        if header.seq > self._last + 1 and self._gap(header.epoch, self._last + 1, header.seq - 1, message):
+        if header.seq > self._last + 1 and self._gap(header.epoch, header.seq - 1, message):
             return
         self._give(message)
 
     def _give(self, message: Message) -> None:
         self._last = message.header.seq
+        self._ended = message.header.kind == Kind.EPOCH_CLOSE
         self._ready.append(message)
 
-    def _gap(self, epoch: bytes, first: int, last: int, held: Message | None = None) -> bool:
-        """Begin to fill a gap, with `held` for afterwards; False where it is a hole at once."""
-        now_ns = self._clock()
-        self.gaps += 1
-        self._gap_times.append(now_ns)
-        if self._replay is None:
-            self._ready.append(Hole(protocol.epoch_text(epoch), self.stream, first, last, "no replay endpoint"))
+    def _lose(self, last: int, why: str) -> None:
+        """What is missing up to `last` cannot be had. To the end of an epoch nothing is missing where its last event was there."""
+        assert self._epoch is not None
+        if last > self._last and not self._ended:
+            upto = last if last < _EVER else None
+            self._ready.append(Hole(protocol.epoch_text(self._epoch), self.stream, self._last + 1, upto, why))
             self._last = last
+
+    def _begin(self, epoch: bytes) -> None:
+        """From here on another epoch, from its first event."""
+        self._epoch, self._last, self._ended = epoch, 0, False
+
+    def _gap(self, epoch: bytes, last: int, held: Message | None = None, *, then: bytes | None = None) -> bool:
+        """Begin to fill a gap, with `held` for afterwards; False where it is a hole at once.
+
+        With a new start of the daemon, `then`: first what is left of the epoch before, then that one from its beginning.
+        """
+        now_ns = self._clock()
+        if then is None:
+            self.gaps += 1
+            self._gap_times.append(now_ns)
+        if self._replay is None:
+            self._lose(last, "no replay endpoint")
+            if then is not None:
+                self._begin(then)
             return False
         self._asked += 1
-        self._fill = _Fill(self._asked, epoch, first, last, deque([held] if held is not None else ()), now_ns, now_ns)
+        self._fill = _Fill(self._asked, epoch, self._last + 1, last, deque([held] if held is not None else ()), then, now_ns, now_ns)
         return True
 
     def _drive(self, now_ns: int) -> None:
@@ -476,7 +509,7 @@ class Subscriber:
                 if header.seq == self._last + 1:
                     self._give(Message(None, header, payload, bool(header.flags & Flag.HISTORICAL)))
                 elif header.seq > self._last:
-                    self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, header.seq - 1, "not kept"))
+                    self._lose(header.seq - 1, "not kept")
                     self._give(Message(None, header, payload, True))
             return
         _, body = protocol.said(frames)
@@ -490,37 +523,31 @@ class Subscriber:
             with suppress(zmq.Again):
                 self._replay.send_multipart(protocol.command("MORE", {"id": fill.number}), zmq.NOBLOCK)
         elif name == b"HEAD_LOST":
-            oldest = body.get("oldest")
-            last = int(oldest) - 1 if isinstance(oldest, str) else fill.last
-            if last >= self._last + 1 and fill.last < _EVER:
-                self._ready.append(
-                    Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, min(last, fill.last), "no longer kept")
-                )
-            self._last = max(self._last, min(last, fill.last) if fill.last < _EVER else self._last)
+            fill.gone = body.get("oldest") is None
+            if not fill.gone:
+                self._lose(min(protocol.u64(body, "oldest") - 1, fill.last), "no longer kept")
         elif name == b"DONE":
-            if fill.last < _EVER and self._last < fill.last:
-                self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, fill.last, "not kept"))
-                self._last = fill.last
+            upto = fill.last if fill.then is None else protocol.u64(body, "upto")
+            if fill.gone and upto <= self._last:
+                upto = fill.last  # nobody knows how much there was
+            self._lose(upto, "no longer kept" if fill.gone else "not kept")
             fill.next = protocol.epoch_bytes(body["next"]) if body.get("next") else None
             self._finish(fill)
 
     def _give_up(self, why: str) -> None:
         fill = self._fill
         assert fill is not None
-        if fill.last < _EVER:
-            self._ready.append(Hole(protocol.epoch_text(fill.epoch), self.stream, self._last + 1, fill.last, why))
-            self._last = max(self._last, fill.last)
+        self._lose(fill.last, why)
         self._finish(fill)
 
     def _finish(self, fill: _Fill) -> None:
         self._fill = None
-        held = fill.held
-        if fill.last == _EVER and held:  # an epoch is told to its end; of the one after it perhaps nothing was heard live
-            newest = held[0].header.epoch
-            self._epoch, self._last = fill.next or newest, 0
-            if self._epoch != newest:
-                self._gap(self._epoch, 1, _EVER, held.popleft())
-        for message in held:
+        if fill.then is not None:  # an epoch is told to its end; of the one after it perhaps nothing was heard live
+            self._begin(fill.next or fill.then)
+            if self._epoch != fill.then:
+                assert self._epoch is not None
+                self._gap(self._epoch, _EVER, then=fill.then)
+        for message in fill.held:
             self._take(message)
 
 

@@ -56,7 +56,7 @@ class Carrier:
         for stream, subscriber in self._subscribers.items():
             for item in _waiting(subscriber, 0.1 if stream == "q" else 0.01):
                 if isinstance(item, Hole):
-                    self._say(f"stream {item.stream}: events {item.first} to {item.last} of {item.epoch} are lost: {item.why}")
+                    self._say(str(item))
                     continue
                 if not self._deliver(item.event.body):
                     return False

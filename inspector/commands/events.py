@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+SILENT_S = 3.0
+
 
 class Stream(StrEnum):
     """Which stream."""
@@ -26,7 +28,7 @@ def _events(
     keys: Annotated[Path | None, typer.Option(help="A client's key file, where the daemon has security.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Print events as they come.
+    """Print events as they come; on standard error what was lost for good (`last` null: nobody knows how much), and that nothing is heard.
 
     Example: inspector events tcp://127.0.0.1:5561 --stream r --count 10 --json
     """
@@ -42,8 +44,14 @@ def _events(
 
     left = count or -1
     with Subscriber(endpoint, stream=stream.value, replay=replay, keys=read_keys(keys) if keys else None) as subscriber:
+        silent = False
         while left:
             item = subscriber.receive(0.5)
+            if silent is not (subscriber.silent_s > SILENT_S):
+                silent = not silent
+                if silent:
+                    keyed = ", and is this key on its list" if keys else ""
+                    typer.echo(f"no heartbeat from {endpoint} for {SILENT_S:g} s: is the daemon there{keyed}?", err=True)
             if isinstance(item, Message):
                 body = item.event.body
                 typer.echo(item.payload.decode() if as_json else _line(item.header.seq, body))

@@ -96,7 +96,7 @@ class Feed:
 
     def _take(self, item: Message | Hole) -> None:
         if isinstance(item, Hole):
-            self._board.hole(item.last - item.first + 1)
+            self._board.hole(1 if item.last is None else item.last - item.first + 1)
             return
         try:
             body = item.event.body

@@ -455,7 +455,7 @@ class Board:
             self._misread += 1
 
     def hole(self, count: int) -> None:
-        """So many events are lost for good (below the journal's retention)."""
+        """So many events or more are lost for good (below the journal's retention)."""
         with self._lock:
             self._lost += count
 

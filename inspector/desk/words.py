@@ -76,6 +76,7 @@ ALARMS = {
     "ENCODER_DOWN": "Look at the encoder, its cable and driver; nothing passes until it can be read again.",
     "ENCODER_JUMP": "Look at the encoder and its cable; parts on the belt are rejected.",
     "ENCODER_REVERSED": "The belt ran backwards, or the encoder is wired wrongly; parts on the belt are rejected.",
+    "EVENTS": "Another program took the address of the events: end it. Pages and SCADA hear nothing meanwhile; the line is not touched.",
     "E_ACK": "The gateway confirms what was never sent: call the controls engineer.",
     "E_PROTO": "Somebody sends what is no INSP/1: call the controls engineer.",
     "E_TIMING": "The belt is faster than the line was set up for: slow it down.",

@@ -797,9 +797,8 @@ class Arbiter:
             elif isinstance(note, Late):
                 self.late += 1
                 body = {"decision": note.vote.decision.value, "reason": note.vote.reason, "camera": note.camera}
-                self._alarm(
-                    now_ns, "LATE_RESULT", "info", note.vote.text, lane=note.lane, part_seq=note.part_seq, flags=Flag.LATE, extra=body
-                )
+                text = note.vote.text or f"part {note.part_seq} was judged {note.vote.decision.name} after its deadline"
+                self._alarm(now_ns, "LATE_RESULT", "info", text, lane=note.lane, part_seq=note.part_seq, flags=Flag.LATE, extra=body)
             elif isinstance(note, Crowded):
                 self._alarm(now_ns, "TRIGGER_MISMATCH", "warning", note.text, lane=note.lane)
             else:

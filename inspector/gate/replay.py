@@ -5,7 +5,8 @@ for the journal's reader, which is handed in.
     daemon → client   SNAP {…}, EVENT × rejects     EVENT × up to 256, then CHUNK {id, upto}   … DONE {id, upto, closed, next}
                       HEAD_LOST {id, oldest}        REFUSE {id, code, text}
 
-Every EVENT carries flag `historical` and ttl 0: nobody may act on it.
+HEAD_LOST is said where something that was asked for is no longer kept, with `oldest` null where nothing of that epoch is; DONE's `upto` is
+then the last that there was, 0 of an epoch that is not known. Every EVENT carries flag `historical` and ttl 0: nobody may act on it.
 """
 
 from __future__ import annotations
@@ -231,9 +232,10 @@ class Server:
             runs.remove(forgotten)
         if not runs and len(self.runs) >= CLIENTS:
             self.runs.popitem(last=False)
-        oldest, newest = self.store.oldest(stream, epoch), self._newest(stream, epoch, now)
+        oldest, known = self.store.oldest(stream, epoch), self._newest(stream, epoch, now)
+        newest = known or 0
         answers: list[Answer] = []
-        if oldest is None or oldest > first:
+        if (known is None or known >= first) if oldest is None else oldest > first:
             lost = {"id": number, "stream": stream, "epoch": body["epoch"], "oldest": None if oldest is None else str(oldest)}
             answers.append((identity, protocol.command("HEAD_LOST", lost)))
             if oldest is None or oldest > last:
@@ -243,11 +245,11 @@ class Server:
         self.runs.setdefault(identity, []).append(_Run(number, stream, epoch, first, last, newest))
         return answers
 
-    def _newest(self, stream: str, epoch: bytes, now: Now) -> int:
-        """The last number of a stream in an epoch; 0 of one that is not known."""
+    def _newest(self, stream: str, epoch: bytes, now: Now) -> int | None:
+        """The last number of a stream in an epoch; None of one that is not known."""
         if epoch == now.epoch:
             return now.heads.get(stream, 0)
-        return next((head.last.get(stream, 0) for head in self.store.epochs(EPOCHS_KEPT) if head.epoch == epoch), 0)
+        return next((head.last.get(stream, 0) for head in self.store.epochs(EPOCHS_KEPT) if head.epoch == epoch), None)
 
 
 def _again(row: Kept, stream: str) -> bytes:

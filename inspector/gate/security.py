@@ -103,6 +103,15 @@ def read_pair(path: Path) -> Pair:
     return Pair(public, secret, _key(fields["server"], "server", path) if "server" in fields else b"")
 
 
+def read_client_pair(path: Path) -> Pair:
+    """The keys in a client's file, which has the daemon's public key too. Raises `ConfigError` as `read_pair`."""
+    pair = read_pair(path)
+    if not pair.server:
+        text = "no `server:` (the daemon's public key) in it; a client's key file is allowed, as `inspector keys new` writes it"
+        raise ConfigError("E_KEY_ROLE", text, file=str(path))
+    return pair
+
+
 def read_clients(path: Path) -> dict[bytes, Client]:
     """Public key (Z85) → client. Raises `ConfigError` E_KEY_OPEN, E_KEY_FORMAT, E_KEY_ROLE with the line."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import zmq
@@ -74,6 +75,21 @@ def replay(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: Pair | 
     """(the replay's ROUTER, its address)."""
     options = {zmq.ROUTER_MANDATORY: 1, zmq.SNDHWM: 600, zmq.RCVHWM: 1000, zmq.MAXMSGSIZE: LARGEST_FRAME_BYTES}
     return _bound(context, zmq.ROUTER, endpoint, options, "insp-replay", keys)
+
+
+def hang_up(socket: zmq.Socket[bytes], at: str) -> None:
+    """End every connection of a socket that is bound to `at`: libzmq cannot end a single one. It is bound again with `listen`."""
+    with suppress(zmq.ZMQError):
+        socket.unbind(at)
+
+
+def listen(socket: zmq.Socket[bytes], at: str) -> bool:
+    """Bind a socket again; False while the address is not free, which after `hang_up` it is some milliseconds later."""
+    try:
+        socket.bind(at)
+    except zmq.ZMQError:
+        return False
+    return True
 
 
 def receive(socket: zmq.Socket[bytes], *, secured: bool = True) -> tuple[bytes, str, Frames] | None:

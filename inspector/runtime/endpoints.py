@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inspector.config import Config
-from inspector.gate.security import Pair, read_pair
+from inspector.gate.security import Pair, read_client_pair
 from inspector.records import ConfigError
 
 
@@ -34,9 +34,9 @@ def endpoints_of(config: Config, ready: Path | None) -> Callable[[], Endpoints |
 
 
 def keys_of(config: Config, path: Path | None) -> Pair | None:
-    """The listener's keys, none where the daemon has no security. Raises `ConfigError` E_KEY_OPEN where they are needed and not given."""
+    """The listener's keys, none where the daemon has no security. Raises `ConfigError`: E_KEY_OPEN where they are needed and not given."""
     if path is not None:
-        return read_pair(path)
+        return read_client_pair(path)
     if config.security is not None:
         text = "the daemon has security: a client's key file is needed (--keys FILE; `inspector keys new` makes one, role scada)"
         raise ConfigError("E_KEY_OPEN", text, file=str(config.file), key="security")

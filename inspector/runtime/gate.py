@@ -50,6 +50,7 @@ SLOW_COMMIT_NS: Final = 1_000_000_000
 FROZEN_COMMIT_MS: Final = 30_000.0
 RETRY_S: Final = 0.5
 EVENTS_HB_NS: Final = 500_000_000
+DEAF_NS: Final = 2_000_000_000
 UTC_EVERY_NS: Final = 1_000_000_000
 AGES_EVERY_NS: Final = 100_000_000
 ANCHOR_EVERY_NS: Final = 600_000_000_000
@@ -122,6 +123,9 @@ class GateProcess:
         self._utc_ns = self._position_ns = self._ages_ns = self._stepped_ns = 0
         self._ending = threading.Event()
         self._published = {"q": 0, "r": 0, "a": 0}
+        self._revoked = threading.Event()
+        self._deaf_since_ns: int | None = None
+        self._said_deaf = False
         self._topics = {stream: protocol.topic(config.site, config.line, config.station, stream) for stream in protocol.STREAM_IDS}
         self._committing_since_ns: int | None = None
         self._not_durable = ""
@@ -245,8 +249,10 @@ class GateProcess:
         def tell(code: str, text: str) -> None:
             self.report(code, "critical", text)
 
-        def changed(clients: Clients) -> None:
+        def changed(before: Clients, clients: Clients) -> None:
             self._tell(_allowed(clients))
+            if before.keys() - clients.keys():
+                self._revoked.set()
 
         with self._config.blamed("security", "clients"):
             self._zap = Zap(context, settings.clients, clock=self._clock, tell=tell, changed=changed)
@@ -730,6 +736,7 @@ class GateProcess:
         if self._not_durable and self._to_events.empty():  # an alarm that cannot be kept must be told all the same
             self._publish_untold()
         now_ns = self._clock()
+        self._hang_up(now_ns)
         if now_ns - self._hb_ns >= EVENTS_HB_NS:
             self._hb_ns = now_ns
             payload = protocol.dumps(
@@ -743,6 +750,28 @@ class GateProcess:
         """What stream `a` has to tell (before this number), though it is not kept; when it is kept later, it is not told again."""
         while self._untold and (before is None or self._untold[0].header.seq < before):
             self._publish(self._untold.popleft(), 0)
+
+    def _hang_up(self, now_ns: int) -> None:
+        """A key was taken off the list: every subscriber is cut off; who is still on it comes back by itself and replays what it missed.
+
+        The address is free again some milliseconds later; until then this is tried in each step.
+        """
+        at = self._endpoints["events"]
+        if self._revoked.is_set():
+            self._revoked.clear()
+            if self._deaf_since_ns is None:
+                self._deaf_since_ns = now_ns
+                sockets.hang_up(self._pub, at)
+        if self._deaf_since_ns is None:
+            return
+        if sockets.listen(self._pub, at):
+            self._deaf_since_ns = None
+            if self._said_deaf:
+                self._said_deaf = False
+                self.report("EVENTS", "info", f"{at} is free again, and subscribers come back")
+        elif now_ns - self._deaf_since_ns > DEAF_NS and not self._said_deaf:
+            self._said_deaf = True
+            self.report("EVENTS", "critical", f"{at} is taken by another process: nobody hears the events until it is free; tried again")
 
     def _publish(self, record: Record, add: int) -> None:
         ttl_us = min(max(0, (record.deadline_ns - self._clock()) // 1000), 0xFFFFFFFF)

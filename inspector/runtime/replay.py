@@ -220,11 +220,17 @@ class _Telling:
             if message is None:
                 answers = self._server.tick(time.monotonic_ns()) if self._server is not None and busy else []
             else:
-                identity, _, frames = message
-                answers = self._answers(identity, frames)
+                identity, user, frames = message
+                answers = self._answers(identity, frames) if self.zap is None or self.zap.knows(user) else self._sent_away(identity)
             for identity, frames in answers:
                 if not sockets.send(router, identity, frames) and self._server is not None:
                     self._server.forget(identity)
+
+    def _sent_away(self, identity: bytes) -> list[replay.Answer]:
+        """Who came in and was taken off the list since hears no more."""
+        if self._server is not None:
+            self._server.forget(identity)
+        return [(identity, protocol.command("REFUSE", {"code": "E_AUTH", "text": "no longer on the list"}))]
 
     def _answers(self, identity: bytes, frames: protocol.Frames) -> list[replay.Answer]:
         try:

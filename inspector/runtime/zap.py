@@ -29,7 +29,7 @@ Tell = Callable[[str, str], None]
 class Zap:
     """Answers from the moment that it is made, which is to be before any socket is bound; raises `ConfigError` of `read_clients`.
 
-    `tell(code, text)` says what went wrong, `changed` that the list is another one.
+    `tell(code, text)` says what went wrong, `changed(before, clients)` that the list is another one.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Zap:
         *,
         clock: Clock,
         tell: Tell,
-        changed: Callable[[Clients], None] = lambda clients: None,
+        changed: Callable[[Clients, Clients], None] = lambda before, clients: None,
     ) -> None:
         self.clients: Clients = security.read_clients(path)
         self._path, self._at_ns = path, path.stat().st_mtime_ns
@@ -69,12 +69,17 @@ class Zap:
             at_ns = self._path.stat().st_mtime_ns
             if at_ns != self._at_ns:
                 self._at_ns = at_ns
+                before = self.clients
                 try:
                     self.clients = security.read_clients(self._path)
                 except ConfigError as error:
                     self._tell("CLIENTS", f"the list of clients stays as it was: {error}")
                 else:
-                    self._changed(self.clients)
+                    self._changed(before, self.clients)
+
+    def knows(self, user: str) -> bool:
+        """Somebody of this name is on the list now: who came in may have been taken off since."""
+        return any(client.name == user for client in self.clients.values())
 
     def stop(self) -> None:
         """Answer no more; to be called before the context goes."""

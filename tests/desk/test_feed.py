@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from inspector.client import Hole
 from inspector.desk.feed import Feed
 from inspector.desk.state import Board
 from inspector.runtime.endpoints import Endpoints
@@ -55,3 +56,11 @@ def test_a_feed_without_a_daemon_waits(tmp_path: Path) -> None:
     nobody.step()
     nobody.close()
     assert page.glance(time.monotonic_ns()).stale
+
+
+def test_a_hole_of_unknown_length_counts_as_one_event_or_more() -> None:
+    page = board()
+    listener = feed(page, "q", None)
+    for last in (7, None):
+        listener._take(Hole("epoch", "q", 3, last, "no longer kept"))
+    assert page.glance(time.monotonic_ns()).lost == 6

@@ -135,7 +135,8 @@ def check_subscriber(name: str, lines: list[Line], held: Kept, *, whole: bool) -
     for line in lines:
         if line["what"] == "hole":
             holes.add((line["epoch"], line["stream"]))
-            last[line["epoch"], line["stream"]] = int(line["to"])
+            if line["to"] is not None:  # else it is the rest of its epoch, and nothing of that follows
+                last[line["epoch"], line["stream"]] = int(line["to"])
             if whole:
                 raise Untrue(f"{name}: a hole in the data: {line}")
         if line["what"] != "event":

@@ -15,7 +15,8 @@ from inspector.gate.protocol import Kind
 def line_of(item: Item) -> dict[str, Any]:
     """An event or a hole as a line of a history."""
     if not isinstance(item, Message):
-        return {"what": "hole", "epoch": item.epoch, "stream": item.stream, "from": str(item.first), "to": str(item.last), "why": item.why}
+        upto = None if item.last is None else str(item.last)
+        return {"what": "hole", "epoch": item.epoch, "stream": item.stream, "from": str(item.first), "to": upto, "why": item.why}
     header, body = item.header, item.event.body
     return {
         "what": "event",

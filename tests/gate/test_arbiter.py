@@ -441,6 +441,7 @@ def test_a_late_pass_is_told_and_changes_nothing() -> None:
     out += made.step((10 + 510) * MS, core.Judged("top", 1, "pass", 0, "", body()))
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 208)]
     assert "LATE_RESULT" in codes(out)
+    assert "part 1 was judged PASS after its deadline" in [protocol.loads(o.payload).get("text") for o in out if isinstance(o, Record)]
     assert verdicts(expose(running(), 1, 10)) == [("PASS", 0)]
 
 

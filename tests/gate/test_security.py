@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,17 @@ from typer.testing import CliRunner
 
 from inspector.__main__ import application
 from inspector.client import Gateway, Message, Subscriber, Told
-from inspector.gate import security, sockets
+from inspector.gate import protocol, security, sockets
 from inspector.gate.security import Client, Pair
 from inspector.records import ConfigError
+from inspector.runtime import gate
 from tests.gate.line import TERMS, running, until
 
 
 def _keys(folder: Path) -> dict[str, Path]:
     server = security.write_pair(folder / "server.key")
     lines = []
-    for name, role in (("plc-1", "gate"), ("historian", "replay")):
+    for name, role in (("plc-1", "gate"), ("historian", "replay"), ("mes", "scada")):
         pair = security.write_pair(folder / f"{name}.key", server=server.public)
         lines.append(f"{pair.public.decode()} {role} {name}")
     (folder / "clients").write_text("\n".join(lines) + "\n")
@@ -64,6 +67,90 @@ def test_only_listed_keys_are_let_in_each_where_its_role_allows(tmp_path: Path) 
 
             until(_sent_away, 2.0)
             assert not good.permit
+
+
+def _take_off(clients: Path, name: str) -> None:
+    """As an editor does: another file in its place."""
+    lines = [line for line in clients.read_text().splitlines() if not line.endswith(f" {name}")]
+    other = clients.with_suffix(".new")
+    other.write_text("\n".join(lines) + "\n")
+    other.replace(clients)
+
+
+@pytest.mark.real
+def test_who_is_taken_off_the_list_hears_no_more_and_nobody_else_misses_anything(tmp_path: Path) -> None:
+    files = _keys(tmp_path)
+    historian, mes = (security.read_pair(tmp_path / f"{name}.key") for name in ("historian", "mes"))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with running(tmp_path, security=files) as line, ExitStack() as stack:
+        stack.callback(context.destroy, linger=0)
+        ends = line.gate.endpoints()
+        asker = context.socket(zmq.DEALER)
+        asker.setsockopt(zmq.CURVE_SERVERKEY, historian.server)
+        asker.setsockopt(zmq.CURVE_PUBLICKEY, historian.public)
+        asker.setsockopt(zmq.CURVE_SECRETKEY, historian.secret)
+        asker.connect(ends["replay"])
+
+        def asked() -> list[bytes]:
+            asker.send_multipart(protocol.command("SNAPSHOT", {"streams": ["q"]}))
+            assert asker.poll(3000)
+            return asker.recv_multipart()
+
+        with Subscriber(ends["events"], keys=historian) as off, Subscriber(ends["events"], replay=ends["replay"], keys=mes) as stays:
+            until(lambda: off.receive(0.02) is None and off.joined and stays.receive(0.02) is None and stays.joined)
+            assert asked()[0] == b"SNAP"
+            _take_off(files["clients"], "historian")
+            seqs, sent = list[int](), list[int]()
+
+            def heard_all() -> bool:
+                sent.append(len(sent) + 1)
+                line.expose(sent[-1])
+                while isinstance(item := stays.receive(0.01), Message):
+                    seqs.append(item.header.seq)
+                assert item is None
+                while off.receive(0.0) is not None:
+                    pass
+                return off.stale and not stays.stale and bool(seqs)
+
+            until(heard_all)
+            while len(seqs) < len(sent):
+                item = stays.receive(3.0)
+                assert isinstance(item, Message)
+                seqs.append(item.header.seq)
+            assert seqs == sent
+            assert off.receive(0.0) is None
+            refused = asked()
+            assert (refused[0], protocol.loads(refused[2])["code"]) == (b"REFUSE", "E_AUTH")
+        assert line.gate.endpoints() == ends
+
+
+@pytest.mark.real
+def test_an_address_that_is_not_free_at_once_is_tried_for_until_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, taker = _keys(tmp_path), ExitStack()
+    mes = security.read_pair(tmp_path / "mes.key")
+    monkeypatch.setattr(gate, "DEAF_NS", 100_000_000)
+
+    def taken(pub: zmq.Socket[bytes], at: str) -> None:
+        hang_up(pub, at)
+
+        def free() -> bool:
+            with suppress(OSError):
+                taker.enter_context(socket.create_server(("127.0.0.1", int(at.rpartition(":")[2]))))
+                return True
+            return False
+
+        until(free)
+
+    hang_up = sockets.hang_up
+    monkeypatch.setattr(sockets, "hang_up", taken)
+    with taker, running(tmp_path, security=files) as line, Subscriber(line.gate.endpoints()["events"], keys=mes) as stays:
+        until(lambda: stays.receive(0.02) is None and stays.joined)
+        _take_off(files["clients"], "historian")
+        until(lambda: line.gate._arbiter.alarms.get("EVENTS", 0) == 1)
+        taker.close()
+        until(lambda: line.gate._arbiter.alarms.get("EVENTS", 0) == 2)
+        before = stays.status
+        until(lambda: stays.receive(0.02) is None and stays.status is not before)
 
 
 @pytest.mark.real

@@ -39,3 +39,5 @@ def test_security_needs_keys(tmp_path: Path) -> None:
     server = write_pair(tmp_path / "server.key")
     pair = write_pair(tmp_path / "desk.key", server=server.public)
     assert keys_of(secured, tmp_path / "desk.key") == pair
+    with pytest.raises(ConfigError, match=r"E_KEY_ROLE.*server"):
+        keys_of(secured, tmp_path / "server.key")

@@ -3,6 +3,7 @@
 //   node scada.mjs EVENTS_ENDPOINT REPLAY_ENDPOINT [q|r|a]
 //
 // Prints a JSON object in a line for each event and for each hole: at_ns, what (event, hole, stale, bad), epoch, and what there is to say of it.
+// A hole's `to` is null where nobody knows how many events were lost: the rest of that epoch, and whatever there was before the next event.
 import * as zmq from "zeromq";
 import { FLAG, KIND, command, parse, said, tell } from "./insp.mjs";
 
@@ -34,10 +35,11 @@ dial();
 
 let epoch = null;
 let last = 0n;
+let ended = false; // the last event of the epoch was there
 const EVER = 1n << 62n; // to the end of an epoch, wherever that is
 const LARGEST_RANGE = 100_000_000n;
 const SILENT_MS = 3000;
-let filling = null; // {id, to, next (the epoch to go on with), heard}
+let filling = null; // {id, to, next (the epoch to go on with), gone (nothing of it is kept), heard}
 let held = [];
 let asked = 0;
 let heard = performance.now();
@@ -45,6 +47,7 @@ let stale = false;
 
 function give(header, payload) {
   last = header.seq;
+  ended = header.kind === KIND.EPOCH_CLOSE;
   const body = JSON.parse(payload);
   const historical = Boolean(header.flags & FLAG.HISTORICAL);
   tell("event", { epoch, stream, seq: header.seq, lane: header.lane, part: header.partSeq, verdict: header.verdict, hash: body.hash, historical });
@@ -61,7 +64,7 @@ async function fill(to, next = null) {
 function goOn(next) {
   const waiting = held;
   [filling, held] = [null, []];
-  if (next) [epoch, last] = [next, 0n];
+  if (next) [epoch, last, ended] = [next, 0n, false];
   for (const [header, content] of waiting) take(header, content);
 }
 
@@ -119,13 +122,15 @@ async function told() {
       const body = said(name, head, payload);
       if (!filling || body.id !== filling.id) continue;
       if (name.toString() === "CHUNK") say("MORE", { id: filling.id });
+      else if (name.toString() === "HEAD_LOST") filling.gone = body.oldest === null;
       else if (name.toString() === "DONE") {
-        if (last < filling.to && !filling.next) {
-          hole(last + 1n, filling.to);
-          last = filling.to;
-        }
+        const upto = filling.next ? BigInt(body.upto) : filling.to;
+        if (last < upto) {
+          hole(last + 1n, upto);
+          last = upto;
+        } else if (filling.gone && filling.next && !ended) hole(last + 1n, null);
         if (filling.next && body.next && body.next !== filling.next && body.next !== epoch) {
-          [epoch, last] = [body.next, 0n]; // an epoch between them, of which nothing was heard live
+          [epoch, last, ended] = [body.next, 0n, false]; // an epoch between them, of which nothing was heard live
           fill(EVER, filling.next);
         } else goOn(filling.next);
       }
