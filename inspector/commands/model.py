@@ -58,12 +58,14 @@ def train(
     if out.suffix != ".onnx":
         raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
     workshop = _workshop({"compare": "train_compare", "anomaly": "train_anomaly"}.get(task, "train"))
+    from inspector.workshop import places
     from inspector.workshop.fit import Schedule
 
     order = _workshop("train").Order(
         data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects
     )
-    model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
+    with places.written(out):
+        model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
     _say(model, as_json)
 
 
@@ -84,9 +86,12 @@ def evaluate(
 
     from inspector.neural import model as models
     from inspector.workshop import evaluate as workshop
+    from inspector.workshop import places
     from inspector.workshop import report as page
 
     loaded = models.load(model)
+    if report is not None:
+        places.folder(report, "--report")
     seen, figures = workshop.measure(loaded, data)
     if report is not None:
         typer.echo(str(page.write(report, loaded, seen, figures)), err=True)
@@ -133,7 +138,10 @@ def quantise(
     """
     import json
 
-    report = _workshop("quantise").quantise(model, data, seed=seed, reduce_range=reduce_range)
+    from inspector.workshop import places
+
+    with places.written(model, "MODEL"):
+        report = _workshop("quantise").quantise(model, data, seed=seed, reduce_range=reduce_range)
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -267,9 +275,11 @@ def tune(
     """
     import json
 
+    from inspector.workshop import places
     from inspector.workshop import tune as workshop
 
-    found = workshop.tune(model, threads)
+    with places.written(model, "MODEL"):
+        found = workshop.tune(model, threads)
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
-from inspector.workshop import datasets, evaluate, plots
+from inspector.workshop import datasets, evaluate, places, plots
 
 Method = Literal["canny", "grabcut", "mirror", "model", "combined"]
 Mask = NDArray[np.float32]
@@ -58,7 +58,7 @@ def label(
 ) -> Iterator[dict[str, Any]]:
     """For each picture masks/STEM.png (0 or 255), cut/STEM.png (the part alone, with alpha) and a place on sheet.png, written at the end.
 
-    Gives {"image", "mask", "cut", "share"}, with a truth also "iou"; share is the part's share of the picture. Raises E_IMG_*,
+    Gives {"image", "mask", "cut", "share"}, with a truth also "iou"; share is the part's share of the picture. Raises E_OUT, E_IMG_*,
     E_LABEL_MODEL, E_DATA_PAIR, E_DATA_BOX, E_DATA_MASK.
     """
     hints = hints or Hints()
@@ -71,7 +71,7 @@ def label(
             "E_DATA_PAIR", f"several pictures are named {twice[:3]}; their masks would overwrite each other", file=str(images[0].parent)
         )
     for folder in ("masks", "cut"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        places.folder(out / folder)
     shown = []
     for path in images:
         image = pictures.read(path)
@@ -81,8 +81,8 @@ def label(
             found = in_boxes(image, _boxes_of(hints.boxes, path.stem, image.shape[:2]), method, model)
         mask = np.asarray(found * 255, np.uint8)
         files = {name: out / name / f"{path.stem}.png" for name in ("masks", "cut")}
-        cv2.imwrite(str(files["masks"]), mask)
-        cv2.imwrite(str(files["cut"]), np.dstack([pictures.as_channels(image, 3), mask]))
+        pictures.write(files["masks"], mask)
+        pictures.write(files["cut"], np.dstack([pictures.as_channels(image, 3), mask]))
         shown.append(plots.overlay(image, mask // 255, ["part"]))
         said = {"image": str(path), "mask": str(files["masks"]), "cut": str(files["cut"]), "share": round(float(found.mean()), 4)}
         yield said if hints.truth is None else {**said, "iou": round(_iou(found, _mask_of(hints.truth, path.stem, image.shape[:2])), 4)}

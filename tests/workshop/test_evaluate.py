@@ -127,6 +127,14 @@ def test_a_page_shows_the_figures_and_the_worst_cases(tmp_path: Path) -> None:
         assert "http" not in text
 
 
+def test_a_page_without_a_place_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nets.classifier(tmp_path, ("dark", "light"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("it was measured all the same"))
+    done = CliRunner().invoke(application(), ["evaluate", str(model), str(tmp_path), "--report", "/proc/x"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("E_OUT /proc/x: --report: no folder can be made there")
+
+
 def test_some_of_the_classes_are_enough(tmp_path: Path) -> None:
     data = sets.classification(tmp_path / "data", 3)
     shutil.rmtree(data / "light")

@@ -96,6 +96,15 @@ def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
         assert done.exception.code == code
 
 
+def test_masks_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo()[0])
+    (tmp_path / "out/masks/a.png").mkdir(parents=True)
+    for out in (Path("/proc/x"), tmp_path / "a.png", tmp_path / "out"):
+        done = CliRunner().invoke(application(), ["label", str(tmp_path / "a.png"), "--out", str(out), "--method", "canny"])
+        assert isinstance(done.exception, ConfigError)
+        assert done.exception.code == "E_OUT"
+
+
 def pits() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
     """Two dark pits on noisy metal with bright stripes, and where they are."""
     random = np.random.default_rng(3)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +138,20 @@ def refuse() -> None:
 def test_what_a_worker_refuses_is_said() -> None:
     with synth.executor(1, None) as pool, pytest.raises(ConfigError, match=r"^E_SCENE_SIZE plate\.dxf: --mm-per-px: too large$"):
         pool.submit(refuse).result()
+
+
+def test_a_folder_that_cannot_be_and_a_full_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for out in (Path("/proc/x"), tmp_path / "file"):
+        with pytest.raises(ConfigError, match=r"E_OUT .*--out: no folder can be made there"):
+            synth.synthesise(job(out), Here())
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ConfigError, match=rf"E_OUT {tmp_path}/new: --out: cannot be written: No space left"):
+        synth.synthesise(job(tmp_path / "new"), Here())
 
 
 def test_a_defect_that_no_pixel_shows_is_none(tmp_path: Path) -> None:
