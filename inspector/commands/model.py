@@ -46,7 +46,9 @@ def train(
     licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",
     about: Annotated[str, typer.Option(help="What the card says of the data; the folder's name when not given.")] = "",
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the training.")] = 2,
-    false_rejects: Annotated[float, typer.Option(min=1e-4, max=0.5, help="anomaly: the ratio of good parts that may be rejected.")] = 0.01,
+    false_rejects: Annotated[
+        float | None, typer.Option(min=1e-4, max=0.5, help="anomaly: the ratio of good parts that may be rejected, 0.01 when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card at the end.")] = False,
 ) -> None:
     """Train a network on a folder of data and write it as a model with its card. What was stopped goes on when called again.
@@ -57,12 +59,14 @@ def train(
         raise typer.BadParameter("--minutes and --steps: one of them", param_hint="--steps")
     if out.suffix != ".onnx":
         raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
+    if false_rejects is not None and task != "anomaly":
+        raise typer.BadParameter(f"{false_rejects:g} is of no use to {task}; allowed for anomaly", param_hint="--false-rejects")
     workshop = _workshop({"compare": "train_compare", "anomaly": "train_anomaly"}.get(task, "train"))
     from inspector.workshop import places
     from inspector.workshop.fit import Schedule
 
     order = _workshop("train").Order(
-        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects
+        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects or 0.01
     )
     with places.written(out):
         model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
