@@ -182,15 +182,18 @@ def label(
     if not files:
         raise ConfigError("E_DATA_EMPTY", "no pictures here", file=str(images))
     loaded = None if model is None else models.load(model, task="segmentation")
-    ious = []
+    ious, empty = [], []
     for made in workshop.label(files, out, method, loaded, workshop.Hints(boxes, truth)):
         ious += [made["iou"]] if "iou" in made else []
+        empty += [] if made["share"] else [Path(made["image"]).name]
         against = f", IoU {made['iou']:.3f}" if "iou" in made else ""
         typer.echo(json.dumps(made) if as_json else f"{made['image']}: {made['share']:.1%} of the picture, {made['mask']}{against}")
     if ious:
         mean = workshop.mean_iou(ious)
         shown = f"mean IoU {mean['miou']:.3f} ({mean['interval'][0]:.3f} to {mean['interval'][1]:.3f}) of {mean['pictures']}"
         typer.echo(json.dumps({"method": method, **mean}) if as_json else shown)
+    if empty:
+        typer.echo(f"nothing found in {len(empty)} of {len(files)} pictures: {', '.join(empty)}", err=True)
     typer.echo(f"look at {out / 'sheet.png'}", err=True)
 
 
@@ -205,13 +208,14 @@ def import_model(
     colours: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of its colours.")] = "rgb",
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Where its sides are dynamic.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Its answers went through a soft-max or sigmoid.")] = False,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help="Which float output; the only one, or out, when not given.")] = None,
     proof: Annotated[
         list[Path] | None, typer.Option(help="Pictures by which it is known again, in its size; made up when not given.")
     ] = None,
     licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "unknown",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card.")] = False,
 ) -> None:
-    """Wrap a foreign model into the contract, in a bounded process of its own, and prove that it answers as before to 1e-3.
+    """Wrap a foreign model into the contract, in a bounded process of its own, and prove that it answers as before to 1e-3 (of 16 bits: 1e-2).
 
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """
@@ -226,7 +230,9 @@ def import_model(
         sides = (int(height), int(width))
     numbers = [_numbers(text, option) for text, option in ((mean, "--mean"), (std, "--std"))]
     names = tuple(name.strip() for name in classes.split(","))
-    foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
+    foreign = workshop.Foreign(
+        file, task, names, sides, *numbers, layout, colours, probabilities, output, licence, f"imported from {file.name}"
+    )
     apart.run(workshop.wrap_only, foreign, out, proof or [], about=file)
     _say(models.load(out), as_json)
 

@@ -193,7 +193,8 @@ def masks_of(image: Image, method: Method, model: models.Model | None) -> Mask:
             *([_by_model(image, model)] * 2 if model is not None else ()),
         ]
         return np.asarray(np.mean(seen, axis=0), np.float32)
-    return _small(image, {"canny": partial(canny, whole=True), "grabcut": grabcut, "mirror": mirror}[method])
+    by_name: dict[str, Callable[[Image], Mask]] = {"canny": partial(canny, whole=True), "grabcut": grabcut, "mirror": mirror}
+    return _small(image, by_name[method])
 
 
 def canny(image: Image, *, whole: bool = False) -> Mask:
@@ -258,7 +259,7 @@ def grabcut(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:
         return found
     mask = np.where(central, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_PR_BGD))
     cv2.setRNGSeed(0)
-    cv2.grabCut(seen, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(seen, mask, (0, 0, width, height), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     return np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), np.float32)
 
 
