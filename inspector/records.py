@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class ConfigError(InspectorError):
         where = "" if file is None else f" {file}" if line is None else f" {file}:{line}"
         super().__init__(f"{code}{where}: {key}: {text}" if key else f"{code}{where}: {text}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process is told of it: by all that it was made of."""
+        return partial(type(self), file=self.file, line=self.line, key=self.key), (self.code, self.text)
+
     @property
     def errors(self) -> tuple[ConfigError, ...]:
         """Each one, where there are several."""
@@ -75,6 +80,9 @@ class ConfigErrors(ConfigError):
         first = self._errors[0]
         super().__init__(first.code, first.text, file=first.file, line=first.line, key=first.key)
         self.args = ("\n".join(str(e) for e in self._errors),)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._errors,)
 
     @property
     def errors(self) -> tuple[ConfigError, ...]:

@@ -257,17 +257,13 @@ def _grab(
 
     Example: inspector camera grab configs/demo.yaml plate --out out/grabbed
     """
-    import cv2
-
-    from inspector.records import ConfigError
+    from inspector.neural import pictures
+    from inspector.workshop import places
 
     chosen = _chosen(words)
     kept = incomplete = lost = 0
     first_ns = last_ns = last_seq = 0
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("E_OUT", error.strerror or str(error), file=str(out)) from error
+    places.folder(out)
     with _pictures(chosen, longest_s) as shots:
         for stamp, image in shots:
             first_ns, last_ns = first_ns or stamp.at_ns, stamp.at_ns
@@ -276,8 +272,7 @@ def _grab(
             line: dict[str, Any] = {"seq": stamp.seq, "shape": list(stamp.shape), "complete": stamp.complete}
             if stamp.complete:
                 path = out / f"{chosen.name}-{stamp.seq:06d}.png"
-                if not cv2.imwrite(str(path), image):
-                    raise ConfigError("E_OUT", "the picture cannot be written", file=str(path))
+                pictures.write(path, image)
                 line = {"file": str(path), **line, **asdict(figures(image))}
                 kept += 1
             incomplete += not stamp.complete

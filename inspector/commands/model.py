@@ -46,7 +46,9 @@ def train(
     licence: Annotated[str, typer.Option(help="The licence that the card states for the weights.")] = "unknown",
     about: Annotated[str, typer.Option(help="What the card says of the data; the folder's name when not given.")] = "",
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the training.")] = 2,
-    false_rejects: Annotated[float, typer.Option(min=1e-4, max=0.5, help="anomaly: the ratio of good parts that may be rejected.")] = 0.01,
+    false_rejects: Annotated[
+        float | None, typer.Option(min=1e-4, max=0.5, help="anomaly: the ratio of good parts that may be rejected, 0.01 when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card at the end.")] = False,
 ) -> None:
     """Train a network on a folder of data and write it as a model with its card. What was stopped goes on when called again.
@@ -57,13 +59,17 @@ def train(
         raise typer.BadParameter("--minutes and --steps: one of them", param_hint="--steps")
     if out.suffix != ".onnx":
         raise typer.BadParameter(f"{str(out)!r}; the name of a model ends in .onnx", param_hint="--out")
+    if false_rejects is not None and task != "anomaly":
+        raise typer.BadParameter(f"{false_rejects:g} is of no use to {task}; allowed for anomaly", param_hint="--false-rejects")
     workshop = _workshop({"compare": "train_compare", "anomaly": "train_anomaly"}.get(task, "train"))
+    from inspector.workshop import places
     from inspector.workshop.fit import Schedule
 
     order = _workshop("train").Order(
-        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects
+        data, out, Schedule(seed, steps, minutes), arch, test, weights, against, size, width, licence, about, threads, false_rejects or 0.01
     )
-    model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
+    with places.written(out):
+        model: Model = getattr(workshop, task)(order, lambda text: typer.echo(text, err=True))
     _say(model, as_json)
 
 
@@ -84,9 +90,12 @@ def evaluate(
 
     from inspector.neural import model as models
     from inspector.workshop import evaluate as workshop
+    from inspector.workshop import places
     from inspector.workshop import report as page
 
     loaded = models.load(model)
+    if report is not None:
+        places.folder(report, "--report")
     seen, figures = workshop.measure(loaded, data)
     if report is not None:
         typer.echo(str(page.write(report, loaded, seen, figures)), err=True)
@@ -133,7 +142,10 @@ def quantise(
     """
     import json
 
-    report = _workshop("quantise").quantise(model, data, seed=seed, reduce_range=reduce_range)
+    from inspector.workshop import places
+
+    with places.written(model, "MODEL"):
+        report = _workshop("quantise").quantise(model, data, seed=seed, reduce_range=reduce_range)
     if as_json:
         typer.echo(json.dumps(report))
         return
@@ -170,15 +182,18 @@ def label(
     if not files:
         raise ConfigError("E_DATA_EMPTY", "no pictures here", file=str(images))
     loaded = None if model is None else models.load(model, task="segmentation")
-    ious = []
+    ious, empty = [], []
     for made in workshop.label(files, out, method, loaded, workshop.Hints(boxes, truth)):
         ious += [made["iou"]] if "iou" in made else []
+        empty += [] if made["share"] else [Path(made["image"]).name]
         against = f", IoU {made['iou']:.3f}" if "iou" in made else ""
         typer.echo(json.dumps(made) if as_json else f"{made['image']}: {made['share']:.1%} of the picture, {made['mask']}{against}")
     if ious:
         mean = workshop.mean_iou(ious)
         shown = f"mean IoU {mean['miou']:.3f} ({mean['interval'][0]:.3f} to {mean['interval'][1]:.3f}) of {mean['pictures']}"
         typer.echo(json.dumps({"method": method, **mean}) if as_json else shown)
+    if empty:
+        typer.echo(f"nothing found in {len(empty)} of {len(files)} pictures: {', '.join(empty)}", err=True)
     typer.echo(f"look at {out / 'sheet.png'}", err=True)
 
 
@@ -193,13 +208,14 @@ def import_model(
     colours: Annotated[Literal["rgb", "bgr"], typer.Option(help="Order of its colours.")] = "rgb",
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Where its sides are dynamic.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Its answers went through a soft-max or sigmoid.")] = False,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help="Which float output; the only one, or out, when not given.")] = None,
     proof: Annotated[
         list[Path] | None, typer.Option(help="Pictures by which it is known again, in its size; made up when not given.")
     ] = None,
     licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "unknown",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card.")] = False,
 ) -> None:
-    """Wrap a foreign model into the contract, in a bounded process of its own, and prove that it answers as before to 1e-3.
+    """Wrap a foreign model into the contract, in a bounded process of its own, and prove that it answers as before to 1e-3 (of 16 bits: 1e-2).
 
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """
@@ -214,7 +230,9 @@ def import_model(
         sides = (int(height), int(width))
     numbers = [_numbers(text, option) for text, option in ((mean, "--mean"), (std, "--std"))]
     names = tuple(name.strip() for name in classes.split(","))
-    foreign = workshop.Foreign(file, task, names, sides, *numbers, layout, colours, probabilities, licence, f"imported from {file.name}")
+    foreign = workshop.Foreign(
+        file, task, names, sides, *numbers, layout, colours, probabilities, output, licence, f"imported from {file.name}"
+    )
     apart.run(workshop.wrap_only, foreign, out, proof or [], about=file)
     _say(models.load(out), as_json)
 
@@ -267,9 +285,11 @@ def tune(
     """
     import json
 
+    from inspector.workshop import places
     from inspector.workshop import tune as workshop
 
-    found = workshop.tune(model, threads)
+    with places.written(model, "MODEL"):
+        found = workshop.tune(model, threads)
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -62,6 +62,8 @@ def synth(
     with workshop.executor(workers or len(os.sched_getaffinity(0)), scheduler) as pool, shown("drawn", count) as progress:
         drawn = workshop.synthesise(job, pool, progress)
     spent_s = time.monotonic() - began_s
+    if missed := drawn.get("not_drawn"):
+        typer.echo(f"{missed} defects were not drawn: no kind of {', '.join(job.look.kinds)} fits or shows at this resolution", err=True)
     if as_json:
         typer.echo(json.dumps(drawn | {"out": str(out), "spent_s": round(spent_s, 3)}))
     else:

@@ -67,22 +67,17 @@ def render(
 
     Example: inspector template render dxf_templates/gear.dxf --out gear.png --mm-per-px 0.1
     """
-    import cv2
     import numpy as np
 
     from inspector.geometry import dxf as drawings
     from inspector.geometry import template as templates
     from inspector.geometry.coverage import coverage
-    from inspector.records import ConfigError
+    from inspector.neural import pictures
 
     template = templates.build(drawings.read(dxf, units=units), mm_per_px=mm_per_px, part=part - 1)
     outlines = [templates.on_raster(c.points_mm, template.origin_mm, template.mm_per_px) for c in template.contours]
     picture = np.round(255.0 * coverage(outlines, template.sdf_mm.shape)).astype(np.uint8)
-    encoded = cv2.imencode(".png", picture)[1]
-    try:
-        out.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise ConfigError("E_OUT", f"cannot be written: {error.strerror}", file=str(out)) from error
+    pictures.write(out, picture)
     typer.echo(f"{out}: {picture.shape[1]} × {picture.shape[0]} px at {template.mm_per_px:g} mm/px", err=True)
 
 

@@ -49,10 +49,12 @@ def validate(
         if (error.name or "").split(".")[0] not in ("torch", "onnx"):
             raise
         raise ConfigError("E_EXTRA_MISSING", f"{error.name} is not installed; pip install 'inspector[train]'") from error
+    from inspector.workshop import places
     from inspector.workshop.fit import Schedule
 
     order = train.Order(data, out, Schedule(seed, steps, minutes), threads=threads)
-    found = workshop.validate(order, workshop.Plan(task, folds, group_by, only), lambda text: typer.echo(text, err=True))
+    with places.written(places.folder(out)):
+        found = workshop.validate(order, workshop.Plan(task, folds, group_by, only), lambda text: typer.echo(text, err=True))
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,17 @@ def read(path: Path, channels: int | None = None) -> Image:
     Raises `ConfigError`: E_IMG_OPEN, E_IMG_FORMAT, E_IMG_SIZE, E_IMG_PIXELS (more than 64 Mpx), E_IMG_TRUNC, E_IMG_MODE (not 8 bits).
     """
     return decode(_bytes(path), str(path), channels)
+
+
+def write(path: Path, image: Image, how: Sequence[int] = ()) -> None:
+    """The picture (H, W[, 3 or 4]) into a PNG, `how` as OpenCV's flags. Raises E_OUT, and leaves no half file."""
+    encoded = cv2.imencode(".png", image, how)[1].tobytes()
+    try:
+        path.write_bytes(encoded)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise ConfigError("E_OUT", f"cannot be written: {error.strerror}", file=str(path)) from error
 
 
 def read_labels(path: Path) -> Image:

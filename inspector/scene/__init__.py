@@ -14,6 +14,6 @@ segmentation data set: `raster/images/NNNNNN.png` (8-bit grey) and `raster/masks
 
 from inspector.scene.defects import Defect
 from inspector.scene.look import GEOMETRIC, SURFACE, DefectKind, Look
-from inspector.scene.picture import Drawn, draw, fitting_mm_per_px, on_raster, truth_of
+from inspector.scene.picture import Drawn, draw, fitting_mm_per_px, on_raster, place, truth_of
 
-__all__ = ["GEOMETRIC", "SURFACE", "Defect", "DefectKind", "Drawn", "Look", "draw", "fitting_mm_per_px", "on_raster", "truth_of"]
+__all__ = ["GEOMETRIC", "SURFACE", "Defect", "DefectKind", "Drawn", "Look", "draw", "fitting_mm_per_px", "on_raster", "place", "truth_of"]

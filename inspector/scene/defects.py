@@ -111,10 +111,15 @@ def _at(points_mm: Floats, at_mm: float) -> tuple[Floats, Floats]:
     return points_mm[i] + part * sides[i], np.array([direction[1], -direction[0]])
 
 
+EDGE: tuple[DefectKind, ...] = ("burr", "notch", "extra_material")
+"""Outline defects of a place on an edge; the other ones are of a whole hole."""
+
+
 def _edge(
-    rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float
+    rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float, earlier: Sequence[Defect]
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
     """A burr, a notch or extra material somewhere along an edge that has room for it; None when no place was found."""
+    whole = {d.feature for d in earlier if d.kind not in EDGE}
     lengths = [float(np.hypot(*(np.roll(c.points_mm, -1, axis=0) - c.points_mm).T).sum()) for c in contours]
     for _ in range(TRIES):
         i = int(rng.choice(len(contours), p=np.array(lengths) / sum(lengths)))
@@ -127,13 +132,15 @@ def _edge(
         else:
             width_mm = max(height_mm * rng.uniform(1.5, 3.0), 8 * mm_per_px)
         at_mm = rng.uniform(0, lengths[i])
-        if lengths[i] < 4 * width_mm:
+        if lengths[i] < 4 * width_mm or contour.name in whole:
             continue
         foot, normal = _at(contour.points_mm, at_mm)
         _, normal_a = _at(contour.points_mm, at_mm - 0.7 * width_mm)
         _, normal_b = _at(contour.points_mm, at_mm + 0.7 * width_mm)
         if min(float(normal @ normal_a), float(normal @ normal_b)) < 0.75:
             continue  # a corner
+        if any(math.dist(foot, d.at_mm) < width_mm + max(d.size_mm) for d in earlier if d.kind in EDGE):
+            continue  # one would hide the other
         tip = foot + sign * 2 * height_mm * normal
         depth = sign * depth_mm(contours, (float(tip[0]), float(tip[1])))
         if depth < 1.5 * height_mm:
@@ -146,10 +153,14 @@ def _edge(
 
 
 def _hole(
-    rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float
+    rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float, earlier: Sequence[Defect]
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
     """A hole that is missing, of another size, or in another place; None for a part without a hole to spoil."""
-    holes = [i for i, c in enumerate(contours) if c.kind == "hole" and not any(_within(o, c) for o in contours if o.kind == "island")]
+    spoiled_names = {d.feature for d in earlier}
+    islands = [c for c in contours if c.kind == "island"]
+    holes = [
+        i for i, c in enumerate(contours) if c.kind == "hole" and c.name not in spoiled_names and not any(_within(o, c) for o in islands)
+    ]
     for i in rng.permutation(holes):
         contour = contours[int(i)]
         points = contour.points_mm
@@ -184,11 +195,11 @@ def _hole(
 
 
 def _extra_hole(
-    rng: np.random.Generator, contours: tuple[Contour, ...], look: Look, mm_per_px: float
+    rng: np.random.Generator, contours: tuple[Contour, ...], look: Look, mm_per_px: float, missing: Sequence[Contour]
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
     """A round hole where the drawing has none, as large as the smallest that a drill makes; None for a part without the room."""
     radius_mm = max(0.75, 4 * mm_per_px) * rng.uniform(1.0, 2.0)
-    placed = _place(rng, contours, None, _circle(radius_mm, 48), 6 * mm_per_px)
+    placed = _place(rng, (*contours, *missing), None, _circle(radius_mm, 48), 6 * mm_per_px)
     if placed is None:
         return None
     points, centre = placed
@@ -203,13 +214,25 @@ def _within(inner: Contour, outer: Contour) -> bool:
 
 
 def spoil_outline(
-    rng: np.random.Generator, contours: tuple[Contour, ...], kind: DefectKind, look: Look, mm_per_px: float
+    rng: np.random.Generator,
+    contours: tuple[Contour, ...],
+    kind: DefectKind,
+    look: Look,
+    mm_per_px: float,
+    *,
+    drawing: Sequence[Contour] = (),
+    earlier: Sequence[Defect] = (),
 ) -> tuple[tuple[Contour, ...], Defect, Floats] | None:
-    """Contours with a geometric defect in them, the defect, and the points (N, 2) in mm that it spans; None where it fits nowhere."""
+    """Contours with a geometric defect in them, the defect, and the points (N, 2) in mm that it spans; None where it fits nowhere.
+
+    What the outline's `earlier` defects made of the `drawing` stays as they say: no hole is spoiled twice, none is drilled where one is
+    missing, and on an edge they keep apart.
+    """
     if kind == "extra_hole":
-        return _extra_hole(rng, contours, look, mm_per_px)
-    make = _hole if kind in ("missing_hole", "small_hole", "large_hole", "moved_hole") else _edge
-    return make(rng, contours, kind, look, mm_per_px)
+        missing = {d.feature for d in earlier if d.kind == "missing_hole"}
+        return _extra_hole(rng, contours, look, mm_per_px, [c for c in drawing if c.name in missing])
+    make = _edge if kind in EDGE else _hole
+    return make(rng, contours, kind, look, mm_per_px, earlier)
 
 
 # --- the surface -------------------------------------------------------------------------------------------------------

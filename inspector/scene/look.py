@@ -48,7 +48,18 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 
 
 _Float = Annotated[float, Field(allow_inf_nan=False)]
+_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Grey = Annotated[float, Field(ge=0, le=255)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Bend = Annotated[float, Field(ge=-0.3, le=1)]
 Range = Annotated[tuple[_Float, _Float], Field(strict=False), AfterValidator(_rising)]
+NotNegative = Annotated[tuple[_NotNegative, _NotNegative], Field(strict=False), AfterValidator(_rising)]
+Positive = Annotated[tuple[_Positive, _Positive], Field(strict=False), AfterValidator(_rising)]
+Greys = Annotated[tuple[_Grey, _Grey], Field(strict=False), AfterValidator(_rising)]
+Shares = Annotated[tuple[_Share, _Share], Field(strict=False), AfterValidator(_rising)]
+Bends = Annotated[tuple[_Bend, _Bend], Field(strict=False), AfterValidator(_rising)]
+"""A distortion below −1/3 would fold the picture at its corners."""
 
 
 class Look(Strict):
@@ -69,31 +80,31 @@ class Look(Strict):
 
     angle_deg: Range = (0.0, 360.0)
     margin_px: float = Field(default=24.0, ge=0)
-    distortion_ratio: Range = (0.0, 0.0)
+    distortion_ratio: Bends = (0.0, 0.0)
 
-    part_grey: Range = (130.0, 190.0)
-    belt_grey: Range = (30.0, 65.0)
-    exposure_ratio: Range = (0.85, 1.15)
-    gradient_ratio: Range = (0.0, 0.2)
-    reflection_ratio: Range = (0.0, 0.12)
-    bevel_ratio: Range = (0.0, 0.08)
-    shadow_ratio: Range = (0.0, 0.25)
-    blur_px: Range = (0.6, 1.0)
-    noise_grey: Range = (0.8, 2.0)
+    part_grey: Greys = (130.0, 190.0)
+    belt_grey: Greys = (30.0, 65.0)
+    exposure_ratio: Positive = (0.85, 1.15)
+    gradient_ratio: NotNegative = (0.0, 0.2)
+    reflection_ratio: NotNegative = (0.0, 0.12)
+    bevel_ratio: NotNegative = (0.0, 0.08)
+    shadow_ratio: Shares = (0.0, 0.25)
+    blur_px: NotNegative = (0.6, 1.0)
+    noise_grey: NotNegative = (0.8, 2.0)
     electrons_per_grey: float = Field(default=40.0, gt=0)
 
-    scratch_length_mm: Range = (5.0, 25.0)
-    scratch_width_mm: Range = (0.2, 0.6)
-    scratch_contrast_ratio: Range = (0.3, 0.6)
-    dent_radius_mm: Range = (1.2, 3.0)
-    dent_contrast_ratio: Range = (0.25, 0.5)
-    stain_radius_mm: Range = (1.5, 4.5)
-    stain_contrast_ratio: Range = (0.2, 0.45)
-    pit_radius_mm: Range = (0.4, 0.9)
-    pit_contrast_ratio: Range = (0.4, 0.7)
-    crack_length_mm: Range = (4.0, 15.0)
-    crack_width_mm: Range = (0.15, 0.35)
-    crack_contrast_ratio: Range = (0.5, 0.8)
+    scratch_length_mm: Positive = (5.0, 25.0)
+    scratch_width_mm: Positive = (0.2, 0.6)
+    scratch_contrast_ratio: NotNegative = (0.3, 0.6)
+    dent_radius_mm: Positive = (1.2, 3.0)
+    dent_contrast_ratio: NotNegative = (0.25, 0.5)
+    stain_radius_mm: Positive = (1.5, 4.5)
+    stain_contrast_ratio: NotNegative = (0.2, 0.45)
+    pit_radius_mm: Positive = (0.4, 0.9)
+    pit_contrast_ratio: NotNegative = (0.4, 0.7)
+    crack_length_mm: Positive = (4.0, 15.0)
+    crack_width_mm: Positive = (0.15, 0.35)
+    crack_contrast_ratio: NotNegative = (0.5, 0.8)
 
-    beyond_tolerance_ratio: Range = (1.6, 4.0)
+    beyond_tolerance_ratio: Positive = (1.6, 4.0)
     least_edge_px: float = Field(default=3.0, gt=0)

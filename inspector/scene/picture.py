@@ -39,6 +39,7 @@ class Drawn:
     pose: Pose
     defects: tuple[defects.Defect, ...]
     distortion_ratio: float = 0.0
+    missed: int = 0
 
     @property
     def good(self) -> bool:
@@ -57,9 +58,9 @@ def draw(part: Template | Sequence[Contour], *, seed: Sequence[int], size_px: tu
     rng = np.random.default_rng(list(seed))
     pose = _pose(rng, contours, size_px, mm_per_px, look)
     distortion_ratio = rng.uniform(*look.distortion_ratio)
-    edited, outline_defects, marks = _spoil(rng, template, contours, mm_per_px, look)
-
     lens = _Lens(pose, size_px, distortion_ratio)
+    edited, outline_defects, marks, missed = _spoil(rng, template, contours, mm_per_px, look, lens)
+
     outlines = [lens.see(c.points_mm) for c in edited]
     x0, y0, x1, y1 = _box(np.concatenate(outlines), size_px, 16)
     covered = coverage([o - (x0, y0) for o in outlines], (y1 - y0, x1 - x0))
@@ -70,7 +71,10 @@ def draw(part: Template | Sequence[Contour], *, seed: Sequence[int], size_px: tu
     truth = []
     for mark in marks:
         box = _paint(mark, surface, covered, mask, lens, (x0, y0), mm_per_px, light_rad - pose.angle_rad, size_px)
-        truth.append(replace(mark.defect, bbox_px=box))
+        if box is None:
+            missed += 1
+        else:
+            truth.append(replace(mark.defect, bbox_px=box))
     for defect, span in outline_defects:
         seen = lens.see(span)
         low = np.clip(seen.min(axis=0), 0, np.array(size_px) - 1)
@@ -85,7 +89,12 @@ def draw(part: Template | Sequence[Contour], *, seed: Sequence[int], size_px: tu
     sigma_px = rng.uniform(*look.blur_px)
     if sigma_px > 0:
         cv2.GaussianBlur(picture, (0, 0), sigma_px, dst=picture, borderType=cv2.BORDER_REFLECT_101)
-    return Drawn(_sensed(rng, picture, look), mask, pose, tuple(truth), distortion_ratio)
+    return Drawn(_sensed(rng, picture, look), mask, pose, tuple(truth), distortion_ratio, missed)
+
+
+def place(contours: Sequence[Contour], *, seed: Sequence[int], size_px: tuple[int, int], mm_per_px: float, look: Look) -> Pose:
+    """Where `draw` puts the part with the same arguments. Raises `ConfigError` E_SCENE_SIZE as it does."""
+    return _pose(np.random.default_rng(list(seed)), contours, size_px, mm_per_px, look)
 
 
 def on_raster(drawn: Drawn, template: Template) -> tuple[Image, Image]:
@@ -121,10 +130,18 @@ def truth_of(drawn: Drawn) -> dict[str, Any]:
 
 
 def fitting_mm_per_px(contours: Sequence[Contour], size_px: tuple[int, int], look: Look) -> float:
-    """The finest resolution, to two digits, at which the part fits into the picture at any angle."""
+    """The finest resolution, to two digits, at which the part fits into the picture at any angle.
+
+    Raises `ConfigError` E_SCENE_SIZE where the margins leave no room.
+    """
     points = np.concatenate([c.points_mm for c in contours])
     diagonal_mm = float(np.hypot(*(points.max(axis=0) - points.min(axis=0))))
-    exact = diagonal_mm / (min(size_px) - 1 - 2 * look.margin_px)
+    room_px = min(size_px) - 1 - 2 * look.margin_px
+    if room_px <= 0:
+        raise ConfigError(
+            "E_SCENE_SIZE", f"a picture of {size_px[0]} × {size_px[1]} px has no room within margins of {look.margin_px:g} px"
+        )
+    exact = diagonal_mm / room_px
     step = 10.0 ** (math.floor(math.log10(exact)) - 1)
     return float(round(math.ceil(exact / step) * step, 9))
 
@@ -146,6 +163,11 @@ class _Lens:
             return raster.to_picture(points_mm, self.pose)
         dense = defects.resampled(points_mm, 8.0 / self.pose.scale_px_per_mm)
         return _distorted(raster.to_picture(dense, self.pose), self.size_px, self.ratio)
+
+    def shows(self, point_mm: tuple[float, float]) -> bool:
+        """Whether the point is in the picture."""
+        x, y = raster.to_picture(np.array([point_mm]), self.pose)[0]
+        return bool(0 <= x <= self.size_px[0] - 1 and 0 <= y <= self.size_px[1] - 1)
 
     def drawing_of(self, left: int, top: int, right: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The drawing coordinates (X, Y) of a patch's pixels; the distortion is that of the patch's middle."""
@@ -195,13 +217,17 @@ def _box(points_px: Floats, size_px: tuple[int, int], more_px: int) -> tuple[int
 
 
 def _spoil(
-    rng: np.random.Generator, template: Template | None, contours: tuple[Contour, ...], mm_per_px: float, look: Look
-) -> tuple[tuple[Contour, ...], list[tuple[defects.Defect, Floats]], list[defects.Mark]]:
-    """The contours as made, the outline's defects with their extent, and the surface's. A kind that fits nowhere gives way to another."""
+    rng: np.random.Generator, template: Template | None, contours: tuple[Contour, ...], mm_per_px: float, look: Look, lens: _Lens
+) -> tuple[tuple[Contour, ...], list[tuple[defects.Defect, Floats]], list[defects.Mark], int]:
+    """The contours as made, the outline's defects with their extent, the surface's, and how many have no place.
+
+    A kind that fits nowhere gives way to another.
+    """
     outline: list[tuple[defects.Defect, Floats]] = []
     marks: list[defects.Mark] = []
+    missed = 0
     if rng.random() >= look.defect_ratio:
-        return contours, outline, marks
+        return contours, outline, marks, missed
     edited = contours
     for _ in range(int(rng.integers(1, look.most_defects + 1))):
         for kind in _shuffled(rng, look.kinds):
@@ -211,12 +237,15 @@ def _spoil(
                     marks.append(mark)
                     break
             else:
-                spoiled = defects.spoil_outline(rng, edited, kind, look, mm_per_px)
-                if spoiled is not None:
+                earlier = [defect for defect, _ in outline]
+                spoiled = defects.spoil_outline(rng, edited, kind, look, mm_per_px, drawing=contours, earlier=earlier)
+                if spoiled is not None and lens.shows(spoiled[1].at_mm):
                     edited = spoiled[0]
                     outline.append(spoiled[1:])
                     break
-    return edited, outline, marks
+        else:
+            missed += 1
+    return edited, outline, marks, missed
 
 
 def _shuffled(rng: np.random.Generator, kinds: Sequence[DefectKind]) -> list[DefectKind]:
@@ -333,22 +362,25 @@ def _paint(
     mm_per_px: float,
     light_rad: float,
     size_px: tuple[int, int],
-) -> tuple[float, float, float, float]:
-    """A surface defect into `surface` (the part's box) and `mask` (the picture); its box (x, y, w, h) in the picture."""
+) -> tuple[float, float, float, float] | None:
+    """A surface defect into `surface` (the part's box) and `mask` (the picture); its box (x, y, w, h) in the picture.
+
+    None, and nothing is painted, where it marks no pixel.
+    """
     left, top, right, bottom = _box(lens.see(mark.reach_mm), size_px, 2)
     left, top = max(left, corner[0]), max(top, corner[1])
     right, bottom = min(right, corner[0] + surface.shape[1]), min(bottom, corner[1] + surface.shape[0])
     if right <= left or bottom <= top:
-        return (0.0, 0.0, 0.0, 0.0)
+        return None
     x, y = lens.drawing_of(left, top, right, bottom)
     gain, seen = mark.paint(x, y, mm_per_px, light_rad)
     here: tuple[Any, Any] = (slice(top - corner[1], bottom - corner[1]), slice(left - corner[0], right - corner[0]))
-    surface[here] *= gain
     seen &= covered[here] > 0.5
-    mask[top:bottom, left:right][seen] = 1 + SURFACE.index(mark.defect.kind)
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     if not len(rows):
-        return (0.0, 0.0, 0.0, 0.0)
+        return None
+    surface[here] *= gain
+    mask[top:bottom, left:right][seen] = 1 + SURFACE.index(mark.defect.kind)
     width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
     return (float(left + columns[0]), float(top + rows[0]), float(width), float(height))
 

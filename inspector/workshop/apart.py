@@ -48,7 +48,7 @@ def run(function: Callable[..., Any], *args: Any, about: Path, cpu_s: int = CPU_
         process.join()
         ours.close()
     if refused is not None:
-        raise ConfigError(**refused)
+        raise refused
     return value
 
 
@@ -60,6 +60,6 @@ def _act(answer: Connection, cpu_s: int, function: Callable[..., Any], args: tup
     try:
         answer.send((None, function(*args)))
     except MemoryError:
-        answer.send(({"code": "E_MODEL_MEMORY", "text": f"it wants more than {MEMORY_BYTES >> 30} GiB"}, None))
+        answer.send((ConfigError("E_MODEL_MEMORY", f"it wants more than {MEMORY_BYTES >> 30} GiB"), None))
     except ConfigError as error:
-        answer.send(({name: getattr(error, name) for name in ("code", "text", "file", "line", "key")}, None))
+        answer.send((error, None))

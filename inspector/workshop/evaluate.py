@@ -1,6 +1,9 @@
 """How good a model is on data it has not seen, with intervals: figures come from counts per picture, so that pictures can be drawn again.
 
-Intervals are 95 %: Wilson's for ratios of independent pictures, the bootstrap over pictures (1,000 draws, seed 0) for everything else.
+Intervals are 95 %: Wilson's for ratios of independent pictures, the bootstrap over pictures (1,000 draws, seed 0) for everything else, of a
+classification within each class. A draw without a class says nothing of it: means over classes take its figure of all pictures then. Few
+pictures that are all alike say little, but drawing them again would never show it: what is the mean of ratios has no narrower an interval
+than Wilson's of these ratios give together (Zou and Donner, 2008), and a share of found defects none than Wilson's.
 """
 
 from __future__ import annotations
@@ -96,6 +99,7 @@ def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True
     maps = [predict_maps(model, image) for image in data.images]
     spent_ms = (time.thread_time() - begun) * 1e3 / len(maps)
     counts = _count(model, data, maps)
+    whole = [ious(matrix.sum(axis=0))[1:] for matrix in (counts.confusion, counts.written)]
 
     def figures(weight: Floats2D) -> Floats2D:
         """(7 + 3K,) figures for pictures weighted (n,)."""
@@ -107,22 +111,30 @@ def segmentation(model: models.Model, data: Segmented, *, intervals: bool = True
         defects = (weight @ counts.defects).sum()
         all_recall = (weight @ counts.found).sum() / defects if defects else np.nan
         pro = _pro(weight @ counts.regions, float(weight @ counts.region_count), good)
-        means = [float(np.nanmean(of)) if np.isfinite(of).any() else np.nan for of in (each, masks)]
+        means = [_mean(of, all_of) for of, all_of in zip((each, masks), whole, strict=True)]
         areas = [auroc(good, bad), average_precision(good, bad), pro]
         return np.array([*means, *areas, all_recall, weight @ counts.false / weight.sum(), *each, *masks, *recall])
 
     names = ["miou", "mask_miou", "pixel_auroc", "pixel_ap", "pro30", "defect_recall", "false_per_picture"]
     names += [f"{figure}_{c}" for figure in ("iou", "mask_iou", "recall") for c in data.classes]
-    return {
-        "pictures": len(maps),
-        "defects": int(counts.defects.sum()),
-        **_with_intervals(names, figures, len(maps), intervals),
-        "ms_per_picture": round(spent_ms, 3),
-    }
+    result = _with_intervals(names, figures, len(maps), intervals)
+    if intervals:
+        hits, truth = counts.found.sum(axis=0), counts.defects.sum(axis=0)
+        for name, found, there in (
+            ("defect_recall", hits.sum(), truth.sum()),
+            *zip((f"recall_{c}" for c in data.classes), hits, truth, strict=True),
+        ):
+            if there:
+                _widen(result[name], wilson(int(found), int(there)))
+    return {"pictures": len(maps), "defects": int(counts.defects.sum()), **result, "ms_per_picture": round(spent_ms, 3)}
 
 
 def classification(model: models.Model, data: Classified, *, intervals: bool = True) -> dict[str, Any]:
-    """Accuracy (Wilson), balanced accuracy, macro F1, F1 of each class, the confusion matrix, ms a picture."""
+    """Accuracy, balanced accuracy, macro F1, F1, recall and precision of each class, the confusion matrix, ms a picture.
+
+    Intervals of accuracy and of each class are Wilson's; that of F1 = 2J / (1 + J) is of J, the share of right pictures among those that
+    are of the class or were called it.
+    """
     begun = time.thread_time()
     answers = scores(model, data)
     spent_ms = (time.thread_time() - begun) * 1e3 / len(answers)
@@ -132,19 +144,41 @@ def classification(model: models.Model, data: Classified, *, intervals: bool = T
 def class_figures(answers: NDArray[np.float32], data: Classified, *, intervals: bool = True) -> dict[str, Any]:
     """The figures of `classification` but for the time, of the scores (n, K)."""
     said, size = answers.argmax(axis=1), len(data.classes)
+    counts = confusion(data.labels, said, size)
+    right, truth, found = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    whole = _shares(counts)
 
     def figures(weight: Floats2D) -> Floats2D:
         matrix = np.bincount(data.labels * size + said, weights=weight, minlength=size * size).reshape(size, size)
-        right, truth, found = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-        f1 = np.divide(2 * right, truth + found, out=np.full(size, np.nan), where=truth + found > 0)
-        recall = np.divide(right, truth, out=np.full(size, np.nan), where=truth > 0)
-        return np.array([right.sum() / max(matrix.sum(), 1e-9), np.nanmean(recall), np.nanmean(f1), *f1])
+        f1, recall, precision = _shares(matrix)
+        return np.array([np.trace(matrix) / matrix.sum(), _mean(recall, whole[1]), _mean(f1, whole[0]), *f1, *recall, *precision])
 
-    names = ["accuracy", "balanced_accuracy", "macro_f1"] + [f"f1_{c}" for c in data.classes]
-    result = {"pictures": len(answers), **_with_intervals(names, figures, len(answers), intervals)}
+    names = ["accuracy", "balanced_accuracy", "macro_f1"] + [f"{name}_{c}" for name in ("f1", "recall", "precision") for c in data.classes]
+    result = {"pictures": len(answers), **_with_intervals(names, figures, len(answers), intervals, data.labels)}
     if intervals:
-        result["accuracy"]["interval"] = [round(x, 4) for x in wilson(int((said == data.labels).sum()), len(said))]
-    return {**result, "confusion": confusion(data.labels, said, size).tolist()}
+        ratios = {"f1": truth + found - right, "recall": truth, "precision": found}
+        limits = {
+            name: np.array([wilson(*each) if each[1] else (np.nan, np.nan) for each in zip(right, of, strict=True)])
+            for name, of in ratios.items()
+        }
+        limits["f1"] = 2 * limits["f1"] / (1 + limits["f1"])
+        for name, of in limits.items():
+            for c, (low, high) in zip(data.classes, of, strict=True):
+                result[f"{name}_{c}"]["interval"] = [_rounded(low), _rounded(high)]
+        result["accuracy"]["interval"] = [_rounded(x) for x in wilson(int(right.sum()), len(said))]
+        _widen(result["balanced_accuracy"], _of_mean(whole[1], limits["recall"]))
+        _widen(result["macro_f1"], _of_mean(whole[0], limits["f1"]))
+    return {**result, "confusion": counts.tolist()}
+
+
+def _shares(matrix: NDArray[Any]) -> tuple[Floats2D, Floats2D, Floats2D]:
+    """F1, recall and precision (size,) of each class by a confusion matrix; NaN where there is nothing to share."""
+    right, truth, found = np.diag(matrix).astype(np.float64), matrix.sum(axis=1), matrix.sum(axis=0)
+    f1, recall, precision = (
+        np.divide(part, of, out=np.full(len(right), np.nan), where=of > 0)
+        for part, of in ((2 * right, truth + found), (right, truth), (right, found))
+    )
+    return f1, recall, precision
 
 
 def scores(model: models.Model, data: Classified) -> NDArray[np.float32]:
@@ -282,6 +316,28 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     return float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))
 
 
+def _mean(each: Floats2D, whole: Floats2D) -> float:
+    """The mean of the figures (K,) of a draw over the classes that have one in all pictures, `whole` (K,), which stands in for NaN."""
+    return float(np.nanmean(np.where(np.isfinite(each), each, whole))) if np.isfinite(whole).any() else float("nan")
+
+
+def _of_mean(values: Floats2D, limits: Floats2D) -> tuple[float, float]:
+    """The interval of the mean of independent figures (K,) by their intervals (K, 2), those that are NaN left out."""
+    known = np.isfinite(values)
+    mean, apart = values[known].mean(), np.sqrt(((limits[known] - values[known, None]) ** 2).sum(axis=0)) / known.sum()
+    return float(mean - apart[0]), float(mean + apart[1])
+
+
+def _widen(figure: dict[str, Any], limits: tuple[float, float]) -> None:
+    """Make the figure's interval no narrower than the limits."""
+    low, high = figure["interval"]
+    figure["interval"] = [_rounded(min(low, limits[0])), _rounded(max(high, limits[1]))]
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
 def _pro(regions: Floats2D, count: float, good: Floats2D, most: float = 0.3) -> float:
     """Mean overlap of the true regions over the false positive rate from 0 to `most`, as a ratio (Bergmann et al., 2021)."""
     if not count or not good.sum():
@@ -346,19 +402,29 @@ def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Ima
     return Counts(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _with_intervals(names: Sequence[str], figures: Callable[[Floats2D], Floats2D], count: int, intervals: bool) -> dict[str, Any]:
-    """{name: value}, or {name: {"value", "interval"}} by drawing the pictures again."""
+def _with_intervals(
+    names: Sequence[str], figures: Callable[[Floats2D], Floats2D], count: int, intervals: bool, labels: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """{name: value}, or {name: {"value", "interval"}} by drawing the pictures again, as many as there are of each label (count,)."""
     values = figures(np.ones(count))
     if not intervals:
-        return {name: None if not np.isfinite(v) else round(float(v), 4) for name, v in zip(names, values, strict=True)}
+        return {name: _rounded(v) for name, v in zip(names, values, strict=True)}
     random = np.random.default_rng(0)
-    draws = np.array([figures(random.multinomial(count, np.full(count, 1 / count)).astype(np.float64)) for _ in range(DRAWS)])
+    of = np.zeros(count, np.int64) if labels is None else labels
+    members = [np.flatnonzero(of == label) for label in np.unique(of)]
+
+    def drawn() -> Floats2D:
+        weight = np.zeros(count)
+        for those in members:
+            weight[those] = random.multinomial(len(those), np.full(len(those), 1 / len(those)))
+        return figures(weight)
+
+    draws = np.array([drawn() for _ in range(DRAWS)])
     out: dict[str, Any] = {}
     for k, name in enumerate(names):
         column = draws[:, k][np.isfinite(draws[:, k])]
         low, high = np.quantile(column, [0.025, 0.975]) if len(column) else (np.nan, np.nan)
-        shown = [None if not np.isfinite(v) else round(float(v), 4) for v in (values[k], low, high)]
-        out[name] = {"value": shown[0], "interval": shown[1:]}
+        out[name] = {"value": _rounded(values[k]), "interval": [_rounded(low), _rounded(high)]}
     return out
 
 
@@ -442,17 +508,19 @@ def box_figures(
     """The figures of `boxes` but for the time, of what was found in each pair, with the thresholds (pairs, K)."""
     single = [compare.surest(ds) for ds in found]
     by_iou = {least: (match(found, data, least), match(single, data, least)) for least in (0.33, 0.5)}
+    labels = range(1, len(data.classes) + 1)
+    whole = {least: np.array([_ap(every, k, np.ones(len(found))) for k in labels]) for least, (every, _) in by_iou.items()}
 
     def figures(weight: Floats2D) -> Floats2D:
         out: list[float] = []
         each: list[float] = []
         for least, (every, m) in by_iou.items():
-            aps = [_ap(every, k, weight) for k in range(1, len(data.classes) + 1)]
+            aps = [_ap(every, k, weight) for k in labels]
             each = aps if least == 0.33 else each
             sure = m.score >= least_score[m.pair, m.label - 1]
             w = weight[m.pair]
             f = 2 * float(w[sure & m.hit].sum()) / max(float(w[sure].sum() + weight @ m.truth.sum(axis=1)), 1e-9)
-            out += [float(np.nanmean(aps)) if np.isfinite(aps).any() else float("nan"), f]
+            out += [_mean(np.array(aps), whole[least]), f]
         return np.array(out + each)
 
     names = ["map_33", "f_33", "map_50", "f_50"] + [f"ap_{c}" for c in data.classes]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inspector.neural import model as models
-from inspector.neural import onnxfile
+from inspector.neural import onnxfile, pictures
 from inspector.neural.engines import Engine
 from inspector.records import ConfigError, Image
+from inspector.workshop import places
 
 OPSET = 17
 NAME = r"[A-Za-z0-9._-]{1,100}\.onnx"
@@ -165,7 +165,7 @@ def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any])
     """Write model, card and proof pictures (uint8 (h, w[, C])), and load the model as the line will. `card` lacks sha256 and proof only.
 
     Proofs of compare are stored as their channels, one above the other. Old proof pictures of the same model are removed first.
-    Raises as `place` and `models.load`.
+    Raises as `place` and `models.load`, and E_OUT.
     """
     place(path)
     for old in path.parent.glob(f"{path.stem}.proof-*.png"):
@@ -183,7 +183,8 @@ def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any])
         outputs = tuple(session.run([n for n, _, _ in models.OUTPUTS[task]], {"pictures": batch}))
         found.append(models.Proof(picture=name, answer=[round(x, 5) for x in models.answer(draft, outputs)]))
         shown = np.vstack(np.moveaxis(batch[0], 2, 0)) if task == "compare" else batch[0]
-        cv2.imwrite(str(path.parent / name), shown)
-    path.write_bytes(data)
-    models.write_card(path.with_suffix(".yaml"), draft.model_copy(update={"proof": found}))
+        pictures.write(path.parent / name, shown)
+    with places.written(path):
+        path.write_bytes(data)
+        models.write_card(path.with_suffix(".yaml"), draft.model_copy(update={"proof": found}))
     return models.load(path, engine=Engine())

@@ -184,7 +184,8 @@ def _write(path: Path, identity: str, network: nn.Module, mean: nn.Module, optim
     }
     state["history"] = {name: getattr(history, name) for name in History.__slots__}
     aside = path.with_suffix(".part")
-    torch.save(state, aside)
+    with aside.open("wb") as file:  # given a path, PyTorch hides what the disk says
+        torch.save(state, file)
     aside.replace(path)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from inspector.neural import model as models
 from inspector.neural import onnxfile, pictures
@@ -23,15 +23,18 @@ from inspector.records import ConfigError, Image
 from inspector.workshop import export
 
 LEAST_OPSET = 13
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 PREFIX = "theirs/"
 """Before every name of the foreign graph, so that none is one of the contract's."""
-TOLERANCE = 1e-3
+TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2
+"""A model of 16-bit numbers says no more than three digits, and the runtime rounds it elsewhere when it is wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
     """What must be known of the model: task and classes (for segmentation without the background), `size_px` (h, w) where it is dynamic,
-    `mean` and `std` of x / 255 by channel, `layout` and `colours` of its input, and whether its answers are probabilities already.
+    `mean` and `std` of x / 255 by channel, `layout` and `colours` of its input, whether its answers are probabilities already, and which
+    float `output` they are (None: the only one, or the one named "out").
     """
 
     path: Path
@@ -43,12 +46,14 @@ class Foreign:
     layout: str = "nchw"
     colours: str = "rgb"
     probabilities: bool = False
+    output: str | None = None
     licence: str = "unknown"
     about: str = "imported"
 
 
 def wrap(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> models.Model:
-    """Write the wrapped model with its card, after its answers were found to be the foreign one's to 1e-3 on `proofs` (none: made up).
+    """Write the wrapped model with its card, after its answers were found to be the foreign one's to 1e-3 (of 16 bits: 1e-2) on `proofs`
+    (none: made up).
 
     Raises `ConfigError`: E_MODEL_OPEN, _PARSE, _EXTERNAL, _OP, _SIZE, _INPUT, _OUTPUT, _PROOF, _NAME, _OUT, E_IMG_*, E_IMPORT_SAME,
     E_LABELS.
@@ -65,7 +70,7 @@ def wrap(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> models.Mod
         raise ConfigError("E_MODEL_PARSE", f"not an ONNX model: {type(error).__name__}", file=where) from error
     opset = max((o.version for o in theirs.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < LEAST_OPSET:
-        raise ConfigError("E_MODEL_OP", f"opset {opset}; {LEAST_OPSET} and later can be wrapped", file=where)
+        theirs = _raised(theirs, opset, where)
     size = _size(theirs, foreign)
     output = _float_output(theirs, foreign)
     session = models.session_of(data, where)
@@ -89,6 +94,15 @@ def wrap(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> models.Mod
     return export.save(out, ours, seen, card)
 
 
+def _raised(theirs: onnx.ModelProto, opset: int, where: str) -> onnx.ModelProto:
+    """The same model in the least opset that can be wrapped; that it answers alike is proven later. Raises E_MODEL_OP."""
+    try:
+        return version_converter.convert_version(theirs, LEAST_OPSET)
+    except Exception as error:  # the converter's own errors have no common root
+        text = f"opset {opset}; {LEAST_OPSET} and later can be wrapped, and it cannot be raised: {str(error).splitlines()[0][:200]}"
+        raise ConfigError("E_MODEL_OP", text, file=where) from error
+
+
 def wrap_only(foreign: Foreign, out: Path, proofs: Sequence[Path] = ()) -> None:
     """`wrap` for another process, which cannot hand a loaded model over."""
     wrap(foreign, out, proofs)
@@ -107,11 +121,13 @@ def _size(theirs: onnx.ModelProto, foreign: Foreign) -> models.Input:
     """Height, width and channels of the foreign input. Raises E_MODEL_INPUT."""
     where, known = str(foreign.path), {tensor.name for tensor in theirs.graph.initializer}
     inputs = [value for value in theirs.graph.input if value.name not in known]
-    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ConfigError("E_MODEL_INPUT", f"{len(inputs)} inputs; one of float32 can be wrapped", file=where)
+    if len(inputs) != 1 or inputs[0].type.tensor_type.elem_type not in FLOATS:
+        raise ConfigError("E_MODEL_INPUT", f"{len(inputs)} inputs; one of float32 or float16 can be wrapped", file=where)
     dims = [d.dim_value if d.HasField("dim_value") else 0 for d in inputs[0].type.tensor_type.shape.dim]
     if len(dims) != 4:
         raise ConfigError("E_MODEL_INPUT", f"an input of {len(dims)} dimensions; 4 are needed", file=where)
+    if dims[0] > 1:
+        raise ConfigError("E_MODEL_INPUT", f"it takes {dims[0]} pictures at a time; allowed: 1, or as many as are given", file=where)
     channels, height, width = (dims[1], dims[2], dims[3]) if foreign.layout == "nchw" else (dims[3], dims[1], dims[2])
     wanted = foreign.size_px or (height, width)
     if any(seen and seen != want for seen, want in zip((height, width), wanted, strict=True)):
@@ -126,18 +142,21 @@ def _size(theirs: onnx.ModelProto, foreign: Foreign) -> models.Input:
 
 
 def _float_output(theirs: onnx.ModelProto, foreign: Foreign) -> str:
-    """The name of the one float output. Raises E_MODEL_OUTPUT."""
-    outputs = [value.name for value in theirs.graph.output if value.type.tensor_type.elem_type == TensorProto.FLOAT]
-    if len(outputs) != 1:
-        raise ConfigError("E_MODEL_OUTPUT", f"{len(outputs)} float outputs; one can be wrapped", file=str(foreign.path))
-    return str(outputs[0])
+    """The name of the float output that is wrapped, see `Foreign`. Raises E_MODEL_OUTPUT."""
+    outputs = [str(value.name) for value in theirs.graph.output if value.type.tensor_type.elem_type in FLOATS]
+    wanted = foreign.output or (outputs[0] if len(outputs) == 1 else "out")
+    if wanted not in outputs:
+        seen = f"no float output {foreign.output!r}" if foreign.output else f"{len(outputs)} float outputs; one can be wrapped"
+        known = f"; there are {', '.join(outputs)}" if outputs else ""
+        raise ConfigError("E_MODEL_OUTPUT", seen + known, file=str(foreign.path), key="--output")
+    return wanted
 
 
 def _wrapped(theirs: onnx.ModelProto, output: str, dims: Sequence[int], foreign: Foreign, size: models.Input) -> bytes:
     """The ONNX bytes of the contract around the foreign graph, whose `output` has the shape `dims`. Raises E_MODEL_OUTPUT."""
     known = {tensor.name for tensor in theirs.graph.initializer}
     graph = compose.add_prefix_graph(theirs.graph, PREFIX, name_map={name: PREFIX + name for name in known})
-    given = next(PREFIX + value.name for value in theirs.graph.input if value.name not in known)
+    given = next(value for value in theirs.graph.input if value.name not in known)
     made = _Maker()
     mean, std = (np.broadcast_to(np.array(v, np.float32), (size.channels,)) for v in (foreign.mean, foreign.std))
     x = made.add("Cast", ["pictures"], to=TensorProto.FLOAT)
@@ -147,10 +166,10 @@ def _wrapped(theirs: onnx.ModelProto, output: str, dims: Sequence[int], foreign:
     x = made.add("Sub", [x, made.constant((mean / std).astype(np.float32))])
     if foreign.layout == "nchw":
         x = made.add("Transpose", [x], perm=[0, 3, 1, 2])
-    before = [*made.nodes, helper.make_node("Identity", [x], [given])]
+    before = [*made.nodes, helper.make_node("Cast", [x], [PREFIX + given.name], to=given.type.tensor_type.elem_type)]
     made.nodes.clear()
     tail = _segmentation_tail if foreign.task == "segmentation" else _classification_tail
-    results = tail(made, PREFIX + output, dims, foreign, size)
+    results = tail(made, made.add("Cast", [PREFIX + output], to=TensorProto.FLOAT), dims, foreign, size)
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ["n", size.height, size.width, size.channels])
     nodes, constants = [*before, *graph.node, *made.nodes], [*graph.initializer, *made.constants]
     renamed = helper.make_graph(nodes, "wrapped", [pictures], results, constants)
@@ -236,7 +255,9 @@ def _answer(session: Any, output: str, image: Image, foreign: Foreign) -> NDArra
     seen = image[None, ..., ::-1] if image.shape[2] == 3 and foreign.colours == "rgb" else image[None]
     x = (seen.astype(np.float64) / 255.0 - np.array(foreign.mean)) / np.array(foreign.std)
     x = np.ascontiguousarray(x.transpose(0, 3, 1, 2) if foreign.layout == "nchw" else x, np.float32)
-    return np.asarray(_run(session, [output], {session.get_inputs()[0].name: x}, foreign)[0], np.float64)
+    given = session.get_inputs()[0]
+    x = x.astype(np.float16) if given.type == "tensor(float16)" else x
+    return np.asarray(_run(session, [output], {given.name: x}, foreign)[0], np.float64)
 
 
 def _run(session: Any, outputs: list[str] | None, given: dict[str, NDArray[Any]], foreign: Foreign) -> Any:
@@ -247,17 +268,19 @@ def _run(session: Any, outputs: list[str] | None, given: dict[str, NDArray[Any]]
 
 
 def _same_answers(theirs: Any, output: str, after: bytes, foreign: Foreign, seen: Sequence[Image]) -> None:
-    """Run both on pictures uint8 (H, W, C). Raises E_IMPORT_SAME where they differ by more than 1e-3."""
+    """Run both on pictures uint8 (H, W, C). Raises E_IMPORT_SAME where they differ by more than 1e-3, of 16-bit numbers 1e-2."""
     where = str(foreign.path)
+    half = any(each.type == "tensor(float16)" for each in (*theirs.get_inputs(), *theirs.get_outputs()))
+    tolerance = HALF_TOLERANCE if half else TOLERANCE
     ours = models.session_of(after, where)
     for image in seen:
         found = _run(ours, None, {"pictures": image[None]}, foreign)
-        apart = _apart(_answer(theirs, output, image, foreign), found, foreign)
-        if not apart <= TOLERANCE:
+        apart = _apart(_answer(theirs, output, image, foreign), found, foreign, tolerance)
+        if not apart <= tolerance:
             raise ConfigError("E_IMPORT_SAME", f"the wrapped model's answers are {apart:.4f} away from the foreign model's", file=where)
 
 
-def _apart(answer: NDArray[np.float64], found: Sequence[NDArray[Any]], foreign: Foreign) -> float:
+def _apart(answer: NDArray[np.float64], found: Sequence[NDArray[Any]], foreign: Foreign, tolerance: float) -> float:
     """The largest difference of scores (ratio); half a grey level of a map is its rounding, and equal classes may fall either way."""
     squash: Callable[[NDArray[np.float64]], NDArray[np.float64]] = _identity if foreign.probabilities else _softmax
     if foreign.task == "classification":
@@ -271,7 +294,7 @@ def _apart(answer: NDArray[np.float64], found: Sequence[NDArray[Any]], foreign: 
     shares = shares[:, :, rows[:, None], columns]
     apart = float(np.abs(255.0 * (1 - shares[:, 0]) - found[1]).max() - 0.5) / 255.0
     sorted_shares = np.sort(shares, axis=1)
-    sure = sorted_shares[:, -1] - sorted_shares[:, -2] > TOLERANCE
+    sure = sorted_shares[:, -1] - sorted_shares[:, -2] > tolerance
     return max(apart, float((shares.argmax(axis=1) != found[0])[sure].any()))
 
 

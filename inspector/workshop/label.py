@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
-from inspector.workshop import datasets, evaluate, plots
+from inspector.workshop import datasets, evaluate, places, plots
 
 Method = Literal["canny", "grabcut", "mirror", "model", "combined"]
 Mask = NDArray[np.float32]
@@ -37,6 +38,8 @@ WINDOW_PX, AROUND_RATIO = 160, 0.6
 NEARNESS = 0.4
 """The weight of how near a place is to the middle of the box; measured on photographs of pitting, where 0.3 to 0.5 do as well."""
 RIM_RATIO = 0.04
+CLEAR = 5.0
+"""Two colours are so many times as far apart as each is wide."""
 LEAST_RATIO = 0.005
 """A piece of less than this share of the picture is no part."""
 
@@ -58,7 +61,7 @@ def label(
 ) -> Iterator[dict[str, Any]]:
     """For each picture masks/STEM.png (0 or 255), cut/STEM.png (the part alone, with alpha) and a place on sheet.png, written at the end.
 
-    Gives {"image", "mask", "cut", "share"}, with a truth also "iou"; share is the part's share of the picture. Raises E_IMG_*,
+    Gives {"image", "mask", "cut", "share"}, with a truth also "iou"; share is the part's share of the picture. Raises E_OUT, E_IMG_*,
     E_LABEL_MODEL, E_DATA_PAIR, E_DATA_BOX, E_DATA_MASK.
     """
     hints = hints or Hints()
@@ -71,7 +74,7 @@ def label(
             "E_DATA_PAIR", f"several pictures are named {twice[:3]}; their masks would overwrite each other", file=str(images[0].parent)
         )
     for folder in ("masks", "cut"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        places.folder(out / folder)
     shown = []
     for path in images:
         image = pictures.read(path)
@@ -81,10 +84,10 @@ def label(
             found = in_boxes(image, _boxes_of(hints.boxes, path.stem, image.shape[:2]), method, model)
         mask = np.asarray(found * 255, np.uint8)
         files = {name: out / name / f"{path.stem}.png" for name in ("masks", "cut")}
-        cv2.imwrite(str(files["masks"]), mask)
-        cv2.imwrite(str(files["cut"]), np.dstack([pictures.as_channels(image, 3), mask]))
+        pictures.write(files["masks"], mask)
+        pictures.write(files["cut"], np.dstack([pictures.as_channels(image, 3), mask]))
         shown.append(plots.overlay(image, mask // 255, ["part"]))
-        said = {"image": str(path), "mask": str(files["masks"]), "cut": str(files["cut"]), "share": round(float(found.mean()), 4)}
+        said = {"image": str(path), "mask": str(files["masks"]), "cut": str(files["cut"]), "share": round(float(found.mean()), 6)}
         yield said if hints.truth is None else {**said, "iou": round(_iou(found, _mask_of(hints.truth, path.stem, image.shape[:2])), 4)}
     plots.sheet(out / "sheet.png", shown, stems)
 
@@ -184,27 +187,63 @@ def masks_of(image: Image, method: Method, model: models.Model | None) -> Mask:
     if method == "model" and model is not None:
         return _by_model(image, model)
     if method == "combined":
-        seen = [_small(image, canny), *[_small(image, mirror)] * 2, *([_by_model(image, model)] * 2 if model is not None else ())]
+        seen = [
+            _small(image, partial(canny, whole=True)),
+            *[_small(image, mirror)] * 2,
+            *([_by_model(image, model)] * 2 if model is not None else ()),
+        ]
         return np.asarray(np.mean(seen, axis=0), np.float32)
-    return _small(image, {"canny": canny, "grabcut": grabcut, "mirror": mirror}[method])
+    by_name: dict[str, Callable[[Image], Mask]] = {"canny": partial(canny, whole=True), "grabcut": grabcut, "mirror": mirror}
+    return _small(image, by_name[method])
 
 
-def canny(image: Image) -> Mask:
-    """Edges as steep as Otsu's threshold of all gradients, closed, their outer outlines filled."""
+def canny(image: Image, *, whole: bool = False) -> Mask:
+    """Edges as steep as Otsu's threshold of all gradients, closed, their outer outlines filled.
+
+    In a `whole` picture where that finds nothing, the border counts as an edge between the ends of an outline that meets it.
+    """
     grey = cv2.GaussianBlur(pictures.as_channels(image, 1), (5, 5), 0)
     dx, dy = (cv2.Sobel(grey, cv2.CV_16S, *order) for order in ((1, 0), (0, 1)))
     steep = np.minimum((np.abs(dx).astype(np.int32) + np.abs(dy)) // 4, 255).astype(np.uint8)
     strong = 4 * cv2.threshold(steep, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0]
     edges = cv2.Canny(dx, dy, max(strong / 2, 30.0), max(strong, 60.0))
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
-    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    mask = np.zeros(grey.shape, np.uint8)
+    mask = _filled(np.asarray(closed, np.uint8))
+    return mask if not whole or solid(mask).any() else _filled(_joined_along_the_border(np.asarray(closed, np.uint8)))
+
+
+def _filled(edges: Image) -> Mask:
+    """The inside of the outer outlines, without what is thin."""
+    outlines, _ = cv2.findContours(edges, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    mask = np.zeros(edges.shape, np.uint8)
     cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
     return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)), np.float32)
 
 
+def _joined_along_the_border(edges: Image) -> Image:
+    """Edges (H, W) whose ends at the picture's border are joined along it, all around but for the longest way without an end."""
+    height, width = edges.shape
+    count, labels = cv2.connectedComponents(edges)
+    down, across = np.arange(height - 1), np.arange(width - 1)
+    rows = np.concatenate([np.zeros_like(across), down, np.full_like(across, height - 1), down[::-1] + 1])
+    columns = np.concatenate([across, np.full_like(down, width - 1), across[::-1] + 1, np.zeros_like(down)])
+    around, joined = labels[rows, columns], edges.copy()
+    for number in range(1, count):
+        met = np.flatnonzero(around == number)
+        if len(met) < 2:
+            continue
+        ways = np.diff(np.append(met, met[0] + len(around)))
+        begin = met[(int(ways.argmax()) + 1) % len(met)]
+        along = (begin + np.arange(len(around) - int(ways.max()) + 1)) % len(around)
+        joined[rows[along], columns[along]] = 255
+    return joined
+
+
 def grabcut(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:
-    """GrabCut from the box x0 y0 x1 y1 (None: all but the rim); what is outside is background. The same picture gives the same mask."""
+    """GrabCut from the box x0 y0 x1 y1 (None: all but the rim); what is outside is background. The same picture gives the same mask.
+
+    A part that touches the rim is of its colours: where nothing is found without a box, it begins with the more central of two clear ones.
+    """
     seen = np.ascontiguousarray(pictures.as_channels(image, 3))
     height, width = seen.shape[:2]
     rim = [max(1, round(RIM_RATIO * side)) for side in (height, width)]
@@ -215,7 +254,30 @@ def grabcut(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:
         cv2.grabCut(seen, mask, (x0, y0, max(1, x1 - x0), max(1, y1 - y0)), back, front, 4, cv2.GC_INIT_WITH_RECT)
     except cv2.error:  # one colour only: nothing stands out
         return np.zeros(seen.shape[:2], np.float32)
+    found = np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), np.float32)
+    if box is not None or solid(found).any() or (central := _central(seen, rim)) is None:
+        return found
+    mask = np.where(central, np.uint8(cv2.GC_PR_FGD), np.uint8(cv2.GC_PR_BGD))
+    cv2.setRNGSeed(0)
+    cv2.grabCut(seen, mask, (0, 0, width, height), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     return np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), np.float32)
+
+
+def _central(image: Image, rim: Sequence[int]) -> NDArray[np.bool_] | None:
+    """Of the two colours of a picture (H, W, 3), where (H, W) the one is of which less lies on the rim; None where they are not clear."""
+    colours = image.reshape(-1, 3).astype(np.float32)
+    apart = colours - colours.mean(axis=0)
+    first = (apart @ np.linalg.eigh(apart.T @ apart)[1][:, -1] > 0).astype(np.int32)
+    if not 0 < first.sum() < len(first):
+        return None
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 0.1)
+    spread, labels, middles = cv2.kmeans(colours, 2, first[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    if np.linalg.norm(middles[0] - middles[1]) < CLEAR * np.sqrt(spread / len(colours)):
+        return None
+    group = np.asarray(labels.reshape(image.shape[:2]) == 1, np.bool_)
+    on_rim = np.ones(group.shape, np.bool_)
+    on_rim[rim[0] : -rim[0], rim[1] : -rim[1]] = False
+    return group if group[on_rim].mean() / group.mean() < (~group)[on_rim].mean() / (~group).mean() else ~group
 
 
 def mirror(image: Image, box: tuple[int, int, int, int] | None = None) -> Mask:

@@ -139,7 +139,7 @@ def judge(plan: Plan, path: Path, max_parts: int = 1, overlay: Path | None = Non
             "findings": [_finding(f) for f in findings],
         }
     if overlay is not None:
-        write_picture(overlay, canvas)
+        pictures.write(overlay, canvas)
     if not found:
         yield {**_said(path, made, spent), "found": False, "decision": "fail", "findings": []}
 
@@ -218,11 +218,3 @@ def _colours(gauged: Gauged, made: Template) -> np.ndarray[Any, np.dtype[np.uint
     colours = np.asarray(cv2.applyColorMap(ramp[:, None], cv2.COLORMAP_JET), np.uint8)[:, 0]
     colours[~np.isfinite(gauged.deviation_mm)] = 128
     return colours
-
-
-def write_picture(path: Path, picture: Image) -> None:
-    """Write a PNG. Raises `ConfigError` E_OUT."""
-    try:
-        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    except OSError as error:
-        raise ConfigError("E_OUT", f"cannot be written: {error.strerror}", file=str(path)) from error

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.checks.compare import Difference
-from inspector.neural.pictures import as_channels
+from inspector.neural.pictures import as_channels, write
 from inspector.records import Image
 from inspector.workshop.fit import History
 
@@ -39,7 +39,7 @@ def curves(path: Path, history: History, title: str) -> None:
         steps = np.array([step for step, _ in history.looks])
         values = np.array([figures.get(name, np.nan) for _, figures in history.looks])
         _curve(sheet, (660, 50, 1160, 360), steps, values, COLOURS[number % len(COLOURS)], f"{name} {values[-1]:.4f}", number, (0.0, 1.0))
-    cv2.imwrite(str(path), sheet)
+    write(path, sheet)
 
 
 def _axes(sheet: Image, box: tuple[int, int, int, int], title: str) -> None:
@@ -108,7 +108,7 @@ def sheet(path: Path, pictures: Sequence[Image], captions: Sequence[str], column
         )
         out[y : y + small.shape[0], x : x + small.shape[1]] = small
         cv2.putText(out, caption[:30], (x + 2, y + side_px + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38, INK, 1, cv2.LINE_AA)
-    cv2.imwrite(str(path), out)
+    write(path, out)
 
 
 def boxes(image: Image, found: Sequence[Difference], truth: NDArray[np.int64]) -> Image:

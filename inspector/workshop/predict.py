@@ -18,7 +18,7 @@ from inspector.checks.classify import fit
 from inspector.neural import model as models
 from inspector.neural import pictures
 from inspector.records import ConfigError, Image
-from inspector.workshop import evaluate, plots
+from inspector.workshop import evaluate, places, plots
 
 
 def predict(model: models.Model, images: Sequence[Path], references: Sequence[Path], out: Path) -> Iterator[dict[str, Any]]:
@@ -26,13 +26,13 @@ def predict(model: models.Model, images: Sequence[Path], references: Sequence[Pa
 
     "mask" is the file with the class of each pixel (segmentation), with 1 where it is strange (anomaly), or None; "spent_ms" is the
     judging alone, without files. One reference serves all pictures, or each has its own. As many pictures are judged at a time as there are
-    cores. Raises `ConfigError`: E_REFERENCE, E_IMG_*; what came before has been given and written.
+    cores. Raises `ConfigError`: E_OUT, E_REFERENCE, E_IMG_*; what came before has been given and written.
     """
     needed = model.card.task == "compare"
     if needed != bool(references) or (needed and len(references) not in (1, len(images))):
         wanted = "one, or one for each picture" if needed else "none"
         raise ConfigError("E_REFERENCE", f"{len(references)} references; {wanted} for a model of {model.card.task}", key="--reference")
-    out.mkdir(parents=True, exist_ok=True)
+    places.folder(out)
     chosen: list[Path | None] = [references[k if len(references) > 1 else 0] if needed else None for k in range(len(images))]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         yield from pool.map(partial(_predicted, model, out), images, chosen, _names(images))
@@ -45,18 +45,18 @@ def _predicted(model: models.Model, out: Path, path: Path, reference: Path | Non
     if model.card.task == "segmentation":
         found, shown, spent_ms, class_map = _segmented(model, image)
         mask = out / f"{name}.mask.png"
-        cv2.imwrite(str(mask), class_map)
+        pictures.write(mask, class_map)
     elif model.card.task == "classification":
         found, shown, spent_ms = _classified(model, image)
     elif model.card.task == "anomaly":
         found, shown, spent_ms, strange = _strange(model, image)
         mask = out / f"{name}.mask.png"
-        cv2.imwrite(str(mask), strange)
+        pictures.write(mask, strange)
     else:
         assert reference is not None
         found, shown, spent_ms = _compared(model, image, reference)
     overlay = out / f"{name}.overlay.png"
-    cv2.imwrite(str(overlay), shown)
+    pictures.write(overlay, shown)
     return {"image": str(path), **found, "mask": mask and str(mask), "overlay": str(overlay), "spent_ms": round(spent_ms, 3)}
 
 

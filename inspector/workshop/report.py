@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from inspector.checks import anomaly
 from inspector.neural import model as models
+from inspector.neural import pictures
 from inspector.records import Image
-from inspector.workshop import evaluate, plots
+from inspector.workshop import evaluate, places, plots
 from inspector.workshop.datasets import Classified, GoodAndBad, Paired, Segmented
 
 WORST = 12
@@ -27,12 +27,12 @@ STYLE = (
 
 
 def write(folder: Path, model: models.Model, data: Segmented | Classified | Paired | GoodAndBad, figures: dict[str, Any]) -> Path:
-    """index.html and worst-*.png in the folder; returns the page. `figures` are those of `inspector evaluate`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """index.html and worst-*.png in the folder; returns the page. `figures` are those of `inspector evaluate`. Raises E_OUT."""
+    places.folder(folder, "--report")
     shown = []
     for number, (caption, picture) in enumerate(_worst(model, data)):
         name = f"worst-{number:02d}.png"
-        cv2.imwrite(str(folder / name), picture)
+        pictures.write(folder / name, picture)
         shown.append(f'<figure><img src="{name}" alt=""><figcaption>{html.escape(caption)}</figcaption></figure>')
     rows = [_row(name, value) for name, value in figures.items() if name != "confusion"]
     parts = [
@@ -45,7 +45,8 @@ def write(folder: Path, model: models.Model, data: Segmented | Classified | Pair
         f"<h2>Worst {len(shown)}</h2>{''.join(shown)}",
     ]
     page = folder / "index.html"
-    page.write_text("\n".join(parts), "utf-8")
+    with places.written(page, "--report"):
+        page.write_text("\n".join(parts), "utf-8")
     return page
 
 

@@ -25,12 +25,13 @@ import numpy as np
 
 from inspector.config import Kind, read_settings, settings_of
 from inspector.geometry import dxf, template
+from inspector.neural import pictures
 from inspector.records import ConfigError, Template
-from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, fitting_mm_per_px, on_raster, truth_of
-from inspector.workshop import outlines
+from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, fitting_mm_per_px, on_raster, place, truth_of
+from inspector.workshop import outlines, places
 
 if TYPE_CHECKING:
-    from inspector.records import Image
+    pass
 
 KINDS = (*SURFACE, *GEOMETRIC)
 CHUNK = 8
@@ -84,14 +85,25 @@ def executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
 def synthesise(job: Job, pool: Executor, progress: Callable[[int], None] = lambda done: None) -> dict[str, int]:
     """Draw all of the job into its folder; returns pictures, good parts and defects by kind. `progress` hears how many are done.
 
-    Raises `ConfigError` for a drawing that cannot be read or does not fit, and E_SYNTH_OUT for a folder that holds pictures already.
+    Where defects fitted nowhere or showed in no pixel, "not_drawn" counts them.
+
+    Raises `ConfigError` for a drawing that cannot be read or does not fit, E_SYNTH_OUT for a folder that holds pictures already, and E_OUT.
     """
     if (job.out / "images").exists():
         raise ConfigError("E_SYNTH_OUT", "holds pictures already; name a new folder or remove it", file=str(job.out), key="--out")
-    for path in job.drawings:
-        _part(path)  # a drawing that is wrong is said before a process is started
+    _fitting(job)  # what is wrong is said before a folder is made or a process started
     for folder in ("images", "masks", "labels", *(("raster/images", "raster/masks") if job.raster else ())):
-        (job.out / folder).mkdir(parents=True)
+        places.folder(job.out / folder)
+    with places.written(job.out):
+        lines = _drawn(job, pool, progress)
+        _write_lists(job, lines)
+    kinds: dict[str, int] = {kind: sum(d["kind"] == kind for line in lines for d in line["defects"]) for kind in KINDS}
+    kinds["not_drawn"] = sum(line["missed"] for line in lines)
+    return {"pictures": len(lines), "good": sum(line["good"] for line in lines)} | {k: n for k, n in kinds.items() if n}
+
+
+def _drawn(job: Job, pool: Executor, progress: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Every picture's line, in order."""
     starts = range(0, job.count, CHUNK)
     chunks = [pool.submit(_draw_some, job, start, min(start + CHUNK, job.count)) for start in starts]
     done = 0
@@ -103,10 +115,21 @@ def synthesise(job: Job, pool: Executor, progress: Callable[[int], None] = lambd
         for chunk in chunks:
             chunk.cancel()
         raise
-    lines = [line for chunk in chunks for line in chunk.result()]
-    _write_lists(job, lines)
-    kinds = {kind: sum(d["kind"] == kind for line in lines for d in line["defects"]) for kind in KINDS}
-    return {"pictures": len(lines), "good": sum(line["good"] for line in lines)} | {k: n for k, n in kinds.items() if n}
+    return [line for chunk in chunks for line in chunk.result()]
+
+
+def _fitting(job: Job) -> None:
+    """Read every drawing. Raises `ConfigError` E_DXF_*, and E_SCENE_SIZE where a part does not fit into one of its pictures."""
+    for number, path in enumerate(job.drawings):
+        contours = _part(path).contours
+        try:
+            at_any_angle = fitting_mm_per_px(contours, job.size_px, job.look)
+            if job.mm_per_px is None or job.mm_per_px >= at_any_angle:
+                continue
+            for index in range(number, job.count, len(job.drawings)):
+                place(contours, seed=(job.seed, index), size_px=job.size_px, mm_per_px=job.mm_per_px, look=job.look)
+        except ConfigError as error:
+            raise ConfigError(error.code, error.text, file=str(path), key="--mm-per-px" if job.mm_per_px else None) from error
 
 
 def look_of(path: Path | None, given: dict[str, Any]) -> Look:
@@ -132,26 +155,20 @@ def _draw_one(job: Job, index: int) -> dict[str, Any]:
     mm_per_px = job.mm_per_px or fitting_mm_per_px(part.contours, job.size_px, job.look)
     drawn = draw(part, seed=(job.seed, index), size_px=job.size_px, mm_per_px=mm_per_px, look=job.look)
     name = f"{index:06d}"
-    _write(job.out / "images" / f"{name}.png", drawn.image)
-    _write(job.out / "masks" / f"{name}.png", drawn.mask)
+    pictures.write(job.out / "images" / f"{name}.png", drawn.image, PNG_FAST)
+    pictures.write(job.out / "masks" / f"{name}.png", drawn.mask, PNG_FAST)
     if job.raster:
         image, mask = on_raster(drawn, part)
-        _write(job.out / "raster/images" / f"{name}.png", image)
-        _write(job.out / "raster/masks" / f"{name}.png", mask)
+        pictures.write(job.out / "raster/images" / f"{name}.png", image, PNG_FAST)
+        pictures.write(job.out / "raster/masks" / f"{name}.png", mask, PNG_FAST)
     (job.out / "labels" / f"{name}.txt").write_text("".join(_yolo(d, job.size_px) for d in drawn.defects))
     return truth_of(drawn) | {
         "image": f"{name}.png",
         "drawing": path.name,
         "seed": [job.seed, index],
         "coco": [_outline(drawn, d) for d in drawn.defects],
+        "missed": drawn.missed,
     }
-
-
-def _write(path: Path, image: Image) -> None:
-    ok, data = cv2.imencode(".png", image, PNG_FAST)
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode {path.name}")
-    path.write_bytes(data.tobytes())
 
 
 def _yolo(defect: Defect, size_px: tuple[int, int]) -> str:
@@ -164,7 +181,7 @@ def _outline(drawn: Drawn, defect: Defect) -> dict[str, Any]:
     """COCO's area and polygons of a defect: around the mask's pixels in its box for the surface, the box itself for the part's outline."""
     x, y, w, h = defect.bbox_px
     box = {"area": w * h, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]]}
-    if defect.kind not in SURFACE or not w or not h:
+    if defect.kind not in SURFACE:
         return box
     left, top = int(x), int(y)
     seen = (drawn.mask[top : top + int(h), left : left + int(w)] == 1 + SURFACE.index(defect.kind)).astype(np.uint8)
@@ -176,7 +193,7 @@ def _write_lists(job: Job, lines: list[dict[str, Any]]) -> None:
     """truth.jsonl, coco.json, data.yaml and classes.txt."""
     with (job.out / "truth.jsonl").open("w") as file:
         for line in lines:
-            file.write(json.dumps({k: v for k, v in line.items() if k != "coco"}) + "\n")
+            file.write(json.dumps({k: v for k, v in line.items() if k not in ("coco", "missed")}) + "\n")
     annotations = [
         {"image_id": i, "category_id": 1 + KINDS.index(d["kind"]), "bbox": list(d["bbox_px"]), "iscrowd": 0, **shape}
         for i, line in enumerate(lines)

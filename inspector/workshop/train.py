@@ -33,7 +33,8 @@ WINDOW_PX = 64
 """Side of the windows that a segmentation set is cut into."""
 DEFECT_WEIGHT = 4.0
 """A defect's pixel counts so many times as much in half of the cross-entropy; without, small networks begin to learn very late."""
-SEGMENTERS = ("unet", "deeplabv3plus-resnet101", "glance")
+DEEP = "deeplabv3plus-resnet101"
+SEGMENTERS = ("unet", DEEP, "glance")
 CLASSIFIERS = ("cnn",)
 
 
@@ -66,7 +67,7 @@ def segmentation(order: Order, say: Callable[[str], None]) -> models.Model:
     data = datasets.segmentation(order.data)
     test = None if order.test is None else datasets.segmentation(order.test, data.classes)
     kept, held, judged = _split(data, order, say)
-    deep = arch == "deeplabv3plus-resnet101"
+    deep = arch == DEEP
     size = order.size_px or (256 if deep else TILE_PX)
     if size % 16:
         raise ConfigError("E_TRAIN_SIZE", f"{size}; a multiple of 16", key="--size")
@@ -261,7 +262,7 @@ def fit_to(image: Image, size: models.Input) -> Image:
 
 def _classified(order: Order) -> datasets.Classified:
     """The set to train on; windows of a segmentation set also show what `order.against` takes for defects."""
-    if order.against is None or not (order.data / "masks").is_dir():
+    if order.against is None:
         return datasets.classified(order.data, order.size_px or WINDOW_PX, None, order.schedule.seed)
     data = datasets.segmentation(order.data)
     against = evaluate.false_places(models.load(order.against, task="segmentation"), data)
@@ -269,11 +270,19 @@ def _classified(order: Order) -> datasets.Classified:
 
 
 def begun(order: Order, among: Sequence[str]) -> str:
-    """The architecture, the first of those where none is asked for; the model's folder is made. Raises E_TRAIN_ARCH, E_MODEL_NAME, _OUT."""
+    """The architecture, the first of those where none is asked for; the model's folder is made.
+
+    Raises E_TRAIN_ARCH, E_TRAIN_WEIGHTS and E_TRAIN_AGAINST where one is of no use to it, E_MODEL_NAME, E_MODEL_OUT.
+    """
     arch = order.arch or among[0]
     export.place(order.out)
     if arch not in among:
         raise ConfigError("E_TRAIN_ARCH", f"{arch!r}; known are {', '.join(among)}", key="--arch")
+    if order.weights is not None and arch != DEEP:
+        raise ConfigError("E_TRAIN_WEIGHTS", f"of no use to {arch}; allowed with --arch {DEEP}", file=str(order.weights), key="--weights")
+    if order.against is not None and not (arch in SEGMENTERS or (arch in CLASSIFIERS and (order.data / "masks").is_dir())):
+        text = "of no use here; allowed for segmentation, and for classification of a segmentation set"
+        raise ConfigError("E_TRAIN_AGAINST", text, file=str(order.against), key="--against")
     return arch
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -24,6 +26,22 @@ def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
     cv2.imwrite(str(path), picture())
     np.testing.assert_array_equal(pictures.read(path), picture())
     assert pictures.read(path, 1).shape == (40, 50)
+
+
+def test_what_is_written_is_there_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures.write(tmp_path / "seen", picture())
+    np.testing.assert_array_equal(pictures.read(tmp_path / "seen"), picture())
+    with pytest.raises(ConfigError, match=r"E_OUT .*nowhere/x\.png: cannot be written: No such file"):
+        pictures.write(tmp_path / "nowhere/x.png", picture())
+
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match=r"E_OUT .*x\.png: cannot be written: No space left"):
+        pictures.write(tmp_path / "x.png", picture())
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_a_mask_of_one_colour_on_nothing_is_seen_where_it_is_opaque(tmp_path: Path) -> None:

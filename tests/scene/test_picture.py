@@ -16,7 +16,7 @@ from inspector.geometry import dxf, raster, template
 from inspector.geometry.coverage import coverage
 from inspector.records import ConfigError, Contour, Floats, Template
 from inspector.scene import GEOMETRIC, SURFACE, DefectKind, Look, draw, fitting_mm_per_px, on_raster
-from inspector.scene.defects import depth_mm, resampled
+from inspector.scene.defects import EDGE, depth_mm, resampled
 
 DRAWINGS = Path(__file__).parents[2] / "dxf_templates"
 SIZE = (640, 512)
@@ -168,3 +168,41 @@ def test_outline_defects_add_or_take_material(kind: DefectKind, sign: int) -> No
             assert sign * (areas[1] - areas[0]) > 8
         else:
             assert abs(areas[1] - areas[0]) <= 0.02 * areas[0]
+
+
+def drilled() -> tuple[Contour, ...]:
+    """A plate with three small holes, which is soon full of defects."""
+    return (square(24), *(square(3, at, f"hole-{number}") for number, at in enumerate((3, 10, 17), 1)))
+
+
+def test_no_defect_of_the_outline_undoes_another() -> None:
+    look = Look(defect_ratio=1.0, most_defects=6, kinds=GEOMETRIC, **PLAIN)
+    several = 0
+    for index in range(40):
+        drawn = draw(drilled(), seed=(2, index), size_px=(320, 240), mm_per_px=0.16, look=look)
+        several += len(drawn.defects) > 1
+        holes = [d for d in drawn.defects if d.feature.startswith("hole") and d.kind not in EDGE]
+        others = [d for d in drawn.defects if d not in holes]
+        assert len({d.feature for d in holes}) == len(holes)
+        assert not {d.feature for d in others} & {d.feature for d in holes}
+        assert all(d.kind == "extra_hole" for d in others if d.feature == "extra")
+        edges = [d for d in others if d.kind in EDGE]
+        assert all(math.dist(a.at_mm, b.at_mm) > max(*a.size_mm, *b.size_mm) for a in edges for b in edges if a is not b)
+        missing = [c for c in drilled() if c.name in {d.feature for d in holes if d.kind == "missing_hole"}]
+        for extra in (d for d in others if d.kind == "extra_hole"):
+            assert all(depth_mm([c], extra.at_mm) > 0 for c in missing)
+    assert several > 15
+
+
+def test_a_burr_beyond_the_picture_is_not_drawn() -> None:
+    """Tolerances as large as the part."""
+    small = (replace(square(8), inward_mm=-3.0, outward_mm=3.0),)
+    look = Look(defect_ratio=1.0, kinds=("burr",), margin_px=2.0, beyond_tolerance_ratio=(0.3, 1.0), **PLAIN)
+    size = (160, 128)
+    drawn = [draw(small, seed=(4, i), size_px=size, mm_per_px=fitting_mm_per_px(small, size, look), look=look) for i in range(60)]
+    for each in drawn:
+        for defect in each.defects:
+            x, y = raster.to_picture([defect.at_mm], each.pose)[0]
+            assert 0 <= x < size[0]
+            assert 0 <= y < size[1]
+    assert sum(d.missed for d in drawn) == sum(d.good for d in drawn) > 0

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from inspector.__main__ import application
 from inspector.neural import model as models
-from inspector.records import ConfigError
+from inspector.records import ConfigError, ConfigErrors
 from inspector.workshop import apart
 from tests.neural import nets
 
@@ -26,6 +26,10 @@ def add(a: int, b: int) -> int:
 
 def refuse() -> None:
     raise ConfigError("E_MODEL_HASH", "not this one", file="y.onnx")
+
+
+def refuse_twice() -> None:
+    raise ConfigErrors([ConfigError("E_A", "one", key="a"), ConfigError("E_B", "two", key="b")])
 
 
 def crash() -> None:
@@ -49,6 +53,8 @@ def test_a_result_and_a_refusal_come_back() -> None:
     assert apart.run(add, 2, 3, about=ABOUT) == 5
     with pytest.raises(ConfigError, match=r"E_MODEL_HASH y\.onnx: not this one"):
         apart.run(refuse, about=ABOUT)
+    with pytest.raises(ConfigErrors, match=r"E_A: a: one\nE_B: b: two"):
+        apart.run(refuse_twice, about=ABOUT)
 
 
 def test_what_does_not_behave_is_named() -> None:

@@ -7,13 +7,16 @@ import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from inspector.__main__ import application
+from inspector.checks import compare
 from inspector.neural import model as models
 from inspector.records import ConfigError
 from inspector.workshop import datasets, evaluate
@@ -82,6 +85,60 @@ def test_classification_counts_right_and_wrong(tmp_path: Path) -> None:
     assert figures["confusion"] == [[8, 0], [0, 8]]
 
 
+def said(labels: list[int], answers: list[int], size: int) -> dict[str, Any]:
+    """The figures of a classification that answered so, of classes a, b, …"""
+    blank = np.zeros((8, 8), np.uint8)
+    data = datasets.Classified(("",) * len(labels), (blank,) * len(labels), np.array(labels), tuple("abcdef"[:size]), 1)
+    return evaluate.class_figures(np.eye(size, dtype=np.float32)[answers], data)
+
+
+def test_intervals_of_unequal_classes_hold_their_figures() -> None:
+    """A rare class that is never seen right: no draw may leave it out."""
+    found = said([0] * 40 + [1] * 40 + [2] * 2, [0] * 40 + [1] * 40 + [0] * 2, 3)
+    for name in ("balanced_accuracy", "macro_f1"):
+        low, high = found[name]["interval"]
+        assert low <= found[name]["value"] <= high < 0.95
+    assert found["recall_c"]["value"] == 0.0
+    assert found["recall_c"]["interval"] == [0.0, round(evaluate.wilson(0, 2)[1], 4)]
+    assert found["precision_c"] == {"value": None, "interval": [None, None]}
+    assert found["precision_a"]["value"] == round(40 / 42, 4)
+
+
+def test_three_pictures_prove_little() -> None:
+    found = said([0] * 3 + [1] * 3, [0] * 3 + [1] * 3, 2)
+    wilsons = evaluate.wilson(3, 3)[0]
+    assert found["recall_a"] == {"value": 1.0, "interval": [round(wilsons, 4), 1.0]}
+    for name in ("balanced_accuracy", "macro_f1", "f1_a"):
+        assert found[name]["value"] == 1.0
+        assert wilsons < found[name]["interval"][0] < 0.8
+        assert found[name]["interval"][1] == 1.0
+
+
+def test_a_mean_over_classes_is_of_the_same_classes_in_every_draw(tmp_path: Path) -> None:
+    """One of eight pictures has the other class, which the model never sees: no draw's mean may be of the one class alone."""
+    image, mask = np.full((64, 64), 128, np.uint8), np.zeros((64, 64), np.uint8)
+    image[5:10, 5:10], mask[5:10, 5:10] = 255, 1
+    rare = mask.copy()
+    rare[40:44, 40:44] = 2
+    data = datasets.Segmented(tuple("abcdefgh"), (image,) * 8, (rare, *[mask] * 7), ("scratch", "stain"), 1)
+    figures = evaluate.segmentation(models.load(nets.segmenter(tmp_path)), data)
+    assert figures["iou_stain"]["value"] == 0.0
+    for name in ("miou", "mask_miou"):
+        assert figures[name] == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert figures["recall_stain"]["interval"] == [0.0, round(evaluate.wilson(0, 1)[1], 4)]
+
+
+def test_a_mean_of_boxes_is_of_the_same_classes_in_every_draw() -> None:
+    """The same of pairs: the second class is in one of eight, and is never found."""
+    pictures, boxes = np.zeros((8, 64, 64), np.uint8), [np.array([[10, 10, 20, 20, 1]])] * 8
+    boxes[0] = np.array([[10, 10, 20, 20, 1], [40, 40, 50, 50, 2]])
+    data = datasets.Paired(tuple("abcdefgh"), tuple(pictures), tuple(pictures), tuple(boxes), ("gap", "island"))
+    found = [[compare.Difference("gap", 0.9, 100, (10, 10, 10, 10))]] * 8
+    figures = evaluate.box_figures(found, data, np.full((8, 2), 0.5))
+    assert figures["ap_island"]["value"] == 0.0
+    assert figures["map_33"] == {"value": 0.5, "interval": [0.5, 0.5]}
+
+
 def test_a_threshold_leaves_few_false_detections(tmp_path: Path) -> None:
     model = models.load(nets.segmenter(tmp_path))
     image = np.full((64, 64), 128, np.uint8)
@@ -125,6 +182,14 @@ def test_a_page_shows_the_figures_and_the_worst_cases(tmp_path: Path) -> None:
             assert (pages / name).is_file()
         assert "worst-00.png" in text
         assert "http" not in text
+
+
+def test_a_page_without_a_place_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nets.classifier(tmp_path, ("dark", "light"))
+    monkeypatch.setattr(evaluate, "measure", lambda *_: pytest.fail("it was measured all the same"))
+    done = CliRunner().invoke(application(), ["evaluate", str(model), str(tmp_path), "--report", "/proc/x"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).startswith("E_OUT /proc/x: --report: no folder can be made there")
 
 
 def test_some_of_the_classes_are_enough(tmp_path: Path) -> None:

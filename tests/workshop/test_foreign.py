@@ -174,13 +174,68 @@ def test_what_is_no_float_model_or_reaches_outside_is_refused(tmp_path: Path) ->
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=code):
             foreign.wrap(wish, tmp_path / "ours.onnx")
-    convolved(path, 2, opset=11)
+    old = onnx.load(convolved(path, 2, opset=11))
+    old.graph.node.append(helper.make_node("NoSuchOperator", ["y"], ["z"]))
+    path.write_bytes(old.SerializeToString())
     with pytest.raises(ConfigError, match="E_MODEL_OP"):
+        foreign.wrap(wish, tmp_path / "ours.onnx")
+    several = onnx.load(convolved(path, 2))
+    several.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    path.write_bytes(several.SerializeToString())
+    with pytest.raises(ConfigError, match=r"E_MODEL_INPUT .*4 pictures at a time; allowed: 1"):
         foreign.wrap(wish, tmp_path / "ours.onnx")
     made = onnx.load(convolved(path, 2))
     onnx.save(made, path, save_as_external_data=True, size_threshold=0, location="weights.bin")
     with pytest.raises(ConfigError, match="E_MODEL_EXTERNAL"):
         foreign.wrap(wish, tmp_path / "ours.onnx")
+
+
+def halved(path: Path) -> None:
+    """Input, weights and answers of 16 bits."""
+    made = onnx.load(path)
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    weight = made.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    path.write_bytes(made.SerializeToString())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_old_opset_is_raised_and_halves_are_cast(tmp_path: Path, half: bool) -> None:
+    """Squeeze took its axes otherwise in opset 11."""
+    path = convolved(tmp_path / "theirs.onnx", 2, opset=17 if half else 11)
+    if half:
+        halved(path)
+    else:
+        made = onnx.load(path)
+        made.graph.node[0].output[0] = "conv"
+        made.graph.node.append(helper.make_node("Unsqueeze", ["conv"], ["more"], axes=[0]))
+        made.graph.node.append(helper.make_node("Squeeze", ["more"], ["y"], axes=[0]))
+        path.write_bytes(made.SerializeToString())
+    model = foreign.wrap(foreign.Foreign(path, "segmentation", ("pit",), mean=MEAN, std=STD), tmp_path / "ours.onnx")
+    assert len(model.card.proof) == 2
+
+
+def test_one_of_several_outputs_is_taken_by_its_name(tmp_path: Path) -> None:
+    path = convolved(tmp_path / "theirs.onnx", 2)
+    made = onnx.load(path)
+    made.graph.node.append(helper.make_node("Neg", ["y"], ["aux"]))
+    made.graph.output.append(helper.make_tensor_value_info("aux", TensorProto.FLOAT, [1, 2, 32, 48]))
+    path.write_bytes(made.SerializeToString())
+
+    def found(**given: str) -> models.Model:
+        return foreign.wrap(foreign.Foreign(path, "segmentation", ("pit",), **given), tmp_path / "ours.onnx")  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"E_MODEL_OUTPUT .*--output: 2 float outputs; one can be wrapped; there are y, aux"):
+        found()
+    with pytest.raises(ConfigError, match=r"no float output 'z'; there are y, aux"):
+        found(output="z")
+    image = np.random.default_rng(1).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    main, other = (found(output=name).run(image)[0] for name in ("y", "aux"))
+    assert (main != other).mean() > 0.9
+    made.graph.node[0].output[0] = made.graph.node[1].input[0] = made.graph.output[0].name = "out"
+    path.write_bytes(made.SerializeToString())
+    np.testing.assert_array_equal(found().run(image)[0], main)
 
 
 def exported(path: Path, network: object, size: int, *, dynamic: bool = False) -> Path:

@@ -56,6 +56,24 @@ def test_nothing_is_found_in_one_colour(method: label.Method) -> None:
     assert not label.solid(label.masks_of(np.full((60, 80, 3), 90, np.uint8), method, None)).any()
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_part_that_touches_the_border_is_found(method: label.Method, turned: bool) -> None:
+    truth = np.zeros((150, 200), np.bool_)
+    truth[30:, :90] = True
+    truth = truth[::-1, ::-1] if turned else truth
+    grey = np.random.default_rng(1).normal(np.where(truth, 160, 60), 6).clip(0, 255).astype(np.uint8)
+    assert iou(label.solid(label.masks_of(np.dstack([grey] * 3), method, None)), truth) > 0.95
+
+
+def test_what_shows_nothing_is_named(tmp_path: Path) -> None:
+    for name, image in (("plain", np.full((60, 80, 3), 90, np.uint8)), ("part", photo()[0])):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+    done = CliRunner().invoke(application(), ["label", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0
+    assert "nothing found in 1 of 2 pictures: plain.png" in done.stderr
+
+
 def test_crumbs_go_and_small_holes_are_filled() -> None:
     soft = np.zeros((100, 100), np.float32)
     soft[20:80, 20:80] = 1
@@ -94,6 +112,15 @@ def test_what_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
         done = run.invoke(application(), ["label", *arguments, "--out", str(tmp_path / "out")])
         assert isinstance(done.exception, ConfigError)
         assert done.exception.code == code
+
+
+def test_masks_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), photo()[0])
+    (tmp_path / "out/masks/a.png").mkdir(parents=True)
+    for out in (Path("/proc/x"), tmp_path / "a.png", tmp_path / "out"):
+        done = CliRunner().invoke(application(), ["label", str(tmp_path / "a.png"), "--out", str(out), "--method", "canny"])
+        assert isinstance(done.exception, ConfigError)
+        assert done.exception.code == "E_OUT"
 
 
 def pits() -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:

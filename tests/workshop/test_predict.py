@@ -45,6 +45,18 @@ def test_a_dropped_defect_leaves_the_others_in_its_box(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cv2.imread(found["mask"], cv2.IMREAD_GRAYSCALE), image == 250)
 
 
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    image = tmp_path / "part.png"
+    cv2.imwrite(str(image), np.full((50, 70), 128, np.uint8))
+    model, run = nets.segmenter(tmp_path), CliRunner()
+    (tmp_path / "seen/part.overlay.png").mkdir(parents=True)
+    for out in (Path("/proc/x"), image, tmp_path / "seen"):
+        done = run.invoke(application(), ["predict", str(model), str(image), "--out", str(out)])
+        assert isinstance(done.exception, ConfigError)
+        assert done.exception.code == "E_OUT"
+        assert str(out) in str(done.exception)
+
+
 def test_classes_come_with_the_surest_first(tmp_path: Path) -> None:
     for folder, grey in (("a", 51), ("b", 204)):
         (tmp_path / folder).mkdir()

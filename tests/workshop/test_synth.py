@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import warnings
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +120,50 @@ def test_a_folder_with_pictures_is_not_drawn_into(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_part_that_does_not_fit_leaves_no_folder(tmp_path: Path) -> None:
+    for look in (Look(), Look(margin_px=200.0)):
+        with pytest.raises(ConfigError, match=r"E_SCENE_SIZE .*plate\.dxf: --mm-per-px: "):
+            synth.synthesise(job(tmp_path / "new", mm_per_px=0.03, look=look), Here())
+    with pytest.raises(ConfigError, match=r"E_SCENE_SIZE .*plate\.dxf: a picture of 320 × 256 px has no room"):
+        synth.synthesise(job(tmp_path / "new", look=Look(margin_px=200.0)), Here())
+    assert not (tmp_path / "new").exists()
+    assert synth.synthesise(job(tmp_path / "new", count=1), Here())["pictures"] == 1
+
+
+def refuse() -> None:
+    raise ConfigError("E_SCENE_SIZE", "too large", file="plate.dxf", key="--mm-per-px")
+
+
+@pytest.mark.real
+def test_what_a_worker_refuses_is_said() -> None:
+    with synth.executor(1, None) as pool, pytest.raises(ConfigError, match=r"^E_SCENE_SIZE plate\.dxf: --mm-per-px: too large$"):
+        pool.submit(refuse).result()
+
+
+def test_a_folder_that_cannot_be_and_a_full_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for out in (Path("/proc/x"), tmp_path / "file"):
+        with pytest.raises(ConfigError, match=r"E_OUT .*--out: no folder can be made there"):
+            synth.synthesise(job(out), Here())
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ConfigError, match=rf"E_OUT {tmp_path}/new: --out: cannot be written: No space left"):
+        synth.synthesise(job(tmp_path / "new"), Here())
+
+
+def test_a_defect_that_no_pixel_shows_is_none(tmp_path: Path) -> None:
+    coarse = {"mm_per_px": 8.0, "raster": False, "drawings": (DRAWINGS / "plate.dxf",)}
+    drawn = synth.synthesise(job(tmp_path / "set", look=Look(defect_ratio=1.0, kinds=("pit",), margin_px=0.0), **coarse), Here())
+    assert drawn["not_drawn"] == 18 - drawn.get("pit", 0) > 0
+    assert drawn["good"] == drawn["not_drawn"]
+    coco = json.loads((tmp_path / "set" / "coco.json").read_text())
+    assert all(a["area"] > 0 for a in coco["annotations"])
+    assert "missed" not in (tmp_path / "set" / "truth.jsonl").read_text()
+
+
 def test_a_look_comes_from_a_file_and_from_options(tmp_path: Path) -> None:
     file = tmp_path / "look.yaml"
     file.write_text("defect_ratio: 0.5\nblur_px: [0.5, 0.6]\n")
@@ -129,6 +175,9 @@ def test_a_look_comes_from_a_file_and_from_options(tmp_path: Path) -> None:
         synth.look_of(None, {"kinds": ["scrach"]})
     with pytest.raises(ConfigErrors, match="least, most"):
         synth.look_of(None, {"blur_px": [2, 1]})
+    for name, wrong in {"part_grey": -1, "blur_px": -1, "distortion_ratio": 5, "dent_radius_mm": -1, "scratch_length_mm": 0}.items():
+        with pytest.raises(ConfigErrors, match=rf"E_CFG_RANGE.*{name}.*{wrong}; allowed"):
+            synth.look_of(None, {name: [wrong, wrong]})
 
 
 def test_no_dask_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,8 +223,13 @@ def test_the_command_says_what_it_drew(tmp_path: Path) -> None:
         "1",
     ]
     result = CliRunner().invoke(application(), [*arguments, "--json", "--kinds", "stain", "--defect-ratio", "1"])
+    assert "not drawn" not in result.stderr
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["pictures"] == said["stain"] == 3
     assert len(list((tmp_path / "set" / "images").iterdir())) == 3
     assert CliRunner().invoke(application(), [*arguments[:-4], "--size", "big"]).exit_code == 2
+    arguments[3] = str(tmp_path / "good")
+    result = CliRunner().invoke(application(), [*arguments, "--kinds", "pit", "--defect-ratio", "1", "--mm-per-px", "20"])
+    assert result.exit_code == 0, result.output
+    assert "3 defects were not drawn: no kind of pit fits or shows at this resolution" in result.stderr

@@ -167,6 +167,8 @@ def test_the_command_trains_measures_and_verifies(tmp_path: Path) -> None:
     [
         (["--arch", "resnet9000"], "E_TRAIN_ARCH"),
         (["--size", "30"], "E_TRAIN_SIZE"),
+        (["--weights", "resnet.pth"], "E_TRAIN_WEIGHTS"),
+        (["--against", "surface.onnx"], "E_TRAIN_AGAINST"),
     ],
 )
 def test_wrong_wishes_are_refused(tmp_path: Path, arguments: list[str], code: str) -> None:
@@ -174,6 +176,11 @@ def test_wrong_wishes_are_refused(tmp_path: Path, arguments: list[str], code: st
     done = CliRunner().invoke(application(), ["train", "classification", str(data), "--out", str(tmp_path / "x.onnx"), *arguments])
     assert isinstance(done.exception, ConfigError)
     assert done.exception.code == code
+    other = CliRunner().invoke(
+        application(), ["train", "classification", str(data), "--out", str(tmp_path / "x.onnx"), "--false-rejects", "0.1"]
+    )
+    assert other.exit_code == 2
+    assert "allowed for anomaly" in other.output
 
 
 @pytest.mark.parametrize(
