@@ -1130,6 +1130,8 @@ class Arbiter:
 
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
+        if "mono_ns" in body:
+            gateway.beats(now_ns, protocol.u64(body, "mono_ns"))
         counts = None if gateway.miscounted else body.get("plc_count")
         if type(counts) is int:
             counts = {str(gateway.hello.lanes[0]): counts}
@@ -1276,11 +1278,12 @@ class Arbiter:
             self._permits[identity] = permit
             if now_ns < gateway.next_hb_ns and not dropped and not at_once:
                 continue
-            gateway.next_hb_ns = now_ns + self.settings.hb_ms * 1_000_000
+            gateway.beat(now_ns, self.settings.hb_ms * 1_000_000)
             oldest = self.ledger.oldest_pending_ns()
             counters = self.ledger.counters
             body = {
                 "mono_ns": str(now_ns),
+                "echo": None if gateway.echo is None else str(gateway.echo),
                 "head": {"q": str(self.heads["q"]), "a": str(self.heads["a"])},
                 "state": self.state.value,
                 "permit": int(permit),

@@ -766,10 +766,11 @@ def test_an_alarm_storm_is_bounded_and_counted() -> None:
 
 def test_a_purge_only_ever_rejects() -> None:
     gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
-    for frames in plc.tick(0):
+    for frames in (*plc.tick(0), protocol.command("HB", {"mono_ns": "0"})):
         for o in gate.step(0, core.Received(b"g", "", frames)):
             if isinstance(o, Send):
                 plc.receive(0, o.frames)
+                plc.tick(0)
     for o in expose(gate, 1, 10):
         if isinstance(o, Send):
             plc.receive(15 * MS, o.frames)
@@ -796,10 +797,11 @@ def test_a_purged_verdict_is_no_order_any_more_whether_it_waits_or_is_sent_again
 
 def test_a_slot_made_after_its_purge_never_passes() -> None:
     gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
-    for frames in plc.tick(0):
+    for frames in (*plc.tick(0), protocol.command("HB", {"mono_ns": "0"})):
         for o in gate.step(0, core.Received(b"g", "", frames)):
             if isinstance(o, Send):
                 plc.receive(0, o.frames)
+                plc.tick(0)
     plc.receive(5 * MS, protocol.command("PURGE", {"lane": 0, "from_part": "1", "to_part": "1", "reason": 402}))
     for o in expose(gate, 1, 10) + expose(gate, 2, 20):
         if isinstance(o, Send):
@@ -909,7 +911,7 @@ def test_where_the_journal_ends_goes_to_gateways_with_the_heartbeat() -> None:
     made, gateway = running(), Gateway(Terms("g", "cell-1"))
     gateway.epoch, gateway.session = EPOCH, 1
     made.step(MS, core.Anchored("1 q 2 ab"))
-    for at in (200, 400):
+    for at in (100, 200):
         for out in made.step(at * MS, core.Tick()):
             if isinstance(out, Send) and out.frames[0] == b"HB":
                 gateway.receive(at * MS, out.frames)
