@@ -19,6 +19,8 @@ from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.records import Verdict
 
 HELLO_AGAIN_NS: Final = 200_000_000
+ENDS: Final = frozenset({"E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER"})
+"""The codes of REFUSE that end a session; the others are of one message."""
 _REMEMBERED: Final = 8192
 _PURGES: Final = 64
 _HEARD: Final = 1024
@@ -319,7 +321,7 @@ class Gateway:
             self.state = str(body.get("state", ""))
         elif name in ("BYE", "REFUSE"):
             code = body.get("code")
-            if self.session and (name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER")):
+            if self.session and (name == "BYE" or code in ENDS):
                 self.lose()
                 self._next_hello_ns = now_ns + HELLO_AGAIN_NS // 10
         elif name == "PURGE":

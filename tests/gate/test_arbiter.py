@@ -291,11 +291,50 @@ def test_exec_of_an_unknown_part_and_twice() -> None:
     made = running()
     expose(made, 1, 10)
     good = {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": "PASSED", "encoder": None}
-    say(made, 20, "EXEC", {**good, "part_seq": "2"})
-    say(made, 21, "EXEC", {**good, "seq": "9"})
+
+    def answer(**more: str) -> list[str]:
+        return [each["code"] for each in told(say(made, 20, "EXEC", {**good, **more}), "REFUSE")]
+
+    assert answer(part_seq="2") == ["E_RANGE"]
+    assert answer(seq="9") == ["E_RANGE"]
+    assert answer(epoch=protocol.epoch_text(bytes(16))) == ["E_EPOCH"]
     assert [o for o in say(made, 22, "EXEC", good) if isinstance(o, core.Executed)]
-    say(made, 23, "EXEC", good)
-    assert made.faults == {"unknown": 2, "dup": 1}
+    assert answer() == ["E_DUP"]
+    assert made.faults == {"unknown": 2, "dup": 1, "epoch": 1}
+    plc = Gateway(Terms("plc-1", "cell-1"), session=1)
+    for code in ("E_DUP", "E_RANGE", "E_EPOCH", "E_FIELD"):
+        plc.receive(0, protocol.command("REFUSE", {"code": code, "text": ""}))
+    assert plc.session
+
+
+@pytest.mark.parametrize("outcome", ["BIN_FULL", "AIR_LOW", "TEST_OK"])
+def test_exec_of_the_lanes_closes_the_account_of_its_part_as_well(outcome: str) -> None:
+    made = script.arbiter()
+    made.step(0, core.Attached("ab" * 32, [["net", "cd" * 32]], []), core.Begin())
+    say(made, 0, "HELLO", {**HELLO, "executes": True})
+    expose(made, 1, 10, "fail", 101)
+    said = {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": outcome, "encoder": 7}
+    out = say(made, 20, "EXEC", said)
+    assert [o for o in out if isinstance(o, core.Executed)] == [core.Executed(1, 0, 1, outcome, 7)]
+    assert permit(made) == (outcome == "TEST_OK")
+    out = say(made, 30, "EXEC", {**said, "outcome": "TEST_OK"})  # of the same part: the ejector is mended, the account is closed
+    assert not told(out, "REFUSE")
+    assert not [o for o in out if isinstance(o, core.Executed)]
+    assert permit(made)
+    for at_ms in range(40, 4000, 20):
+        assert "EJECT_UNCONFIRMED" not in codes(made.step(at_ms * MS, core.Tick()))
+
+
+def test_exec_is_of_the_sessions_own_lanes() -> None:
+    made = running(cameras={"top": 0, "side": 1})
+    say(made, 1, "HELLO", {**HELLO, "lanes": [0]})
+    expose(made, 1, 10)
+    made.step(20 * MS, core.Seen("side", 1, 20 * MS, None, True, None))
+    made.step(25 * MS, core.Judged("side", 1, "fail", 101, "", body()))
+    out = say(made, 30, "EXEC", {"epoch": protocol.epoch_text(EPOCH), "seq": "2", "part_seq": "1", "outcome": "PASSED", "encoder": None})
+    assert [each["code"] for each in told(out, "REFUSE")] == ["E_RANGE"]
+    assert "REJECT_PASSED" not in codes(out)
+    assert not [o for o in out if isinstance(o, core.Executed)]
 
 
 def test_a_reject_that_passed_withholds_the_permit_until_tested() -> None:

@@ -187,6 +187,7 @@ class Daemon:
 
     socket: zmq.Socket[bytes]
     endpoint: str
+    client: bytes = b""
     sent_ns: int = 0
     """What the last heartbeat showed of the client's clock."""
 
@@ -194,14 +195,14 @@ class Daemon:
         """Take a message, WELCOME a HELLO, and answer a heartbeat with `answer(mono_ns)`; its name, empty where none came."""
         if not self.socket.poll(50):
             return b""
-        identity, name, _, payload = self.socket.recv_multipart()
+        self.client, name, _, payload = self.socket.recv_multipart()
         if name == b"HELLO":
             welcome = {"epoch": protocol.epoch_text(EPOCH), "session": 1, "heads": {"q": "0"}}
-            self.socket.send_multipart([identity, *protocol.command("WELCOME", welcome)])
-            self.socket.send_multipart([identity, *beat(None)])
+            self.socket.send_multipart([self.client, *protocol.command("WELCOME", welcome)])
+            self.socket.send_multipart([self.client, *beat(None)])
         elif name == b"HB":
             self.sent_ns = int(json.loads(payload)["mono_ns"])
-            self.socket.send_multipart([identity, *beat(str(answer(self.sent_ns)))])
+            self.socket.send_multipart([self.client, *beat(str(answer(self.sent_ns)))])
         return name
 
 
@@ -224,6 +225,10 @@ def _talk(daemon: Daemon, said: Callable[[], list[dict[str, Any]]]) -> None:
     until(lambda: told("bad", "why") == ["echo"])
     assert not told("permit", "on")
     until(lambda: daemon.hear() == b"HB" and told("permit", "on") == [1])
+    daemon.socket.send_multipart([daemon.client, *protocol.command("REFUSE", {"code": "E_DUP", "text": "of one message, and no more"})])
+    until(lambda: daemon.hear() == b"HB" and len(told("refused", "said")) == 1)
+    assert daemon.hear() in (b"", b"HB")
+    assert told("permit", "on") == [1]
     last_ns = daemon.sent_ns
     until(lambda: daemon.hear(lambda sent_ns: last_ns) == b"HELLO")  # although heartbeats come, the session ends with the lease
     until(lambda: told("permit", "on") == [1, 0])

@@ -238,8 +238,11 @@ static void on_message(void *socket, const char *name, const uint8_t *head, size
         for (int i = 0; i < SLOTS; i++) slots[i].passes = 0;
         tell("purge", "");
     } else if (!strcmp(name, "REFUSE") || !strcmp(name, "BYE")) {
+        static const char *const ends[] = {"\"E_STATE\"", "\"E_ACK\"", "\"E_PROTO\"", "\"E_AUTH\"", "\"E_ORDER\""}; /* the others are of one message */
+        int over = name[0] == 'B';
+        for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) over |= strstr((const char *)payload, ends[i]) != NULL;
         tell("refused", ", \"said\": %s", n ? (const char *)payload : "{}");
-        lose_session();
+        if (over) lose_session();
     }
 }
 

@@ -14,6 +14,7 @@ if (!client) {
 }
 const LEASE_MS = 300;
 const REDIAL_MS = 5000;
+const ENDS = new Set(["E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER"]); // what REFUSE says of one message ends no session
 
 function dial() {
   const dealer = new zmq.Dealer({
@@ -164,7 +165,7 @@ function hear(name, head, payload) {
     tell("purge", { lane: body.lane, from: body.from_part, to: body.to_part });
   } else if (name === "REFUSE" || name === "BYE") {
     tell("refused", { said: body });
-    lose();
+    if (name === "BYE" || ENDS.has(body.code)) lose();
   }
 }
 
