@@ -7,7 +7,7 @@ and rows for the journal. The heartbeat is made here and nowhere else: if this l
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -991,7 +991,9 @@ class Arbiter:
             self.faults[refusal.code] = self.faults.get(refusal.code, 0) + 1
             self._out.append(Send(item.identity, protocol.command("REFUSE", {"code": refusal.code, "text": refusal.text})))
             return
+        left: deque[Order] = deque()
         if gateway is not None:
+            left = gateway.leave(said.lanes)
             self._close(now_ns, item.identity)
         self._unserved.difference_update(said.lanes)
         if line.count == "plc":  # it may have been restarted, and then its next part has a number that was there before
@@ -1000,7 +1002,7 @@ class Arbiter:
         self._session_count += 1
         new = Session(
             item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"],
-            durable=self._durable,
+            durable=self._durable, sent=left,
         )  # fmt: skip
         self.sessions[item.identity] = new
         for camera in [camera for camera, lane in line.cameras.items() if lane in said.lanes and f"blind:{camera}" in self._holds]:

@@ -7,7 +7,7 @@ repeated message cannot leak any. What cannot be sent before its deadline is nev
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -226,6 +226,12 @@ class Session:
             if order.seq == seq:
                 self.sent.remove(order)
                 return
+
+    def leave(self, lanes: Sequence[int]) -> deque[Order]:
+        """Hand what was not confirmed in time for these lanes to the session that follows, which offers it again so that it may be."""
+        left = deque(order for order in self.sent if order.overdue and order.lane in lanes)
+        self.sent = deque(order for order in self.sent if not order.overdue or order.lane not in lanes)
+        return left
 
     def tick(self, now_ns: int) -> tuple[list[Frames], list[Order]]:
         """(frames to send again, verdicts whose deadline has just passed without ACK)."""

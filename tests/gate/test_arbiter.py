@@ -372,6 +372,21 @@ def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> Non
     assert permit(made)
 
 
+def test_what_was_not_confirmed_is_offered_again_in_the_next_session() -> None:
+    """The gateway lost its lease, not its connection: on a line that stands no other verdict would come for it to confirm."""
+    made = running()
+    expose(made, 1, 10)
+    for at_ms in range(100, 700, 100):
+        say(made, at_ms, "HB", {})
+    say(made, 700, "HELLO", HELLO)
+    again = [o.frames for at_ms in range(701, 1000) for o in made.step(at_ms * MS, core.Tick()) if isinstance(o, Send)]
+    orders = [protocol.parse(head, payload) for name, head, payload in again if name == b"VERDICT"]
+    assert {(order.seq, order.ttl_us, order.flags & protocol.Flag.RESEND) for order in orders} == {(1, 0, protocol.Flag.RESEND)}
+    assert not permit(made)
+    say(made, 1000, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1", "seq": "1"})
+    assert permit(made)
+
+
 @pytest.mark.parametrize("mended", ["hello", "camera", "vision"])
 def test_a_line_that_stands_can_see_again(mended: str) -> None:
     made = running(count="plc", guards=Guards(blind_in_row=1))
