@@ -57,6 +57,8 @@ _EVER: Final = (1 << 62) - 1
 class Gateway:
     """A session at the gate socket. `poll` must be called at least every `hb_ms`; between calls the slots say what may pass.
 
+    Who does not call it for a lease, or hears nothing that is young enough, begins a new session, and parts without a verdict are rejected.
+
     `state_file` keeps the last verdict received over a restart (written before it is acknowledged), so that the daemon's journal has
     a witness.
     """

@@ -7,7 +7,7 @@ and rows for the journal. The heartbeat is made here and nowhere else: if this l
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -74,7 +74,6 @@ class Settings:
     app_version: str
     journal_stops: bool = True
     guards: Guards = field(default_factory=Guards)
-    schema_sha256: str = ""
 
 
 # --- what comes in -----------------------------------------------------------------------------------------------------
@@ -350,6 +349,13 @@ Output: TypeAlias = Send | Record | Executed | Acked | Returned | Select
 
 OUTCOMES: Final = frozenset({"EJECTED_CONFIRMED", "EJECTED_UNCONFIRMED", "PASSED", "DEFAULT_REJECT", "BIN_FULL", "AIR_LOW", "TEST_OK"})
 """What EXEC can say."""
+_OF_LANES: Final = frozenset({"BIN_FULL", "AIR_LOW", "TEST_OK"})
+"""What it says of the gateway's lanes, with or without a part."""
+_ANSWERED: Final = {
+    "ack": "E_ACK", "state": "E_STATE", "order": "E_ORDER", "range": "E_RANGE", "field": "E_FIELD", "dup": "E_DUP", "unknown": "E_RANGE",
+    "epoch": "E_EPOCH",
+}  # fmt: skip
+"""The code of REFUSE for a message that is none, by what is wrong with it; other faults are only counted."""
 
 
 class EpochHead(NamedTuple):
@@ -923,8 +929,8 @@ class Arbiter:
         self._bad_frames.move_to_end(identity)
         while len(self._bad_frames) > 1024:
             self._bad_frames.popitem(last=False)
-        if error.why in ("ack", "state", "order", "range", "field"):
-            code = {"ack": "E_ACK", "state": "E_STATE", "order": "E_ORDER", "range": "E_RANGE", "field": "E_FIELD"}[error.why]
+        code = _ANSWERED.get(error.why)
+        if code is not None:
             if len(times) < LARGEST_FAULTS_PER_MINUTE:
                 self._out.append(Send(identity, protocol.command("REFUSE", {"code": code, "text": str(error)})))
             if error.why == "ack" and identity in self.sessions:
@@ -989,7 +995,9 @@ class Arbiter:
             self.faults[refusal.code] = self.faults.get(refusal.code, 0) + 1
             self._out.append(Send(item.identity, protocol.command("REFUSE", {"code": refusal.code, "text": refusal.text})))
             return
+        left: deque[Order] = deque()
         if gateway is not None:
+            left = gateway.leave(said.lanes)
             self._close(now_ns, item.identity)
         self._unserved.difference_update(said.lanes)
         if line.count == "plc":  # it may have been restarted, and then its next part has a number that was there before
@@ -998,7 +1006,7 @@ class Arbiter:
         self._session_count += 1
         new = Session(
             item.identity, self._session_count, item.user, said, said.credit, now_ns, acked=self.heads["q"], last_sent=self.heads["q"],
-            durable=self._durable,
+            durable=self._durable, sent=left,
         )  # fmt: skip
         self.sessions[item.identity] = new
         for camera in [camera for camera, lane in line.cameras.items() if lane in said.lanes and f"blind:{camera}" in self._holds]:
@@ -1022,7 +1030,7 @@ class Arbiter:
             "models": self._models,
             "config_sha256": self._recipe,
             "recipes": {str(lane): self._recipes[str(lane)] for lane in said.lanes if str(lane) in self._recipes},
-            "schema_sha256": settings.schema_sha256,
+            "schema_sha256": protocol.SCHEMA_SHA256,
             "app_version": settings.app_version,
         }
         self._out.append(Send(item.identity, protocol.command("WELCOME", welcome)))
@@ -1066,22 +1074,27 @@ class Arbiter:
         outcome = body.get("outcome")
         if not isinstance(outcome, str) or outcome not in OUTCOMES:
             raise Refused("field", f"outcome: {str(outcome)[:40]!r}; one of {sorted(OUTCOMES)} is allowed")
-        if outcome in ("BIN_FULL", "AIR_LOW"):
-            self._faulty.update(dict.fromkeys(gateway.hello.lanes, outcome))
-            self._alarm(now_ns, outcome, "critical", f"{gateway.hello.client} says so")
-            return
+        of_lanes = outcome in _OF_LANES
         if outcome == "TEST_OK":
             for lane in gateway.hello.lanes:
                 self._faulty.pop(lane, None)
+        elif of_lanes:
+            self._faulty.update(dict.fromkeys(gateway.hello.lanes, outcome))
+            self._alarm(now_ns, outcome, "critical", f"{gateway.hello.client} says so")
+        if of_lanes and body.get("seq") is None:
             return
         if body.get("epoch") != self._epoch_text:
             raise Refused("epoch", "EXEC of another epoch")
         done = self._done.get(protocol.u64(body, "seq"))
         if done is None or done.part_seq != protocol.u64(body, "part_seq"):
             raise Refused("unknown", "EXEC of an unknown part")
-        if done.exec_by_ns < 0:
-            raise Refused("dup", "EXEC of this part came before")
+        if done.lane not in gateway.hello.lanes:
+            raise Refused("range", f"EXEC of a part of lane {done.lane}, which is not of this session")
         encoder = protocol.i64(body, "encoder")
+        if done.exec_by_ns < 0:
+            if of_lanes:
+                return
+            raise Refused("dup", "EXEC of this part came before")
         self._done[done.seq] = done._replace(exec_by_ns=-1)
         self._waits.discard(done.seq)
         self._out.append(Executed(done.seq, done.lane, done.part_seq, outcome, encoder))
@@ -1134,6 +1147,8 @@ class Arbiter:
 
     def _cmd_hb(self, now_ns: int, item: Received, gateway: Session, body: Mapping[str, Any]) -> None:
         gateway.heard_ns = now_ns
+        if "mono_ns" in body:
+            gateway.beats(now_ns, protocol.u64(body, "mono_ns"))
         counts = None if gateway.miscounted else body.get("plc_count")
         if type(counts) is int:
             counts = {str(gateway.hello.lanes[0]): counts}
@@ -1280,11 +1295,12 @@ class Arbiter:
             self._permits[identity] = permit
             if now_ns < gateway.next_hb_ns and not dropped and not at_once:
                 continue
-            gateway.next_hb_ns = now_ns + self.settings.hb_ms * 1_000_000
+            gateway.beat(now_ns, self.settings.hb_ms * 1_000_000)
             oldest = self.ledger.oldest_pending_ns()
             counters = self.ledger.counters
             body = {
                 "mono_ns": str(now_ns),
+                "echo": None if gateway.echo is None else str(gateway.echo),
                 "head": {"q": str(self.heads["q"]), "a": str(self.heads["a"])},
                 "state": self.state.value,
                 "permit": int(permit),

@@ -2,6 +2,9 @@
 
 This is the reference for PROTOCOL.md §9; the C and Node clients do the same. Bytes are checked in the order magic, major, checksum, epoch,
 seq, flags, ttl; what fails is no message and counts once.
+
+The lease counts from when the heartbeat was sent that the daemon has answered (`echo`), on this clock: what waited on the way, there or
+back, gives nothing. So whoever has the permit has received all that the daemon sent until a lease ago.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from inspector.gate.protocol import Flag, Frames, Header, Kind, Refused
 from inspector.records import Verdict
 
 HELLO_AGAIN_NS: Final = 200_000_000
+ENDS: Final = frozenset({"E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER"})
+"""The codes of REFUSE that end a session; the others are of one message."""
 _REMEMBERED: Final = 8192
 _PURGES: Final = 64
 _HEARD: Final = 1024
@@ -98,8 +103,16 @@ class Gateway:
     plc_count: dict[int, int] = field(default_factory=dict)
     purges: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=_PURGES))
     """(lane, first, last) of the parts that were taken back, for slots that are made only afterwards."""
-    _permit_ns: int | None = None
-    _heard_ns: int = 0
+    _permits: bool = False
+    """What the last heartbeat said."""
+    _lease_ns: int | None = None
+    """The lease counts from here, on this clock; None before the daemon has answered in this session."""
+    _since_ns: int = 0
+    """When this session's WELCOME came."""
+    _hb_ms: int = 0
+    """Between two heartbeats: as often as both sides want."""
+    _hb_ns: int = -1
+    """When the last heartbeat was sent."""
     _next_hb_ns: int = 0
     _next_hello_ns: int = 0
     _seq: int = 0
@@ -111,8 +124,8 @@ class Gateway:
     # -- what the PLC asks
 
     def permit(self, now_ns: int) -> bool:
-        """Parts may pass: a heartbeat with permit was heard within the lease, on this clock."""
-        return self.session > 0 and self._permit_ns is not None and now_ns - self._permit_ns <= self.terms.lease_ms * 1_000_000
+        """Parts may pass: the last heartbeat says so, and the lease has not run out."""
+        return self.session > 0 and self._permits and self._leased(now_ns)
 
     def expect(self, lane: int, part_seq: int) -> Slot:
         """The slot of a part that has been triggered (or of which the daemon has told): REJECT unless a PASS has come for it."""
@@ -128,8 +141,7 @@ class Gateway:
 
     def tick(self, now_ns: int) -> list[Frames]:
         """HELLO while there is no session, heartbeats while there is one."""
-        if self.session and now_ns - self._heard_ns > 10 * self.terms.lease_ms * 1_000_000:
-            self.lose()
+        self._look_at_lease(now_ns)
         if not self.session:
             if now_ns < self._next_hello_ns:
                 return []
@@ -137,7 +149,7 @@ class Gateway:
             return [protocol.command("HELLO", self._hello())]
         if now_ns < self._next_hb_ns:
             return []
-        self._next_hb_ns = now_ns + self.terms.hb_ms * 1_000_000
+        self._hb_ns, self._next_hb_ns = now_ns, now_ns + self._hb_ms * 1_000_000
         body: dict[str, Any] = {"mono_ns": str(now_ns)}
         if self.plc_count:
             body["plc_count"] = {str(lane): count for lane, count in self.plc_count.items()}
@@ -149,6 +161,7 @@ class Gateway:
 
     def receive(self, now_ns: int, frames: Frames) -> list[Frames]:
         """Take one message of the daemon."""
+        self._look_at_lease(now_ns)
         try:
             if len(frames) != 3:
                 raise Refused("frames", f"{len(frames)} frames, 3 are allowed")
@@ -200,7 +213,7 @@ class Gateway:
     def lose(self) -> None:
         """The session has ended: no permit, and what is undecided stays REJECT for ever."""
         self.session = 0
-        self._permit_ns = None
+        self._permits, self._lease_ns = False, None
         for slot in self.slots.values():
             if not slot.decided:
                 slot.void = True
@@ -211,6 +224,24 @@ class Gateway:
         return protocol.epoch_text(self.epoch) if self.epoch else ""
 
     # -- inside
+
+    def _leased(self, now_ns: int) -> bool:
+        return self._lease_ns is not None and now_ns - self._lease_ns <= self.terms.lease_ms * 1_000_000
+
+    def _look_at_lease(self, now_ns: int) -> None:
+        """A lease that has run out ends the session: what came later could be of any age, and only a new WELCOME begins anew."""
+        since_ns = self._since_ns if self._lease_ns is None else self._lease_ns
+        if self.session and now_ns - since_ns > self.terms.lease_ms * 1_000_000:
+            self.lose()
+
+    def _echoed(self, body: Mapping[str, Any]) -> int | None:
+        """When the heartbeat was sent that this one answers; None where it answers none of this session."""
+        if body["echo"] is None:
+            return None  # it has heard none yet
+        sent_ns = protocol.u64(body, "echo")
+        if sent_ns > self._hb_ns:
+            raise Refused("echo", f"{sent_ns} was not sent yet")
+        return sent_ns if sent_ns >= self._since_ns else None
 
     def _hello(self) -> dict[str, Any]:
         terms = self.terms
@@ -248,10 +279,9 @@ class Gateway:
             self.happenings.append(Remember(self.epoch_text, header.seq))
         slot = self.expect(header.lane, header.part_seq)
         actionable = not header.flags & (Flag.HISTORICAL | Flag.LATE) and header.ttl_us > 0
-        leased = now_ns - self._heard_ns <= self.terms.lease_ms * 1_000_000
         if not slot.decided and not slot.void and not slot.purged:
             slot.decided, slot.seq, slot.verdict, slot.reason = True, header.seq, header.verdict, header.reason
-            slot.passes = header.verdict == Verdict.PASS and actionable and leased
+            slot.passes = header.verdict == Verdict.PASS and actionable and self._leased(now_ns)
             self.happenings.append(Decided(slot, header, payload))
         return [self._ack(header.seq)]
 
@@ -263,9 +293,12 @@ class Gateway:
             raise Refused("epoch", "a heartbeat of another session")
         if header.kind != Kind.HB:
             raise Refused("kind", f"kind {header.kind} as HB")
-        self._heard_ns = now_ns
-        self._permit_ns = now_ns if header.verdict == Verdict.PASS else None
+        self._permits = False
         body = protocol.loads(payload)
+        lease_ns = self._echoed(body) if "echo" in body else now_ns  # a daemon of before does not answer
+        if lease_ns is not None:
+            self._lease_ns = lease_ns if self._lease_ns is None else max(self._lease_ns, lease_ns)
+        self._permits = header.verdict == Verdict.PASS
         self.state = str(body.get("state", ""))
         if body.get("anchor", self.anchor) != self.anchor:
             self.anchor = str(body["anchor"])
@@ -283,12 +316,12 @@ class Gateway:
             self.session = protocol.u64(body, "session")
             self._seq = self._before = max(self._seq, protocol.u64(body.get("heads") or {}, "q", 0))
             self._arrived.clear()
-            self._heard_ns = now_ns
-            self._next_hb_ns = now_ns
+            self._since_ns = self._next_hb_ns = now_ns
+            self._hb_ms = max(1, min(self.terms.hb_ms, protocol.u64(body, "hb_ms", self.terms.hb_ms)))
             self.state = str(body.get("state", ""))
         elif name in ("BYE", "REFUSE"):
             code = body.get("code")
-            if self.session and (name == "BYE" or code in ("E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER")):
+            if self.session and (name == "BYE" or code in ENDS):
                 self.lose()
                 self._next_hello_ns = now_ns + HELLO_AGAIN_NS // 10
         elif name == "PURGE":

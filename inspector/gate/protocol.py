@@ -6,7 +6,8 @@ numbers that may pass 2**53 are strings in it, because a Node reader would lose 
 
 The chain: every event's payload ends with its own digest, `…,"hash":"<64 hex digits>"}`, and
 
-    hash = SHA-256( hash of the event before (32 bytes) ‖ header with flags, ttl_us and crc32c zero ‖ payload without those last 75 bytes )
+    hash = SHA-256( hash of the event before (32 bytes) ‖ first 60 bytes of the header (all but its crc32c) with flags and ttl_us zero
+                    ‖ payload without those last 75 bytes )
 
 so the digest covers `prev_hash` too (it is a field), and any copy of an event, first sent, sent again, published or replayed, proves itself
 by slicing bytes, with no parser. Each journalled stream (`q`, `a`) is one chain that runs on from epoch to epoch.
@@ -33,6 +34,9 @@ LARGEST_PAYLOAD_BYTES: Final = 16_384
 LARGEST_FRAME_BYTES: Final = 65_536
 NO_HASH: Final = bytes(32)
 """What the first event of a new journal follows."""
+
+SCHEMA_SHA256: Final = "6ee03c9be2a8b04ade94dfbc27938dff08bba013674709e0ff08a90142d65a68"
+"""Of the event schemas: `cat deploy/protocol/insp.*.schema.json | sha256sum`."""
 
 STREAM_IDS: Final = {"q": 1, "r": 2, "a": 3, "hb": 4}
 STREAMS: Final = {number: name for name, number in STREAM_IDS.items()}

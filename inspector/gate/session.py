@@ -7,7 +7,7 @@ repeated message cannot leak any. What cannot be sent before its deadline is nev
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -134,6 +134,12 @@ class Session:
     queue: deque[Order] = field(default_factory=deque)
     sent: deque[Order] = field(default_factory=deque)
     next_hb_ns: int = 0
+    answer_from_ns: int = 0
+    """The next answer to a heartbeat may go out at this moment, however fast they come."""
+    echo: int | None = None
+    """What the gateway's clock showed in its last heartbeat."""
+    answers: bool = False
+    """The next heartbeat is the answer to one that has come since the last."""
     triggered: set[int] = field(default_factory=set)
     """The lanes of which a TRIG has come: the first may count anew, no other."""
     counted_from: dict[int, int] = field(default_factory=dict)
@@ -157,6 +163,18 @@ class Session:
         least = min(least, offset_ns)
         self._offsets_ns = since_ns, least, before
         return min(now_ns, gateway_ns + min(least, before))
+
+    def beats(self, now_ns: int, mono_ns: int) -> None:
+        """Its heartbeat has come: ours answers at once, but not sooner than half a period after the last answer, however fast they come."""
+        self.echo, self.answers = mono_ns, True
+        self.next_hb_ns = min(self.next_hb_ns, max(now_ns, self.answer_from_ns))
+
+    def beat(self, now_ns: int, hb_ns: int) -> None:
+        """Our heartbeat goes out; after an answer the next waits a little longer for the gateway's, so that not both are sent."""
+        self.next_hb_ns = now_ns + hb_ns
+        if self.answers:
+            self.answers, self.answer_from_ns = False, now_ns + hb_ns // 2
+            self.next_hb_ns += hb_ns // 4
 
     def fresh(self, now_ns: int) -> bool:
         """The gateway was heard within its lease."""
@@ -208,6 +226,12 @@ class Session:
             if order.seq == seq:
                 self.sent.remove(order)
                 return
+
+    def leave(self, lanes: Sequence[int]) -> deque[Order]:
+        """Hand what was not confirmed in time for these lanes to the session that follows, which offers it again so that it may be."""
+        left = deque(order for order in self.sent if order.overdue and order.lane in lanes)
+        self.sent = deque(order for order in self.sent if not order.overdue or order.lane not in lanes)
+        return left
 
     def tick(self, now_ns: int) -> tuple[list[Frames], list[Order]]:
         """(frames to send again, verdicts whose deadline has just passed without ACK)."""

@@ -98,16 +98,22 @@ class Running:
 @contextmanager
 def running(folder: Path, *, conveyor: Conveyor | None = None, **gate: Any) -> Iterator[Running]:
     """A gate with vision attached and the line begun."""
+    ends: list[link.End] = []
     with ExitStack() as stack:
+
+        def close() -> None:
+            for end in ends:
+                end.close()
+
+        stack.callback(close)
         gate_ = GateProcess(settings(folder, **gate), folder / "state", clock=time.monotonic_ns, utc_clock=time.time_ns, conveyor=conveyor)
         gate_.start(stack)
         ours, theirs = link.pair()
-        line = Running(gate_, theirs, [ours, theirs])
+        ends += [ours, theirs]
+        line = Running(gate_, theirs, ends)
         gate_.attach(ours, link.Ready("ab" * 32, [["net", "cd" * 32]], ["locate", "outline"], 1))
         gate_.begin(time.monotonic_ns())
         yield line
-    for end in line.ends:
-        end.close()
 
 
 def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:

@@ -291,11 +291,50 @@ def test_exec_of_an_unknown_part_and_twice() -> None:
     made = running()
     expose(made, 1, 10)
     good = {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": "PASSED", "encoder": None}
-    say(made, 20, "EXEC", {**good, "part_seq": "2"})
-    say(made, 21, "EXEC", {**good, "seq": "9"})
+
+    def answer(**more: str) -> list[str]:
+        return [each["code"] for each in told(say(made, 20, "EXEC", {**good, **more}), "REFUSE")]
+
+    assert answer(part_seq="2") == ["E_RANGE"]
+    assert answer(seq="9") == ["E_RANGE"]
+    assert answer(epoch=protocol.epoch_text(bytes(16))) == ["E_EPOCH"]
     assert [o for o in say(made, 22, "EXEC", good) if isinstance(o, core.Executed)]
-    say(made, 23, "EXEC", good)
-    assert made.faults == {"unknown": 2, "dup": 1}
+    assert answer() == ["E_DUP"]
+    assert made.faults == {"unknown": 2, "dup": 1, "epoch": 1}
+    plc = Gateway(Terms("plc-1", "cell-1"), session=1)
+    for code in ("E_DUP", "E_RANGE", "E_EPOCH", "E_FIELD"):
+        plc.receive(0, protocol.command("REFUSE", {"code": code, "text": ""}))
+    assert plc.session
+
+
+@pytest.mark.parametrize("outcome", ["BIN_FULL", "AIR_LOW", "TEST_OK"])
+def test_exec_of_the_lanes_closes_the_account_of_its_part_as_well(outcome: str) -> None:
+    made = script.arbiter()
+    made.step(0, core.Attached("ab" * 32, [["net", "cd" * 32]], []), core.Begin())
+    say(made, 0, "HELLO", {**HELLO, "executes": True})
+    expose(made, 1, 10, "fail", 101)
+    said = {"epoch": protocol.epoch_text(EPOCH), "seq": "1", "part_seq": "1", "outcome": outcome, "encoder": 7}
+    out = say(made, 20, "EXEC", said)
+    assert [o for o in out if isinstance(o, core.Executed)] == [core.Executed(1, 0, 1, outcome, 7)]
+    assert permit(made) == (outcome == "TEST_OK")
+    out = say(made, 30, "EXEC", {**said, "outcome": "TEST_OK"})  # of the same part: the ejector is mended, the account is closed
+    assert not told(out, "REFUSE")
+    assert not [o for o in out if isinstance(o, core.Executed)]
+    assert permit(made)
+    for at_ms in range(40, 4000, 20):
+        assert "EJECT_UNCONFIRMED" not in codes(made.step(at_ms * MS, core.Tick()))
+
+
+def test_exec_is_of_the_sessions_own_lanes() -> None:
+    made = running(cameras={"top": 0, "side": 1})
+    say(made, 1, "HELLO", {**HELLO, "lanes": [0]})
+    expose(made, 1, 10)
+    made.step(20 * MS, core.Seen("side", 1, 20 * MS, None, True, None))
+    made.step(25 * MS, core.Judged("side", 1, "fail", 101, "", body()))
+    out = say(made, 30, "EXEC", {"epoch": protocol.epoch_text(EPOCH), "seq": "2", "part_seq": "1", "outcome": "PASSED", "encoder": None})
+    assert [each["code"] for each in told(out, "REFUSE")] == ["E_RANGE"]
+    assert "REJECT_PASSED" not in codes(out)
+    assert not [o for o in out if isinstance(o, core.Executed)]
 
 
 def test_a_reject_that_passed_withholds_the_permit_until_tested() -> None:
@@ -330,6 +369,21 @@ def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> Non
     assert not permit(made)
     expose(made, 2, 710)
     say(made, 720, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "2"})
+    assert permit(made)
+
+
+def test_what_was_not_confirmed_is_offered_again_in_the_next_session() -> None:
+    """The gateway lost its lease, not its connection: on a line that stands no other verdict would come for it to confirm."""
+    made = running()
+    expose(made, 1, 10)
+    for at_ms in range(100, 700, 100):
+        say(made, at_ms, "HB", {})
+    say(made, 700, "HELLO", HELLO)
+    again = [o.frames for at_ms in range(701, 1000) for o in made.step(at_ms * MS, core.Tick()) if isinstance(o, Send)]
+    orders = [protocol.parse(head, payload) for name, head, payload in again if name == b"VERDICT"]
+    assert {(order.seq, order.ttl_us, order.flags & protocol.Flag.RESEND) for order in orders} == {(1, 0, protocol.Flag.RESEND)}
+    assert not permit(made)
+    say(made, 1000, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "1", "seq": "1"})
     assert permit(made)
 
 
@@ -767,10 +821,11 @@ def test_an_alarm_storm_is_bounded_and_counted() -> None:
 
 def test_a_purge_only_ever_rejects() -> None:
     gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
-    for frames in plc.tick(0):
+    for frames in (*plc.tick(0), protocol.command("HB", {"mono_ns": "0"})):
         for o in gate.step(0, core.Received(b"g", "", frames)):
             if isinstance(o, Send):
                 plc.receive(0, o.frames)
+                plc.tick(0)
     for o in expose(gate, 1, 10):
         if isinstance(o, Send):
             plc.receive(15 * MS, o.frames)
@@ -797,10 +852,11 @@ def test_a_purged_verdict_is_no_order_any_more_whether_it_waits_or_is_sent_again
 
 def test_a_slot_made_after_its_purge_never_passes() -> None:
     gate, plc = running(), Gateway(Terms("plc-1", "cell-1"))
-    for frames in plc.tick(0):
+    for frames in (*plc.tick(0), protocol.command("HB", {"mono_ns": "0"})):
         for o in gate.step(0, core.Received(b"g", "", frames)):
             if isinstance(o, Send):
                 plc.receive(0, o.frames)
+                plc.tick(0)
     plc.receive(5 * MS, protocol.command("PURGE", {"lane": 0, "from_part": "1", "to_part": "1", "reason": 402}))
     for o in expose(gate, 1, 10) + expose(gate, 2, 20):
         if isinstance(o, Send):
@@ -910,7 +966,7 @@ def test_where_the_journal_ends_goes_to_gateways_with_the_heartbeat() -> None:
     made, gateway = running(), Gateway(Terms("g", "cell-1"))
     gateway.epoch, gateway.session = EPOCH, 1
     made.step(MS, core.Anchored("1 q 2 ab"))
-    for at in (200, 400):
+    for at in (100, 200):
         for out in made.step(at * MS, core.Tick()):
             if isinstance(out, Send) and out.frames[0] == b"HB":
                 gateway.receive(at * MS, out.frames)

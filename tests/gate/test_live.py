@@ -31,8 +31,8 @@ def _open(gateway: Gateway) -> None:
 def test_a_part_passes_from_camera_to_plc_and_to_scada(tmp_path: Path) -> None:
     with running(tmp_path) as line, Gateway(line.gate.endpoints()["gate"], TERMS) as gateway:
         with Subscriber(line.gate.endpoints()["events"], replay=line.gate.endpoints()["replay"]) as scada:
-            _open(gateway)
             until(lambda: scada.receive(0.05) is None and scada.joined)
+            _open(gateway)
             line.expose(1)
             line.expose(2, "fail", 101)
             decided: list[Decided] = []

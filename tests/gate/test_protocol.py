@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import subprocess
@@ -94,6 +95,22 @@ def test_any_flipped_bit_is_no_message(header: Header, payload: bytes, data: st.
 def test_bytes_that_are_no_message_are_refused_and_nothing_else(head: bytes, payload: bytes) -> None:
     with pytest.raises(Refused, match=r"short|magic|major|crc|kind"):
         protocol.parse(head, payload)
+
+
+def test_the_hash_is_what_the_documents_say() -> None:
+    hash_of = {"q": bytes(32), "a": bytes(32)}
+    for name, (_, head, payload) in script.story():
+        if name.startswith("event"):
+            stream = json.loads(payload)["stream"]
+            first_60 = head[:7] + bytes(1) + head[8:48] + bytes(4) + head[52:60]
+            hash_of[stream] = hashlib.sha256(hash_of[stream] + first_60 + payload[:-75]).digest()
+            assert payload[-75:] == b',"hash":"%s"}' % hash_of[stream].hex().encode()
+
+
+def test_welcome_tells_the_digest_of_the_schemas() -> None:
+    schemas = b"".join(path.read_bytes() for path in sorted(SCHEMAS.glob("insp.*.schema.json")))
+    welcome = next(protocol.loads(frames[2]) for name, frames in script.story() if name == "gate WELCOME")
+    assert welcome["schema_sha256"] == hashlib.sha256(schemas).hexdigest()
 
 
 def test_a_copy_is_the_same_event() -> None:

@@ -353,6 +353,14 @@ def _back_from_the_last(real: Any) -> Any:
     return position
 
 
+def _from_arrival(real: Any) -> Any:
+    def heartbeat(self: Gateway, now_ns: int, header: Any, payload: bytes) -> None:
+        body = {key: value for key, value in protocol.loads(payload).items() if key != "echo"}
+        real(self, now_ns, header, protocol.dumps(body))
+
+    return heartbeat
+
+
 MUTANTS: dict[str, Patch] = {
     "pass unless failed": _fuse(lambda votes: Decision.FAIL not in _decisions(votes)),
     "pass if any camera passes": _fuse(lambda votes: Decision.PASS in _decisions(votes)),
@@ -388,6 +396,8 @@ MUTANTS: dict[str, Patch] = {
     "epoch used again": _method(Arbiter, "__init__", _same_epoch),
     "slots kept over epochs": _method(Gateway, "_told", _slots_kept),
     "slots innocent from the start": _guilty_no_more,
+    "the lease counts from the arrival of a heartbeat": _method(Gateway, "_heartbeat", _from_arrival),
+    "a lease that ran out comes back by itself": _method(Gateway, "_look_at_lease", lambda real: _nothing),
     "slots kept over a restart of the PLC": _slots_of_a_restarted_plc,
     "fire with the deadline of permit": _method(Ledger, "__init__", _no_lease_for_fire),
     "deadline in counts ignored": _method(Ledger, "close_due", _counts_ignored),
@@ -413,7 +423,11 @@ def mutated(name: str) -> Iterator[None]:
         yield
 
 
-RARE = {"a belt that goes back slowly is trusted": 200, "a belt that went back or jumped is trusted": 100}
+RARE = {
+    "a belt that goes back slowly is trusted": 200,
+    "a belt that went back or jumped is trusted": 100,
+    "a TRIG that waited escapes the deadline in counts": 400,
+}
 """Where the seeds begin for a mistake that needs a rare story."""
 
 

@@ -31,8 +31,7 @@ MS = 1_000_000
 S = 1_000 * MS
 START_NS = 1_000 * S
 COUNTS_PER_S = 1_000
-TRAVEL_MS, ACTUATOR_MS, SCAN_MS, LEASE_MS, HB_MS = 600, 40, 10, 300, 100
-ACT_BY_NS = (TRAVEL_MS - ACTUATOR_MS - SCAN_MS - 40) * MS
+TRAVEL_MS, FIRE_TRAVEL_MS, ACTUATOR_MS, SCAN_MS, LEASE_MS, HB_MS = 600, 1000, 40, 10, 300, 100
 WINDOW_COUNTS = 50
 TURN_MS = 50.0
 POSITION_MS = 20.0
@@ -95,6 +94,7 @@ class Knobs:
     blind_challenge: float
     plc_clock_off: bool
     plc_restarts: int
+    link_delays: int
 
     @staticmethod
     def draw(random: Random) -> Knobs:
@@ -154,6 +154,7 @@ class Knobs:
             blind_challenge=maybe(0.3) if challenges else 0.0,
             plc_clock_off=random.random() < 0.3,
             plc_restarts=some(2) if count == "plc" else 0,
+            link_delays=some(3),
         )
 
     @staticmethod
@@ -199,6 +200,8 @@ class Plc:
     core: gateway.Gateway
     identity: bytes
     hung_until_ns: int = 0
+    waits: list[Callable[[], None]] = field(default_factory=list)
+    """What came while it hung, in order."""
     deaf_until_ns: int = 0
     """Does not acknowledge until then."""
 
@@ -224,8 +227,10 @@ class World:
         self.fire = self.knobs.profile == "fire"
         if self.fire:
             self.commit_ms = 0
-        self.act_by_ns = ACT_BY_NS - (LEASE_MS * MS if self.fire else 0) - self.commit_ms * MS
-        self.act_counts = TRAVEL_MS * self.act_by_ns // (TRAVEL_MS * MS)
+        self.travel_ms = FIRE_TRAVEL_MS if self.fire and self.gather.random() < 0.5 else TRAVEL_MS
+        act_by_ms = self.travel_ms - ACTUATOR_MS - SCAN_MS - 40 - (LEASE_MS if self.fire else 0) - self.commit_ms
+        self.act_by_ns = act_by_ms * MS
+        self.act_counts = act_by_ms * COUNTS_PER_S // 1000
         self.lanes = list(range(self.knobs.lanes))
         self.cameras = {f"c{lane}{i}": lane for lane in self.lanes for i in range(self.knobs.cameras_per_lane)}
         # vision
@@ -264,6 +269,7 @@ class World:
         self.links_down_until_ns = 0
         self.identities = 0
         self.to_gate_at_ns = self.to_plc_at_ns = 0
+        self.up_delay_ns = self.down_delay_ns = 0
         self.plc = Plc(make_gateway(self._terms()), self._identity())
         self.plc_off_ns, self.plc_rate = 0, 1.0
         if self.knobs.plc_clock_off:
@@ -271,7 +277,12 @@ class World:
         self.passed_physically = 0
         self.permit_heard = False
         self.permit_off_ns = START_NS
-        self._permit_now = False
+        self.beat_said_ns = START_NS
+        """When the last heartbeat that came was said, and whether it gave the permit."""
+        self.beat_permits = False
+        self.lapsed: tuple[bytes, int] | None = None
+        """The epoch and session whose lease has run out."""
+        self.permit_of: tuple[bytes, int] = b"", 0
         self.hello_of: dict[bytes, int] = {}
         self.peer_heard_ns: dict[bytes, int] = {}
         self.window: dict[bytes, dict[int, int]] = {}
@@ -314,6 +325,7 @@ class World:
             (knobs.belt_reversals, lambda: self._belt_runs(-1.0, 100, 300)),
             (knobs.encoder_jumps, self._jump_encoder),
             (knobs.plc_restarts, self._restart_plc),
+            (knobs.link_delays, self._delay_link),
         ):
             for _ in range(count):
                 self.after(300 + self.random.random() * span_ms, what)
@@ -339,6 +351,7 @@ class World:
         self.faulty = False
         self.knobs = Knobs.calm(self.knobs)
         self.stalled_until_ns = self.plc.hung_until_ns = self.plc.deaf_until_ns = self.links_down_until_ns = 0
+        self.up_delay_ns = self.down_delay_ns = 0
         self._belt_goes(1.0)
         for camera in self.cameras:
             if not self.camera_up[camera]:
@@ -377,7 +390,7 @@ class World:
         for camera, at in self.cameras.items():
             if at == lane:
                 self.after(self.random.random() * 4, lambda camera=camera: self._expose(camera, part))  # type: ignore[misc]
-        self.after(TRAVEL_MS / self._fastest, lambda: self._arrive(part))
+        self.after(self.travel_ms / self._fastest, lambda: self._arrive(part))
         wobble = self.random.randint(-3, 3)
         self.after(self.knobs.period_ms + wobble, lambda: self._part(lane))
 
@@ -407,7 +420,7 @@ class World:
 
     def _arrive(self, part: Part) -> None:
         """At the ejector once the belt has gone so far."""
-        left = part.at_belt + TRAVEL_MS - self._belt()
+        left = part.at_belt + self.travel_ms - self._belt()
         if left > 1:
             self.after(max(1.0, left / self._fastest), lambda: self._arrive(part))
         else:
@@ -460,9 +473,17 @@ class World:
 
     def _look_at_permit(self) -> None:
         """The PLC looks in every cycle, on its own clock, whether or not the gateway's program moves."""
-        self.permit_heard = self.plc.core.permit(self._plc_now())
+        before, self.permit_heard = self.permit_heard, self.plc.core.permit(self._plc_now())
         if not self.permit_heard:
             self.permit_off_ns = self.now_ns
+            if before and self.beat_permits:
+                self.lapsed = self.permit_of
+            return
+        self.permit_of = self.plc.core.epoch, self.plc.core.session
+        if self.permit_of == self.lapsed:
+            raise Broken("the lease ran out, and the permit comes back without a WELCOME")
+        if self.now_ns - self.beat_said_ns > (LEASE_MS + 1) * MS:
+            raise Broken(f"permit although what was heard last was said {(self.now_ns - self.beat_said_ns) / MS:.0f} ms ago")
 
     def _plc_now(self) -> int:
         """The gateway's own monotonic clock."""
@@ -627,12 +648,12 @@ class World:
 
     def _line(self) -> Line:
         knobs = self.knobs
-        travel_counts = TRAVEL_MS if knobs.encoder else None
+        travel_counts = self.travel_ms if knobs.encoder else None
         return Line(
             self.cameras,
             knobs.count,
             WINDOW_COUNTS,
-            TRAVEL_MS,
+            self.travel_ms,
             ACTUATOR_MS,
             SCAN_MS,
             travel_counts,
@@ -740,7 +761,7 @@ class World:
             "cell",
             tuple(range(self.knobs.lanes)),
             self.knobs.profile,
-            TRAVEL_MS,
+            self.travel_ms,
             SCAN_MS,
             ACTUATOR_MS,
             LEASE_MS,
@@ -754,6 +775,9 @@ class World:
 
     def _plc_turn(self) -> None:
         if self.now_ns >= self.plc.hung_until_ns:
+            waits, self.plc.waits = self.plc.waits, []
+            for heard in waits:
+                heard()
             self._to_gate(self.plc.core.tick(self._plc_now()))
         self._look_at_permit()
         if not self.faulty and self.counts_off.get(self.plc.identity, (None, False))[1]:
@@ -764,7 +788,9 @@ class World:
         for frames in messages:
             if frames[0] == b"ACK" and self.now_ns < self.plc.deaf_until_ns:
                 continue
-            arrives_ns = max(self.now_ns + int((0.2 + self.random.random()) * MS), self.links_down_until_ns, self.to_gate_at_ns)
+            arrives_ns = max(
+                self.now_ns + int((0.2 + self.random.random()) * MS) + self.up_delay_ns, self.links_down_until_ns, self.to_gate_at_ns
+            )
             self.to_gate_at_ns = arrives_ns
             identity = self.plc.identity
             self.at(arrives_ns, lambda frames=frames, identity=identity: self._arrive_gate(identity, self._maybe_broken(frames)))  # type: ignore[misc]
@@ -777,16 +803,27 @@ class World:
         if identity != self.plc.identity:
             self.inbox.append(core.Unreachable(identity))
             return
-        arrives_ns = max(self.now_ns + int((0.2 + self.random.random()) * MS), self.links_down_until_ns, self.to_plc_at_ns)
+        arrives_ns = max(
+            self.now_ns + int((0.2 + self.random.random()) * MS) + self.down_delay_ns, self.links_down_until_ns, self.to_plc_at_ns
+        )
         self.to_plc_at_ns = arrives_ns
-        self.at(arrives_ns, lambda: self._arrive_plc(identity, self._maybe_broken(frames)))
+        said_ns = self.now_ns
+        self.at(arrives_ns, lambda: self._arrive_plc(identity, said_ns, self._maybe_broken(frames)))
 
-    def _arrive_plc(self, identity: bytes, frames: Frames) -> None:
+    def _arrive_plc(self, identity: bytes, said_ns: int, frames: Frames) -> None:
         if identity != self.plc.identity:
             return
-        if self.now_ns < self.plc.hung_until_ns:
-            self.at(self.plc.hung_until_ns, lambda: self._arrive_plc(identity, frames))
+        if self.now_ns < self.plc.hung_until_ns or self.plc.waits:
+            self.plc.waits.append(lambda: self._hear_plc(identity, said_ns, frames))
+        else:
+            self._hear_plc(identity, said_ns, frames)
+
+    def _hear_plc(self, identity: bytes, said_ns: int, frames: Frames) -> None:
+        if identity != self.plc.identity:
             return
+        self._look_at_permit()
+        if frames[0] == b"HB":
+            self.beat_said_ns, self.beat_permits = said_ns, frames[1][56] == Verdict.PASS
         self._to_gate(self.plc.core.receive(self._plc_now(), frames))
         self.plc.core.happenings.clear()
         self._look_at_permit()
@@ -810,6 +847,16 @@ class World:
                 self._forget_link()
             else:
                 self.links_down_until_ns = self.now_ns + int(self.random.random() * 1.5 * S)
+
+    def _delay_link(self) -> None:
+        """The network is slow for a while, one way or both, by always the same."""
+        if self.faulty:
+            delay_ns, way = int((0.05 + self.random.random() * 1.2) * S), self.random.choice(("up", "down", "both"))
+            self.up_delay_ns, self.down_delay_ns = delay_ns * (way != "down"), delay_ns * (way != "up")
+            self.after(300 + self.random.random() * 4000, self._hasten_link)
+
+    def _hasten_link(self) -> None:
+        self.up_delay_ns = self.down_delay_ns = 0
 
     def _hang_plc(self) -> None:
         if self.faulty:

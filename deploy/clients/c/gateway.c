@@ -37,8 +37,8 @@ static Slot slots[SLOTS];
 static uint8_t epoch[16];
 static uint64_t last_seq, before_seq;      /* the last verdict received, and the last one before this session */
 static uint64_t arrived[ARRIVED], arrivals; /* one that was lost on the way comes again after those that followed it */
-static int in_session, permit;
-static int64_t heard_ms, permit_ms;
+static int in_session, permit, says_permit; /* what is put out, and what the last heartbeat said */
+static int64_t lease_ms, welcome_ms, beat_ms, next_ms; /* the lease counts from here, 0 before there is one; when its WELCOME came, the last HB went, and the next goes */
 static const char *state_file;
 
 static int64_t now_ns(void) {
@@ -137,10 +137,33 @@ static void actuate(void) {
 }
 
 static void lose_session(void) {
-    in_session = 0;
-    permit_ms = -LEASE_MS - 1;
+    in_session = says_permit = 0;
+    lease_ms = 0;
     for (int i = 0; i < SLOTS; i++) /* what is undecided stays REJECT: no PASS of another session may clear it */
         if (slots[i].part_seq && !slots[i].decided) slots[i].decided = 1;
+}
+
+static int leased(void) { return lease_ms && now_ms() - lease_ms <= LEASE_MS; }
+
+/* A lease that has run out ends the session: what came later could be of any age, and only a new WELCOME begins anew. */
+static void look_at_lease(void) {
+    if (in_session && now_ms() - (lease_ms ? lease_ms : welcome_ms) > LEASE_MS) lose_session(), next_ms = 0;
+}
+
+/* The lease counts from when the heartbeat was sent that this one answers ("echo"): what waited on the way gives nothing. A text in JSON cannot
+ * hold these bytes, its quotes would be escaped. A daemon of before does not answer, and then the lease counts from the arrival. */
+static const char *on_heartbeat(const Header *h, const char *json) {
+    const char *echo = strstr(json, "\"echo\":");
+    int64_t from_ms = now_ms();
+    says_permit = 0;
+    if (echo) {
+        from_ms = echo[7] == '"' ? (int64_t)(strtoull(echo + 8, NULL, 10) / 1000000) : 0;
+        if (from_ms > beat_ms) return "echo";
+        if (from_ms < welcome_ms) from_ms = 0; /* of another session */
+    }
+    if (from_ms > lease_ms) lease_ms = from_ms;
+    says_permit = h->verdict == PASS;
+    return NULL;
 }
 
 static void on_welcome(const char *json) {
@@ -161,7 +184,7 @@ static void on_welcome(const char *json) {
     before_seq = head ? strtoull(head + 5, NULL, 10) : last_seq;
     if (before_seq > last_seq) last_seq = before_seq;
     memset(arrived, 0, sizeof arrived);
-    in_session = 1, heard_ms = now_ms();
+    in_session = 1, welcome_ms = now_ms(), next_ms = 0;
     char text[40];
     epoch_text(text);
     tell("welcome", ", \"epoch\": \"%s\"", text);
@@ -184,7 +207,7 @@ static void on_verdict(void *socket, const Header *h) {
         if (h->seq > last_seq) remember(text, last_seq = h->seq);
         Slot *slot = &slots[(h->part_seq * 16 + h->lane) % SLOTS];
         if (slot->part_seq != h->part_seq || slot->lane != h->lane) *slot = (Slot){.part_seq = h->part_seq, .lane = h->lane};
-        int in_time = h->ttl_us > 0 && !(h->flags & (FLAG_HISTORICAL | FLAG_LATE)) && now_ms() - heard_ms <= LEASE_MS;
+        int in_time = h->ttl_us > 0 && !(h->flags & (FLAG_HISTORICAL | FLAG_LATE)) && leased();
         if (!slot->decided) slot->decided = 1, slot->passes = h->verdict == PASS && in_time, slot->due_ms = now_ms() + h->ttl_us / 1000;
         tell("verdict", ", \"epoch\": \"%s\", \"seq\": \"%" PRIu64 "\", \"lane\": %u, \"part\": \"%" PRIu64 "\", \"verdict\": %u, \"reason\": %u, \"flags\": %u, \"ttl_us\": %u, \"passes\": %u",
              text, h->seq, h->lane, h->part_seq, h->verdict, h->reason, h->flags, h->ttl_us, slot->passes);
@@ -195,18 +218,16 @@ static void on_verdict(void *socket, const Header *h) {
 
 static void on_message(void *socket, const char *name, const uint8_t *head, size_t size, const uint8_t *payload, size_t n) {
     Header h;
+    look_at_lease();
     if (!strcmp(name, "VERDICT") || !strcmp(name, "HB")) {
         const char *why = parse(head, size, payload, n, &h);
         if (!why && (!in_session || memcmp(h.epoch, epoch, 16))) why = "epoch";
         if (!why && h.kind != (name[0] == 'V' ? KIND_VERDICT : KIND_HB)) why = "kind";
-        if (why) {
+        if (!why && h.kind == KIND_HB) why = on_heartbeat(&h, (const char *)payload);
+        if (why)
             tell("bad", ", \"why\": \"%s\"", why);
-        } else if (h.kind == KIND_VERDICT) {
+        else if (h.kind == KIND_VERDICT)
             on_verdict(socket, &h);
-        } else {
-            heard_ms = now_ms();
-            permit_ms = h.verdict == PASS ? heard_ms : -LEASE_MS - 1;
-        }
         return;
     }
     if (size && (size != 4 || crc32c(crc32c(0, (const uint8_t *)name, strlen(name)), payload, n) != big(head, 4))) {
@@ -217,8 +238,11 @@ static void on_message(void *socket, const char *name, const uint8_t *head, size
         for (int i = 0; i < SLOTS; i++) slots[i].passes = 0;
         tell("purge", "");
     } else if (!strcmp(name, "REFUSE") || !strcmp(name, "BYE")) {
+        static const char *const ends[] = {"\"E_STATE\"", "\"E_ACK\"", "\"E_PROTO\"", "\"E_AUTH\"", "\"E_ORDER\""}; /* the others are of one message */
+        int over = name[0] == 'B';
+        for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) over |= strstr((const char *)payload, ends[i]) != NULL;
         tell("refused", ", \"said\": %s", n ? (const char *)payload : "{}");
-        lose_session();
+        if (over) lose_session();
     }
 }
 
@@ -258,12 +282,11 @@ int main(int argc, char **argv) {
     void *context = zmq_ctx_new(), *socket = dial(context, argc, argv);
     if (!socket) return 78;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    permit_ms = -LEASE_MS - 1;
-    int64_t next_ms = 0, dialled_ms = now_ms();
+    int64_t dialled_ms = now_ms();
     static uint8_t frames[3][LARGEST + 1];
     for (;;) {
         int64_t now = now_ms();
-        if (in_session && now - heard_ms > 10 * LEASE_MS) lose_session();
+        look_at_lease();
         if (in_session) dialled_ms = now;
         if (now - dialled_ms > REDIAL_MS) { /* libzmq never connects again after an error of the protocol, which a flipped bit is */
             zmq_close(socket);
@@ -274,7 +297,7 @@ int main(int argc, char **argv) {
             char json[768];
             next_ms = now + (in_session ? HB_MS : HELLO_MS);
             if (in_session)
-                snprintf(json, sizeof json, "{\"mono_ns\":\"%lld\"}", (long long)now * 1000000);
+                snprintf(json, sizeof json, "{\"mono_ns\":\"%lld\"}", (long long)(beat_ms = now) * 1000000);
             else
                 snprintf(json, sizeof json,
                          "{\"proto\":{\"majors\":[1]},\"client\":\"%s\",\"station\":\"%s\",\"profile\":\"permit\",\"travel_min_ms\":600,\"scan_ms\":10,"
@@ -304,7 +327,7 @@ int main(int argc, char **argv) {
             else
                 tell("bad", ", \"why\": \"frames\"");
         }
-        int allowed = in_session && now_ms() - permit_ms <= LEASE_MS; /* in every cycle: it ends by itself */
+        int allowed = in_session && says_permit && leased(); /* in every cycle: it ends by itself */
         if (allowed != permit) permit = allowed, tell("permit", ", \"on\": %d", permit);
         actuate();
     }

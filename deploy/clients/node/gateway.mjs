@@ -14,6 +14,7 @@ if (!client) {
 }
 const LEASE_MS = 300;
 const REDIAL_MS = 5000;
+const ENDS = new Set(["E_STATE", "E_ACK", "E_PROTO", "E_AUTH", "E_ORDER"]); // what REFUSE says of one message ends no session
 
 function dial() {
   const dealer = new zmq.Dealer({
@@ -40,8 +41,11 @@ let session = 0;
 let last = 0n;
 let before = 0n; // the last verdict of the epoch before this session
 const arrived = new Set(); // one that was lost on the way comes again after those that followed it
-let heard = -Infinity;
-let permitted = -Infinity;
+let permits = false; // what the last heartbeat said
+let lease = -Infinity; // it counts from here: from when the heartbeat was sent that the daemon has answered
+let welcomed = 0; // when this session's WELCOME came, ms
+let beat = 0; // when the last heartbeat was sent, ms
+let next = 0; // when the next one is, or HELLO
 let permit = 0;
 
 const now = () => performance.now();
@@ -73,8 +77,27 @@ function remembered() {
 
 function lose() {
   session = 0;
-  permitted = -Infinity;
+  [permits, lease] = [false, -Infinity];
   for (const slot of slots.values()) slot.decided = true; // no PASS of another session may clear it
+}
+
+const leased = () => now() - lease <= LEASE_MS;
+
+// A lease that has run out ends the session: what came later could be of any age, and only a new WELCOME begins anew.
+function lookAtLease() {
+  if (session && now() - Math.max(lease, welcomed) > LEASE_MS) [lose(), (next = 0)];
+}
+
+function heartbeat(header, { echo }) {
+  permits = false;
+  let from = now(); // a daemon of before does not answer
+  if (echo !== undefined) {
+    from = echo === null ? -Infinity : Number(BigInt(echo) / 1000000n);
+    if (from > beat) throw new Error("echo");
+    if (from < welcomed) from = -Infinity; // of another session
+  }
+  lease = Math.max(lease, from);
+  permits = header.verdict === PASS;
 }
 
 function verdict(header) {
@@ -87,7 +110,7 @@ function verdict(header) {
     const slot = slots.get(key) ?? { decided: false, passes: false, done: false, due: 0 };
     slots.set(key, slot);
     if (slots.size > 4096) slots.delete(slots.keys().next().value);
-    const inTime = header.ttlUs > 0 && !(header.flags & (FLAG.HISTORICAL | FLAG.LATE)) && now() - heard <= LEASE_MS;
+    const inTime = header.ttlUs > 0 && !(header.flags & (FLAG.HISTORICAL | FLAG.LATE)) && leased();
     if (!slot.decided) {
       slot.decided = true;
       slot.passes = header.verdict === PASS && inTime;
@@ -119,20 +142,18 @@ function actuate() {
 }
 
 function hear(name, head, payload) {
+  lookAtLease();
   if (name === "VERDICT" || name === "HB") {
     const header = parse(head, payload);
     if (!session || header.epoch !== epoch) throw new Error("epoch");
     if (header.kind !== (name === "HB" ? KIND.HB : KIND.VERDICT)) throw new Error("kind");
-    if (name === "VERDICT") return verdict(header);
-    heard = now();
-    permitted = header.verdict === PASS ? heard : -Infinity;
-    return;
+    return name === "VERDICT" ? verdict(header) : heartbeat(header, JSON.parse(payload));
   }
   const body = said(Buffer.from(name), head, payload);
   if (name === "WELCOME") {
     lose();
     if (body.epoch !== epoch) [slots.clear(), (last = 0n)];
-    [epoch, session, heard, before] = [body.epoch, body.session, now(), BigInt(body.heads.q)];
+    [epoch, session, welcomed, next, before] = [body.epoch, body.session, Math.floor(now()), 0, BigInt(body.heads.q)];
     if (before > last) last = before;
     arrived.clear();
     tell("welcome", { epoch });
@@ -144,7 +165,7 @@ function hear(name, head, payload) {
     tell("purge", { lane: body.lane, from: body.from_part, to: body.to_part });
   } else if (name === "REFUSE" || name === "BYE") {
     tell("refused", { said: body });
-    lose();
+    if (name === "BYE" || ENDS.has(body.code)) lose();
   }
 }
 
@@ -161,16 +182,16 @@ const hello = () => ({
   last: remembered(),
   ...(lane === "-" ? {} : { lanes: [Number(lane)] }),
 });
-let beat = 0;
 setInterval(() => {
-  if (session && now() - heard > 10 * LEASE_MS) lose();
+  lookAtLease();
   if (session) dialled = now();
   if (now() - dialled > REDIAL_MS) [dialled, socket] = [now(), (socket.close(), dial())]; // after an error of the protocol libzmq never connects again
-  if (now() >= beat) {
-    beat = now() + (session ? 100 : 200);
-    send(session ? command("HB", { mono_ns: String(process.hrtime.bigint()) }) : command("HELLO", hello()));
+  if (now() >= next) {
+    next = now() + (session ? 100 : 200);
+    if (session) beat = Math.floor(now());
+    send(session ? command("HB", { mono_ns: `${beat}000000` }) : command("HELLO", hello()));
   }
-  const allowed = Number(session > 0 && now() - permitted <= LEASE_MS);
+  const allowed = Number(session > 0 && permits && leased());
   if (allowed !== permit) tell("permit", { on: (permit = allowed) });
   actuate();
 }, 10);
