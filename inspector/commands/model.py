@@ -215,7 +215,7 @@ def import_model(
     licence: Annotated[str, typer.Option(help="The licence that the card states.")] = "unknown",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the card.")] = False,
 ) -> None:
-    """Wrap a foreign model into the contract, in a bounded process of its own; it is proved to answer as before, to 1e-3 (of 16 bits: 1e-2).
+    """Wrap a foreign model into the contract, in a bounded process, and prove that it answers as before, to 1e-3 (of 16 bits: 1e-2).
 
     Example: inspector model import deeplab.onnx --task segmentation --classes pitting --size 256x256 --out models/pitting.onnx
     """

@@ -756,14 +756,14 @@ class GateProcess:
 
         The address is free again some milliseconds later; until then this is tried in each step.
         """
-        at = self._endpoints["events"]
-        if self._revoked.is_set():
-            self._revoked.clear()
-            if self._deaf_since_ns is None:
-                self._deaf_since_ns = now_ns
-                sockets.hang_up(self._pub, at)
-        if self._deaf_since_ns is None:
+        revoked = self._revoked.is_set()
+        if self._deaf_since_ns is None and not revoked:
             return
+        at = self._endpoints["events"]
+        self._revoked.clear()
+        if self._deaf_since_ns is None:
+            self._deaf_since_ns = now_ns
+            sockets.hang_up(self._pub, at)
         if sockets.listen(self._pub, at):
             self._deaf_since_ns = None
             if self._said_deaf:
