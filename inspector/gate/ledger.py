@@ -201,6 +201,8 @@ class _Lane:
 
     cameras: tuple[str, ...]
     last_seq: int = 0
+    last_trigger: tuple[int, int | None] = 0, None
+    """Its number, and where it was."""
     open: dict[int, Part] = field(default_factory=dict)
     waiting: dict[tuple[str, int], _Waiting] = field(default_factory=dict)
     early: dict[tuple[str, int], Vote] = field(default_factory=dict)
@@ -326,15 +328,22 @@ class Ledger:
                     notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text))
         after_gap = bool(notes)
         notes += self._stands(now_ns, at_ns, at_counts)
-        last = next(reversed(room.open.values()), room.recent[-1] if room.recent else None)
         part = self._open(now_ns, lane, part_seq, at_ns, at_counts)
         if after_gap:
             part.shown_from_ns = part.at_ns - AFTER_GAP_NS
         part.challenge = self._challenged(lane) or challenge
-        if last is not None and last.at_counts is not None and at_counts is not None:
-            apart = at_counts - last.at_counts
-            if 0 <= apart < 2 * self.line.window_counts:
-                text = f"triggers {last.part_seq} and {part_seq} are {apart} counts apart, the window is ± {self.line.window_counts} counts"
+        last_seq, last_counts = room.last_trigger
+        if at_counts is not None:
+            room.last_trigger = part_seq, at_counts
+        if at_counts is not None and last_counts is not None:
+            apart = at_counts - last_counts
+            if apart < 0:  # the next part comes from behind: however little it was, an exposure could show either
+                text = f"the belt went back: trigger {part_seq} is at {at_counts} counts, trigger {last_seq} was at {last_counts}"
+                told = [] if now_ns < self._twice[1] else [Mismatch(lane, text)]
+                self.went_back(now_ns, last_counts)
+                return [*notes, *told, *self.distrust(lane, text)]
+            if apart < 2 * self.line.window_counts:
+                text = f"triggers {last_seq} and {part_seq} are {apart} counts apart, the window is ± {self.line.window_counts} counts"
                 notes.append(Crowded(lane, text))
         if self._absent is not None:
             notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
@@ -446,7 +455,7 @@ class Ledger:
         """The next trigger of a lane may have any number: who counts its parts has begun anew, and what is open is rejected."""
         room = self._lanes[lane]
         notes = self.distrust(lane, "the parts are counted anew")
-        room.last_seq = 0
+        room.last_seq, room.last_trigger = 0, (0, None)
         self._due = [entry for entry in self._due if entry[1] != lane]
         heapq.heapify(self._due)
         return notes

@@ -625,6 +625,17 @@ def test_where_the_belt_has_been_twice_nothing_passes_even_if_only_what_was_told
     assert verdicts(made.step(2202 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "beyond, places are new"
 
 
+def test_a_trigger_behind_the_one_before_it_shows_that_the_belt_went_back_however_little() -> None:
+    """By less than the window, so that the exposure of the second part lies nearer to the first."""
+    made = running(count="conveyor")
+    made.step(200 * MS, core.Triggered(1, 0, 200 * MS, 1200))
+    out = made.step(300 * MS, core.Triggered(2, 0, 300 * MS, 1195))
+    assert codes(out).count("TRIGGER_MISMATCH") == 1
+    made.step(301 * MS, core.Seen("top", 1, 300 * MS, 1199, True, None))
+    out += made.step(302 * MS, core.Judged("top", 1, "pass", 0, "", body())) + made.step(1000 * MS, core.Tick())
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210), ("REJECT_NOT_INSPECTED", 210)]
+
+
 def test_an_exposure_that_waited_while_the_belt_went_back_shows_no_part() -> None:
     made = running(count="conveyor")
     for at_ms, counts in ((1, 4028), (20, 4028)):
