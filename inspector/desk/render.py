@@ -23,9 +23,10 @@ from inspector.desk.guard import LARGEST_BODY_BYTES, Refused
 from inspector.desk.health import Health
 from inspector.desk.history import Dimension, History
 from inspector.desk.minutes import KEPT_MINUTES, MINUTE_NS
-from inspector.desk.opinions import Opinions
+from inspector.desk.opinions import Opinion, Opinions
 from inspector.desk.overlay import overlay, places
 from inspector.desk.recipes import Recipes
+from inspector.desk.report import Window
 from inspector.desk.sessions import Sessions, Who
 from inspector.desk.state import KEPT_REJECTS, Board, Part, Series
 from inspector.desk.tally import Tally, Told
@@ -251,11 +252,10 @@ class Pages:
             chart=charts.means(chosen) if chosen else None,
         )
 
-    def report(self, window: report.Window, who: Who) -> str:
+    def report(self, window: Window, who: Who) -> str:
         """The report of a time."""
         now = self._desk.utc()
         found = report.of(self._desk.history, window, now)
-        said = [o for o in self._desk.opinions.last(WORST_KNOWN) if window.from_ns <= o.at_utc_ns < window.to_ns]
         return self.page(
             "report.html",
             who,
@@ -265,9 +265,22 @@ class Pages:
             reasons=charts.pareto(found.reasons.reasons),
             features=charts.pareto(charts.named(found.reasons.features)),
             dimensions=sorted(found.dimensions, key=_worst_first),
-            opinions=said,
+            most=report.MOST_DIMENSIONS,
+            opinions=self._said_in(window),
             made=report.Window(now, now),
         )
+
+    def report_pdf(self, window: Window) -> bytes:
+        """The same on paper."""
+        now = self._desk.utc()
+        found = report.of(self._desk.history, window, now)
+        from inspector.desk import paper  # a large library, which only who wants a PDF needs
+
+        dimensions = sorted(found.dimensions, key=_worst_first)
+        return paper.pdf(found, self._said_in(window), dimensions, station=self._desk.station, made_ns=now)
+
+    def _said_in(self, window: Window) -> list[Opinion]:
+        return [o for o in self._desk.opinions.last(WORST_KNOWN) if window.from_ns <= o.at_utc_ns < window.to_ns]
 
     def error(self, status: int, code: str, text: str, who: Who) -> str:
         """A page that says what is wrong."""

@@ -1,7 +1,4 @@
-"""What happened in a shift, from the journal: the page that is printed, and the same as a table for a spreadsheet.
-
-There is no PDF of our own: the page has a style for paper, and every browser prints to a file.
-"""
+"""What happened in a shift, from the journal: what the page and the PDF (`paper`) show, and the same as a table for a spreadsheet."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from dataclasses import dataclass
 from inspector.desk.history import SUBGROUP, Count, Dimension, History, Reasons
 
 HOUR_NS = 3_600 * 10**9
+MOST_DIMENSIONS = 30
+"""So many are on the page and on paper; all are in the CSV."""
 COLUMNS = ("section", "name", "count", "share", "lane", "mean", "sigma", "low", "high", "unit", "cp", "cpk", "drift_per_h", "recipe")
 
 

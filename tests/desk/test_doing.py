@@ -96,7 +96,19 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 # --- logging in --------------------------------------------------------------------------------------------------------
 
-EVERYTHING = ["/", "/parts", "/quality", "/report", "/report.csv", "/changeover", "/try", "/opinions", "/people", "/live/line"]
+EVERYTHING = [
+    "/",
+    "/parts",
+    "/quality",
+    "/report",
+    "/report.csv",
+    "/report.pdf",
+    "/changeover",
+    "/try",
+    "/opinions",
+    "/people",
+    "/live/line",
+]
 
 
 @pytest.mark.parametrize("path", [*EVERYTHING, f"/part/{EPOCH}/1", f"/part/{EPOCH}/1/picture", "/confirm/switch?recipe=plate"])
@@ -407,7 +419,7 @@ def test_pages_and_csv_of_a_shift(tmp_path: Path) -> None:
         bad = [
             client.get(f"/report?{query}").status_code for query in ("begin=yesterday", "hours=0", "hours=999", "begin=2026-13-41T25:00")
         ]
-        bad += [client.get(f"/report{end}?begin={at}&hours=168").status_code for end in ("", ".csv") for at in EDGES]
+        bad += [client.get(f"/report{end}?begin={at}&hours=168").status_code for end in ("", ".csv", ".pdf") for at in EDGES]
     assert shown.status_code == quality.status_code == 200
     assert "outline: hole-1" in shown.text
     assert "X̄ chart" in quality.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 import warnings
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from inspector.desk import tally
+from inspector.desk import tally, words
 from inspector.desk.app import create
 from inspector.desk.charts import total
 from inspector.desk.history import History
 from inspector.desk.report import COLUMNS
+from inspector.desk.state import part_of
 from inspector.desk.tally import Tally
-from tests.desk.events import board, desk, journal
+from tests.desk.events import board, desk, journal, verdict
 
 with warnings.catch_warnings():  # the client asks for httpx2, and works with httpx
     warnings.simplefilter("ignore")
@@ -70,6 +72,40 @@ def test_features_are_counted_by_lane_and_recipe(tmp_path: Path) -> None:
     assert "plate · outline: hole-1" in page
     assert "washer · outline: hole-1" in page
     assert {(r["lane"], r["recipe"]) for r in rows if r["section"] == "dimension"} == {("0", "plate"), ("2", "washer")}
+
+
+def test_the_pdf_has_the_figures_of_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("reportlab")
+    pypdf = pytest.importorskip("pypdf")
+    begin = time.time_ns() // HOUR_NS * HOUR_NS - 3 * HOUR_NS
+    journal(tmp_path, begin, 2400, 3 * HOUR_NS // 2400, of=lambda i: ((0, "plate", 0.1), (2, "washer", 0.1))[(i + i // 10) % 2])
+    found = desk(tmp_path, board())
+    for seq in range(1, 41):  # more than a page holds; and what no font has
+        found.opinions.say(part_of(verdict(seq, "REJECT_DEFECT")), "anna", "good", "<b>a reflection</b> & Łódź")
+    with TestClient(create(found), base_url="http://127.0.0.1:8080") as client:
+        local = time.strftime("%Y-%m-%dT%H:%M", time.localtime(begin / S))
+        answer = client.get("/report.pdf", params={"begin": local, "hours": "4"})
+        page = client.get("/report", params={"begin": local, "hours": "4"}).text
+        now = client.get("/report.pdf").status_code
+    assert (answer.headers["content-type"], now) == ("application/pdf", 200)
+    assert ".pdf" in answer.headers["content-disposition"]
+    assert "/report.pdf?begin=" in page
+    text = " ".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(answer.content)).pages)
+    text = " ".join(text.split())
+    for said in (
+        "Parts 2400 ",
+        "Passed 2136 89 %",
+        "Rejected 240 10 %",
+        "Not inspected 24 1 %",
+        "plate · outline: hole-1 120 50 % 100 %",
+        "washer · outline: hole-1 120 50 % 50 %",
+        "-0.1 … 0.1",
+        "<b>a reflection</b>",
+        found.station,
+    ):
+        assert said in text, said
+    cpk = {words.number(d.cpk, 3) for d in found.history.dimensions(begin, begin + 4 * HOUR_NS)}
+    assert all(value in text for value in cpk)
 
 
 def read_all(read: Tally) -> None:
