@@ -104,6 +104,14 @@ def create(desk: Desk) -> FastAPI:
         name = f"report-{desk.config.station}-{window.stamp}.csv"
         return Response(text, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
+    @app.get("/report.pdf")
+    def report_pdf(asks: Reading, begin: Begin = "", hours: Hours = 8) -> Response:
+        window = window_of(begin, hours, desk.config.desk.shifts, desk.utc())
+        with _alone(heavy):
+            data = pages.report_pdf(window)
+        name = f"report-{desk.config.station}-{window.stamp}.pdf"
+        return Response(data, media_type="application/pdf", headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
     @app.get("/opinions")
     def opinions(asks: Reading) -> Response:
         return HTMLResponse(pages.page("opinions.html", asks, opinions=desk.opinions.last(200)))

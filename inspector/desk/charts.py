@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from inspector.desk.history import SUBGROUP, Count, Dimension
-from inspector.desk.state import MINUTE_NS, Measured, Minute, Part
-from inspector.desk.words import clock, moment, number
+from inspector.desk.minutes import MINUTE_NS, Feature, Minute
+from inspector.desk.state import Measured, Part, Series
+from inspector.desk.words import clock, limits, moment, number
 
 MEDIAN_RANGE_D4 = 0.954
 """Median of the range of two normal values, in standard deviations (Wheeler's d4 for n = 2)."""
@@ -171,12 +172,33 @@ def total(minutes: Sequence[tuple[int, Minute]]) -> Minute:
     """The minutes as one."""
     whole = Minute()
     for _, m in minutes:
-        whole.passed += m.passed
-        whole.rejected += m.rejected
-        whole.not_inspected += m.not_inspected
-        whole.reasons.update(m.reasons)
-        whole.features.update(m.features)
+        whole.add(m)
     return whole
+
+
+def named(features: Mapping[Feature, int]) -> Counter[str]:
+    """The counts by what a person reads: with the recipe where there are several, and with the lane where one recipe is on several."""
+    lanes: dict[str, set[int]] = {}
+    for lane, recipe, _ in features:
+        lanes.setdefault(recipe, set()).add(lane)
+    several = len(lanes.keys() - {""}) > 1
+    found: Counter[str] = Counter()
+    for (lane, recipe, name), count in features.items():
+        where = [f"lane {lane}"] if recipe and len(lanes[recipe]) > 1 else []
+        found[" · ".join([*where, *([recipe] if recipe and several else []), name])] += count
+    return found
+
+
+def titles(series: Sequence[Series]) -> dict[Series, str]:
+    """What to call each of them: with the recipe where there are several, and with the limits where all else is the same."""
+    several = len({s.recipe for s in series}) > 1
+    known = Counter(s[:4] for s in series)
+
+    def title(s: Series) -> str:
+        name = f"{s.recipe} · {s.name}" if several and s.recipe else s.name
+        return f"{name} ({limits(s.low, s.high)})" if known[s[:4]] > 1 else name
+
+    return {s: title(s) for s in series}
 
 
 def control(series: Sequence[tuple[Part, Measured]], *, width: float = 900, height: float = 300) -> Control | None:
@@ -255,10 +277,10 @@ def means(dimension: Dimension, *, width: float = 900, height: float = 260) -> C
 
     Montgomery, Introduction to Statistical Quality Control, ch. 6.
     """
-    groups, unit = dimension.groups, dimension.unit
+    groups, series = dimension.groups, dimension.series
     half = None if dimension.sigma is None else 3 * dimension.sigma / math.sqrt(SUBGROUP)
     own = [] if half is None else [("process", "+3σ", dimension.mean + half), ("process", "−3σ", dimension.mean - half)]
-    named = (("low", dimension.low), ("high", dimension.high)) if dimension.low != dimension.high else (("exactly", dimension.low),)
+    named = (("low", series.low), ("high", series.high)) if series.low != series.high else (("exactly", series.low),)
     levels = [("mean", "mean", dimension.mean), *own, *(("limit", name, v) for name, v in named if v is not None)]
     bottom, top = _room([*(g.mean for g in groups), *(v for *_, v in levels)])
 
@@ -272,7 +294,7 @@ def means(dimension: Dimension, *, width: float = 900, height: float = 260) -> C
             y_of(g.mean),
             g.bad > 0,
             half is not None and abs(g.mean - dimension.mean) > half,
-            f"{moment(g.at_utc_ns)}: mean {number(g.mean)}, range {number(g.reach)} {unit}",
+            f"{moment(g.at_utc_ns)}: mean {number(g.mean)}, range {number(g.reach)} {series.unit}",
             g.epoch,
             g.seq,
         )

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inspector.desk.state import Measured, Part, part_of
+from inspector.desk.minutes import MINUTE_NS, Feature, Minutes
+from inspector.desk.state import Measured, Part, Series, part_of
 from inspector.desk.words import reason_name
 from inspector.records import ConfigError, Verdict
 
@@ -56,7 +57,7 @@ class Reasons:
     """Why parts were rejected and which of their features failed; `read` of the rejects were looked at."""
 
     reasons: Counter[str]
-    features: Counter[str]
+    features: Counter[Feature]
     read: int
 
 
@@ -79,12 +80,7 @@ class Dimension:
     `drift_per_h` is the slope of the subgroups' means, None where it is not clear of their scatter (|t| < 3).
     """
 
-    lane: int
-    check: str
-    feature: str
-    unit: str
-    low: float | None
-    high: float | None
+    series: Series
     groups: tuple[Subgroup, ...]
     mean: float
     sigma: float | None
@@ -93,12 +89,13 @@ class Dimension:
     @property
     def cp(self) -> float | None:
         """(high − low) / 6σ."""
-        return None if not self.sigma or self.low is None or self.high is None else (self.high - self.low) / (6 * self.sigma)
+        low, high = self.series.low, self.series.high
+        return None if not self.sigma or low is None or high is None else (high - low) / (6 * self.sigma)
 
     @property
     def cpk(self) -> float | None:
         """The nearer limit's distance / 3σ."""
-        sides = [side for side in (self._side(self.low, -1), self._side(self.high, 1)) if side is not None]
+        sides = [side for side in (self._side(self.series.low, -1), self._side(self.series.high, 1)) if side is not None]
         return min(sides) / (3 * self.sigma) if sides and self.sigma else None
 
     def _side(self, limit: float | None, sign: int) -> float | None:
@@ -109,7 +106,7 @@ class Dimension:
         """When the mean will reach a limit if it goes on like this."""
         if not self.drift_per_h:
             return None
-        side = self._side(self.high, 1) if self.drift_per_h > 0 else self._side(self.low, -1)
+        side = self._side(self.series.high, 1) if self.drift_per_h > 0 else self._side(self.series.low, -1)
         return None if side is None else max(0.0, side / abs(self.drift_per_h))
 
 
@@ -118,57 +115,79 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._counts: dict[tuple[int, int], Count] = {}
+        self._counts: dict[tuple[int, int], Counter[tuple[int, int]]] = {}
 
-    def counts(self, from_ns: int, to_ns: int, pieces: int, *, now_ns: int) -> tuple[Count, ...]:
-        """[from, to) in so many pieces of equal length."""
+    def counts(self, from_ns: int, to_ns: int, pieces: int, *, now_ns: int, lane: int | None = None) -> tuple[Count, ...]:
+        """[from, to) in so many pieces of equal length, of one lane or of all."""
         edges = [from_ns + (to_ns - from_ns) * i // pieces for i in range(pieces + 1)]
         with closing(self._open()) as reader:
-            return tuple(self._count(reader, a, b, now_ns) for a, b in itertools.pairwise(edges))
+            return tuple(_count(a, b, self._found(reader, a, b, now_ns), lane) for a, b in itertools.pairwise(edges))
 
-    def _count(self, reader: _Reader, from_ns: int, to_ns: int, now_ns: int) -> Count:
+    def _found(self, reader: _Reader, from_ns: int, to_ns: int, now_ns: int) -> Counter[tuple[int, int]]:
+        """How many parts by (lane, verdict)."""
         if (known := self._counts.get((from_ns, to_ns))) is not None:
             return known
         first, last = reader.id_at(from_ns), reader.id_at(to_ns)
-        found: Counter[int] = Counter()
+        found: Counter[tuple[int, int]] = Counter()
         for begin in range(first, last, SLICE_EVENTS):
-            found.update(reader.verdicts(begin, min(last, begin + SLICE_EVENTS)))
-        passed, blind = found.pop(int(Verdict.PASS), 0), found.pop(int(Verdict.REJECT_NOT_INSPECTED), 0)
-        count = Count(from_ns, to_ns, passed, found.total(), blind)
+            for _, lane, verdict, count in reader.verdicts(begin, min(last, begin + SLICE_EVENTS)):
+                found[lane, verdict] += count
         if to_ns < now_ns - 60 * 10**9:  # what is past stays
             if len(self._counts) >= MOST_KNOWN:
                 self._counts.clear()
-            self._counts[from_ns, to_ns] = count
-        return count
+            self._counts[from_ns, to_ns] = found
+        return found
 
     def reasons(self, from_ns: int, to_ns: int) -> Reasons:
         """Of the first `MOST_REJECTS` rejects of [from, to)."""
         found = Reasons(Counter(), Counter(), 0)
         read = 0
         with closing(self._open()) as reader:
-            for part in reader.rejects(from_ns, to_ns):
+            for _, part in reader.rejects(reader.id_at(from_ns), reader.id_at(to_ns)):
                 read += 1
                 found.reasons[reason_name(part.reason, part.reason_text)] += 1
-                found.features.update(part.failing)
+                found.features.update((part.lane, part.recipe_name, name) for name in part.failing)
                 if read == MOST_REJECTS:
                     break
         return Reasons(found.reasons, found.features, read)
 
     def dimensions(self, from_ns: int, to_ns: int) -> tuple[Dimension, ...]:
-        """Everything that was measured in [from, to), from samples; by lane and name."""
+        """Everything that was measured in [from, to), from samples; by lane, recipe and name. A subgroup is of one recipe."""
         with closing(self._open()) as reader:
             samples = list(reader.samples(from_ns, to_ns))
-        series: dict[tuple[int, str, str], list[list[tuple[Part, Measured]]]] = {}
+        series: dict[Series, list[list[tuple[Part, Measured]]]] = {}
         for sample in samples:
-            values: dict[tuple[int, str, str], list[tuple[Part, Measured]]] = {}
+            values: dict[Series, list[tuple[Part, Measured]]] = {}
             for part in sample:
                 for found in part.findings:
                     if found.value is not None:
-                        values.setdefault((part.lane, found.check, found.feature), []).append((part, found))
+                        values.setdefault(Series.of(part, found), []).append((part, found))
             for key, group in values.items():
                 if len(group) >= SUBGROUP:
                     series.setdefault(key, []).append(group[:SUBGROUP])
-        return tuple(dimension(*key, groups) for key, groups in sorted(series.items()))
+        return tuple(dimension(key, series[key]) for key in sorted(series, key=lambda key: key[:4]))
+
+    def span(self, from_ns: int) -> tuple[int, int]:
+        """The events from this moment on: the first one's number, and that beyond the last."""
+        with closing(self._open()) as reader:
+            return reader.id_at(from_ns), reader.beyond
+
+    def minutes(self, first: int, last: int) -> Minutes:
+        """What these events, [first, last), say of each minute. Raises `ConfigError` E_DB_OPEN."""
+        found = Minutes()
+        with closing(self._open()) as reader:
+            for number, lane, verdict, count in reader.verdicts(first, last, MINUTE_NS):
+                minute = found.of(number, lane)
+                if verdict == Verdict.PASS:
+                    minute.passed += count
+                elif verdict == Verdict.REJECT_NOT_INSPECTED:
+                    minute.not_inspected += count
+                else:
+                    minute.rejected += count
+            for at_ns, part in reader.rejects(first, last):
+                reason = reason_name(part.reason, part.reason_text)
+                found.why(at_ns // MINUTE_NS, part.lane, reason, part.recipe_name, part.failing)
+        return found
 
     def part(self, epoch: str, seq: int) -> Part | None:
         """The part of this name, None where no such verdict is kept."""
@@ -188,19 +207,28 @@ class History:
         return _Reader(self._path)
 
 
-def dimension(lane: int, check: str, feature: str, groups: Sequence[Sequence[tuple[Part, Measured]]]) -> Dimension:
-    """What the subgroups (each of `SUBGROUP` values) say of a dimension; its limits are the newest ones."""
+def _count(from_ns: int, to_ns: int, found: Counter[tuple[int, int]], lane: int | None) -> Count:
+    """What was found by (lane, verdict), of one lane or of all."""
+    verdicts: Counter[int] = Counter()
+    for (of, verdict), count in found.items():
+        if lane in (None, of):
+            verdicts[verdict] += count
+    passed, blind = verdicts.pop(int(Verdict.PASS), 0), verdicts.pop(int(Verdict.REJECT_NOT_INSPECTED), 0)
+    return Count(from_ns, to_ns, passed, verdicts.total(), blind)
+
+
+def dimension(series: Series, groups: Sequence[Sequence[tuple[Part, Measured]]]) -> Dimension:
+    """What the subgroups (each of `SUBGROUP` values of this series) say of a dimension."""
     drawn = []
     for group in groups:
         values = [found.value for _, found in group if found.value is not None]
         part = group[-1][0]
         bad = sum(not found.ok for _, found in group)
         drawn.append(Subgroup(part.at_utc_ns, statistics.fmean(values), max(values) - min(values), bad, part.epoch, part.seq))
-    newest = groups[-1][-1][1]
     reach = statistics.fmean(g.reach for g in drawn)
     sigma = reach / D2 if len(drawn) >= 5 and reach > 0 else None
     mean = statistics.fmean(g.mean for g in drawn)
-    return Dimension(lane, check, feature, newest.unit, newest.low, newest.high, tuple(drawn), mean, sigma, _drift(drawn))
+    return Dimension(series, tuple(drawn), mean, sigma, _drift(drawn))
 
 
 def _drift(groups: Sequence[Subgroup]) -> float | None:
@@ -228,7 +256,7 @@ class _Reader:
             (low, high), *_ = self._ask("SELECT min(id), max(id) FROM event")
         except sqlite3.Error as error:
             raise ConfigError("E_DB_OPEN", f"the journal cannot be read: {error}", file=str(path)) from error
-        self._low, self._high = low or 1, (high or 0) + 1
+        self._low, self.beyond = low or 1, (high or 0) + 1
 
     def close(self) -> None:
         self._db.close()
@@ -245,7 +273,7 @@ class _Reader:
 
     def id_at(self, at_ns: int) -> int:
         """The first event that is not before this moment."""
-        low, high = self._low, self._high
+        low, high = self._low, self.beyond
         while low < high:
             middle = (low + high) // 2
             found = self._try("SELECT id, t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", middle)
@@ -263,34 +291,41 @@ class _Reader:
         query = "SELECT id, payload FROM event WHERE epoch = ? AND stream = 'q' AND seq = ? AND kind = 1"
         return next(_parts(self._try(query, epoch, seq)), None) if seq < 2**63 else None
 
-    def verdicts(self, first: int, last: int) -> dict[int, int]:
-        query = "SELECT verdict, count(*) FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 GROUP BY verdict"
-        return dict(self._try(query, first, last))
+    def verdicts(self, first: int, last: int, piece_ns: int = 2**62) -> list[tuple[int, int, int, int]]:
+        """(piece of time, lane, verdict, how many) of the events [first, last)."""
+        query = """SELECT t_utc_ns / ?, lane, verdict, count(*) FROM event
+            WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 GROUP BY 1, 2, 3"""
+        return [
+            (int(piece), int(lane), int(verdict), int(count)) for piece, lane, verdict, count in self._try(query, piece_ns, first, last)
+        ]
 
-    def rejects(self, from_ns: int, to_ns: int) -> Iterator[Part]:
-        query = "SELECT id, payload FROM event WHERE id >= ? AND id < ? AND r_seq IS NOT NULL AND kind = 1 ORDER BY id LIMIT ?"
-        at, last = self.id_at(from_ns), self.id_at(to_ns)
-        while at < last:
-            upto = min(last, at + SLICE_EVENTS)
-            rows = self._try(query, at, upto, SLICE_ROWS)
-            yield from _parts(rows)
-            at = int(rows[-1][0]) + 1 if len(rows) == SLICE_ROWS else upto
+    def rejects(self, first: int, last: int) -> Iterator[tuple[int, Part]]:
+        """(UTC ns, part) of each reject of the events [first, last)."""
+        query = "SELECT id, payload, t_utc_ns FROM event WHERE id >= ? AND id < ? AND r_seq IS NOT NULL AND kind = 1 ORDER BY id LIMIT ?"
+        while first < last:
+            upto = min(last, first + SLICE_EVENTS)
+            rows = self._try(query, first, upto, SLICE_ROWS)
+            for row in rows:
+                yield from ((row[2], part) for part in _parts([row]))
+            first = int(rows[-1][0]) + 1 if len(rows) == SLICE_ROWS else upto
 
     def samples(self, from_ns: int, to_ns: int) -> Iterator[list[Part]]:
-        """Parts in a row, inspected ones, from evenly spread places; enough of them for a subgroup of each lane."""
+        """Parts in a row, inspected ones, from evenly spread places; enough for a subgroup of each lane and recipe that ran last."""
         first, last = self.id_at(from_ns), self.id_at(to_ns)
         query = "SELECT id, payload FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 AND verdict != ? ORDER BY id LIMIT ?"
         if last <= first:
             return
-        lanes = max(1, len({p.lane for p in _parts(self._try(query, max(first, last - 200), last, 0, 64))}))
-        size = (SUBGROUP + 1) * lanes
+        newest = Counter((p.lane, p.recipe_name) for p in _parts(self._try(query, max(first, last - 200), last, 0, 64)))
+        streams = max(1, len(newest))
+        rarest = -(-newest.total() // min(newest.values(), default=1))  # one part in so many
+        size = (SUBGROUP + 1) * min(max(streams, rarest), 2 * streams)
         step = max(size, (last - first) // SUBGROUPS)
         for begin in range(first, last, step):
             yield list(_parts(self._try(query, begin, min(last, begin + step), int(Verdict.REJECT_NOT_INSPECTED), size)))
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Part]:
-    for _, payload in rows:
+    for _, payload, *_ in rows:
         try:
             yield part_of(json.loads(payload))
         except ValueError:

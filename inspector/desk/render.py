@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -22,11 +22,14 @@ from inspector.desk.disagreements import Disagreement, Disagreements
 from inspector.desk.guard import LARGEST_BODY_BYTES, Refused
 from inspector.desk.health import Health
 from inspector.desk.history import Dimension, History
-from inspector.desk.opinions import Opinions
+from inspector.desk.minutes import KEPT_MINUTES, MINUTE_NS
+from inspector.desk.opinions import Opinion, Opinions
 from inspector.desk.overlay import overlay, places
 from inspector.desk.recipes import Recipes
+from inspector.desk.report import Window
 from inspector.desk.sessions import Sessions, Who
-from inspector.desk.state import KEPT_REJECTS, Board, Part
+from inspector.desk.state import KEPT_REJECTS, Board, Part, Series
+from inspector.desk.tally import Tally, Told
 from inspector.desk.trial import Trial, Tried
 from inspector.desk.users import Role
 from inspector.interfaces import Clock
@@ -48,7 +51,6 @@ PAGES = {**{k: v for k, v in LIVE.items() if k != "changeover"}, "quality": "Qua
 SPANS = {60: "last hour", 480: "last 8 hours", 1440: "last 24 hours"}
 LONG_SPANS = {**SPANS, 10_080: "last 7 days"}
 PIECES = {60: 20, 480: 32, 1440: 48, 10_080: 42}
-MINUTE_NS = 60 * 10**9
 WORST_KNOWN = 300
 SHOWN_DISAGREEMENTS = 12
 
@@ -74,6 +76,7 @@ class Desk:
     acts: Acts
     opinions: Opinions
     history: History
+    tally: Tally
     disagreements: Disagreements
     health: Health
     secure: bool = False
@@ -90,6 +93,14 @@ class Desk:
         for camera in self.config.cameras:
             names.setdefault(camera.lane, []).append(camera.id)
         return {lane: ", ".join(names[lane]) for lane in sorted(names)}
+
+    def past(self, count: int, lane: int | None = None) -> Told:
+        """The last minutes as the journal has them; where it cannot be read, what the page itself has seen."""
+        told = self.tally.last(count, lane)
+        if told is None:
+            told = Told(self.board.minutes(count, lane), self.board.since_utc_ns, journal=False)
+        begin_ns = told.minutes[0][0] * MINUTE_NS
+        return told if told.since_ns is None or told.since_ns > begin_ns else replace(told, since_ns=None)
 
     def part(self, epoch: str, seq: int) -> Part:
         """A part of the page's memory, or of the journal. Raises `Refused` where neither has it."""
@@ -112,6 +123,16 @@ class Asked:
     minutes: Annotated[int, Query(ge=1, le=10_080)] = 60
     check: Annotated[str, Query(max_length=64)] = ""
     feature: Annotated[str, Query(max_length=64)] = ""
+    recipe: Annotated[str, Query(max_length=64)] = ""
+    limits: Annotated[str, Query(max_length=64)] = ""
+
+    def nearest(self, series: Sequence[Series]) -> Series | None:
+        """The one that is asked for, or the first of those that are most like it."""
+
+        def alike(s: Series) -> tuple[bool, ...]:
+            return (s.check, s.feature) == (self.check, self.feature), s.recipe == self.recipe != "", s.limits == self.limits
+
+        return max(series, key=alike, default=None)
 
 
 class _Recent:
@@ -214,10 +235,11 @@ class Pages:
         now, minutes = self._desk.utc(), min(LONG_SPANS, key=lambda m: abs(m - asked.minutes))
         piece = minutes * MINUTE_NS // PIECES[minutes]
         end = (now // piece + 1) * piece  # whole pieces, so that those which are past are known already
-        counts = self._desk.history.counts(end - minutes * MINUTE_NS, end, PIECES[minutes], now_ns=now)
-        found = [d for d in self._desk.history.dimensions(end - minutes * MINUTE_NS, end) if asked.lane in (None, d.lane)]
+        counts = self._desk.history.counts(end - minutes * MINUTE_NS, end, PIECES[minutes], now_ns=now, lane=asked.lane)
+        found = [d for d in self._desk.history.dimensions(end - minutes * MINUTE_NS, end) if asked.lane in (None, d.series.lane)]
         found.sort(key=_worst_first)
-        chosen = next((d for d in found if (d.check, d.feature) == (asked.check, asked.feature)), found[0] if found else None)
+        wanted = asked.nearest([d.series for d in found])
+        chosen = next((d for d in found if d.series == wanted), None)
         return self.page(
             "quality.html",
             who,
@@ -230,11 +252,10 @@ class Pages:
             chart=charts.means(chosen) if chosen else None,
         )
 
-    def report(self, window: report.Window, who: Who) -> str:
+    def report(self, window: Window, who: Who) -> str:
         """The report of a time."""
         now = self._desk.utc()
         found = report.of(self._desk.history, window, now)
-        said = [o for o in self._desk.opinions.last(WORST_KNOWN) if window.from_ns <= o.at_utc_ns < window.to_ns]
         return self.page(
             "report.html",
             who,
@@ -242,11 +263,24 @@ class Pages:
             shifts=report.shifts(self._desk.config.desk.shifts, now),
             share=charts.shares(found.hours),
             reasons=charts.pareto(found.reasons.reasons),
-            features=charts.pareto(found.reasons.features),
+            features=charts.pareto(charts.named(found.reasons.features)),
             dimensions=sorted(found.dimensions, key=_worst_first),
-            opinions=said,
+            most=report.MOST_DIMENSIONS,
+            opinions=self._said_in(window),
             made=report.Window(now, now),
         )
+
+    def report_pdf(self, window: Window) -> bytes:
+        """The same on paper."""
+        now = self._desk.utc()
+        found = report.of(self._desk.history, window, now)
+        from inspector.desk import paper  # a large library, which only who wants a PDF needs
+
+        dimensions = sorted(found.dimensions, key=_worst_first)
+        return paper.pdf(found, self._said_in(window), dimensions, station=self._desk.station, made_ns=now)
+
+    def _said_in(self, window: Window) -> list[Opinion]:
+        return [o for o in self._desk.opinions.last(WORST_KNOWN) if window.from_ns <= o.at_utc_ns < window.to_ns]
 
     def error(self, status: int, code: str, text: str, who: Who) -> str:
         """A page that says what is wrong."""
@@ -280,7 +314,8 @@ class Pages:
         if page == "line":
             newest = [(lane, cameras, board.parts(lane=lane, pictured=True, most=1)) for lane, cameras in self._desk.lanes.items()]
             return context | {
-                "bars": charts.bars(board.minutes(60)),
+                "past": (past := self._desk.past(60)),
+                "bars": charts.bars(past.minutes),
                 "latest": [(lane, cameras, parts[0] if parts else None) for lane, cameras, parts in newest],
                 "rejects": board.parts(rejects_only=True, most=8),
                 "alarms": board.alarms(8),
@@ -288,25 +323,25 @@ class Pages:
         if page == "parts":
             return context | {"parts": board.parts(lane=asked.lane, most=60)}
         if page == "rejects":
-            whole = charts.total(board.minutes(min(asked.minutes, 1440)))
+            past = self._desk.past(min(asked.minutes, KEPT_MINUTES), asked.lane)
+            whole = charts.total(past.minutes)
             kept = board.parts(lane=asked.lane, rejects_only=True, most=KEPT_REJECTS)
             return context | {
                 "places": [
                     found for name, contours in self._desk.recipes.contours.items() if (found := places(name, contours, kept)) is not None
                 ],
+                "past": past,
                 "whole": whole,
                 "reasons": charts.pareto(whole.reasons),
-                "features": charts.pareto(whole.features),
+                "features": charts.pareto(charts.named(whole.features)),
                 "parts": kept[:24],
             }
         if page == "trends":
-            known = [key for key in board.dimensions() if key[0] == asked.lane or asked.lane is None]
-            known = [key for key in known if key[0] == known[0][0]]
-            wanted = (known[0][0], asked.check, asked.feature) if known else None
-            chosen = wanted if wanted in known else known[0] if known else None
-            series = board.series(*chosen) if chosen else ()
-            unit = series[-1][1].unit if series else ""
-            return context | {"known": known, "chosen": chosen, "chart": charts.control(series), "unit": unit}
+            known = [key for key in board.dimensions() if key.lane == asked.lane or asked.lane is None]
+            known = [key for key in known if key.lane == known[0].lane]
+            chosen = asked.nearest(known)
+            series = board.series(chosen) if chosen else ()
+            return context | {"titles": charts.titles(known), "chosen": chosen, "chart": charts.control(series)}
         if page == "changeover":
             return context | self._changeover()
         return context | {"cameras": board.cameras(now), "alarms": board.alarms(20), "said": self._desk.health.said()}
@@ -344,8 +379,8 @@ class Pages:
         return self._desk.audit.last(most)
 
 
-def _worst_first(dimension: Dimension) -> tuple[float, int, str, str]:
-    return (float("inf") if dimension.cpk is None else dimension.cpk, dimension.lane, dimension.check, dimension.feature)
+def _worst_first(dimension: Dimension) -> tuple[object, ...]:
+    return (float("inf") if dimension.cpk is None else dimension.cpk, *dimension.series[:4])
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:

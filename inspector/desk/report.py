@@ -1,7 +1,4 @@
-"""What happened in a shift, from the journal: the page that is printed, and the same as a table for a spreadsheet.
-
-There is no PDF of our own: the page has a style for paper, and every browser prints to a file.
-"""
+"""What happened in a shift, from the journal: what the page and the PDF (`paper`) show, and the same as a table for a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,10 +9,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inspector.desk.history import Count, Dimension, History, Reasons
+from inspector.desk.history import SUBGROUP, Count, Dimension, History, Reasons
 
 HOUR_NS = 3_600 * 10**9
-COLUMNS = ("section", "name", "count", "share", "lane", "mean", "sigma", "low", "high", "unit", "cp", "cpk", "drift_per_h")
+MOST_DIMENSIONS = 30
+"""So many are on the page and on paper; all are in the CSV."""
+COLUMNS = ("section", "name", "count", "share", "lane", "mean", "sigma", "low", "high", "unit", "cp", "cpk", "drift_per_h", "recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +109,16 @@ def _rows(report: Report, station: str) -> Iterator[tuple[object, ...]]:
         yield f"hour {begin}", "passed", hour.passed, _share(hour.passed, hour.parts)
         yield f"hour {begin}", "rejected", hour.rejected, _share(hour.rejected, hour.parts)
         yield f"hour {begin}", "not inspected", hour.not_inspected, _share(hour.not_inspected, hour.parts)
-    for section, counted in (("reason", report.reasons.reasons), ("feature", report.reasons.features)):
-        for name, count in counted.most_common():
-            yield section, name, count, _share(count, report.reasons.read)
+    for name, count in report.reasons.reasons.most_common():
+        yield "reason", name, count, _share(count, report.reasons.read)
+    for (lane, recipe, name), count in report.reasons.features.most_common():
+        yield "feature", name, count, _share(count, report.reasons.read), lane, *[""] * 8, recipe
     for d in report.dimensions:
+        s = d.series
         yield (
-            *("dimension", f"{d.check}: {d.feature}", 5 * len(d.groups), "", d.lane),
-            *(_number(d.mean), _number(d.sigma), _number(d.low), _number(d.high), d.unit, _number(d.cp), _number(d.cpk)),
-            _number(d.drift_per_h),
+            *("dimension", s.name, SUBGROUP * len(d.groups), "", s.lane),
+            *(_number(d.mean), _number(d.sigma), _number(s.low), _number(s.high), s.unit, _number(d.cp), _number(d.cpk)),
+            *(_number(d.drift_per_h), s.recipe),
         )
 
 

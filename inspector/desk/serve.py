@@ -29,6 +29,7 @@ from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
+from inspector.desk.tally import Tally
 from inspector.desk.tls import certificate
 from inspector.desk.trial import Trial
 from inspector.desk.users import Users
@@ -101,7 +102,16 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
     feeds = [Feed(board, stream, prefix=prefix, endpoints=endpoints, clock=clock, keys=keys) for stream in ("q", "a")]
     audit, recipes = Audit(own), Recipes(config, path)
     acts, health = Acts(recipes, audit), Health(address_of(config, ready), clock=clock)
-    steps = {"feed-0": feeds[0].step, "feed-1": feeds[1].step, "acts": acts.step, "health": health.step, "recipes": recipes.step}
+    history = History(config.state_dir / "journal.sqlite")
+    tally = Tally(history, clock=clock, utc=time.time_ns)
+    steps = {
+        "feed-0": feeds[0].step,
+        "feed-1": feeds[1].step,
+        "acts": acts.step,
+        "health": health.step,
+        "recipes": recipes.step,
+        "tally": tally.step,
+    }
     workers = [Worker(name, step, clock=clock, on_error=on_error) for name, step in steps.items()]
     desk = Desk(
         config=config,
@@ -117,7 +127,8 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
         audit=audit,
         acts=acts,
         opinions=Opinions(own / "opinions", lambda reference: picture_of(pictures, reference), utc=time.time_ns),
-        history=History(config.state_dir / "journal.sqlite"),
+        history=history,
+        tally=tally,
         disagreements=Disagreements(pictures, clock=clock),
         health=health,
         secure=bool(tls),

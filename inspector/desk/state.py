@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from inspector.desk.minutes import MINUTE_NS, Minute, Minutes
 from inspector.desk.words import hold_name, reason_name
 from inspector.records import Reason
 
 STALE_AFTER_NS = 1_500_000_000
 RATE_WINDOW_NS = 30_000_000_000
-MINUTE_NS = 60_000_000_000
 KEPT_PARTS = 2_000
 KEPT_REJECTS = 1_000
 KEPT_ALARMS = 200
-KEPT_MINUTES = 24 * 60
 KEPT_VALUES = 400
 MOST_SERIES = 512
-MOST_LABELS_PER_MINUTE = 64
 LATENCY_WINDOW = 500
+NEWEST = 100
+"""So many of the last parts say which recipes run."""
 
 LOST_PICTURES = frozenset({Reason.FRAME_LOST, Reason.FRAME_INCOMPLETE})
 PASS = "PASS"
@@ -132,6 +132,38 @@ class Part:
         return tuple(dict.fromkeys([f.of(classes) for f in self.failed] or [d.class_name for d in self.defects]))
 
 
+class Series(NamedTuple):
+    """What belongs on one chart: a dimension as one recipe judges it on one lane. Other limits (an edited recipe) are another series."""
+
+    lane: int
+    recipe: str
+    check: str
+    feature: str
+    low: float | None
+    high: float | None
+    unit: str
+
+    @classmethod
+    def of(cls, part: Part, found: Measured) -> Series:
+        """Where a finding of a part belongs."""
+        return cls(part.lane, part.recipe_name, found.check, found.feature, found.low, found.high, found.unit)
+
+    @property
+    def name(self) -> str:
+        """As findings are called: `outline: hole-3`."""
+        return f"{self.check}: {self.feature}" if self.feature else self.check
+
+    @property
+    def limits(self) -> str:
+        """Both, as a link says them: `-0.1..0.1`."""
+        return "..".join("" if limit is None else f"{limit:.9g}" for limit in (self.low, self.high))
+
+    @property
+    def query(self) -> dict[str, object]:
+        """What a link to its chart says."""
+        return {"lane": self.lane, "recipe": self.recipe, "check": self.check, "feature": self.feature, "limits": self.limits}
+
+
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """Something that a person should know: `severity` is critical, warning or info; a change of the line's state is "state"."""
@@ -156,17 +188,6 @@ class Counters:
     def unexplained(self) -> int:
         """Triggers without an outcome."""
         return self.triggers - self.passed - self.rejected - self.not_inspected - self.pending
-
-
-@dataclass(slots=True)
-class Minute:
-    """What happened in one minute of UTC; `reasons` and `features` count why parts were rejected and which of their features failed."""
-
-    passed: int = 0
-    rejected: int = 0
-    not_inspected: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    features: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +370,9 @@ class Board:
         self._rejects: OrderedDict[tuple[str, int], Part] = OrderedDict()
         self._received: deque[tuple[int, int]] = deque(maxlen=20_000)
         self._alarms: deque[Alarm] = deque(maxlen=KEPT_ALARMS)
-        self._minutes: OrderedDict[int, Minute] = OrderedDict()
-        self._series: OrderedDict[tuple[int, str, str], deque[tuple[Part, Measured]]] = OrderedDict()
+        self._minutes = Minutes()
+        self._since_utc_ns = utc()
+        self._series: OrderedDict[Series, deque[tuple[Part, Measured]]] = OrderedDict()
         self._holds: dict[str, str] = {}
         self._hold_texts: dict[str, str] = {}
         self._camera_counts: dict[int, list[int]] = {}
@@ -391,13 +413,13 @@ class Board:
             self._measure(part)
 
     def _count(self, part: Part) -> None:
-        minute = self._minutes.get(part.at_utc_ns // MINUTE_NS)
-        if minute is None:
-            minute = _keep(self._minutes, part.at_utc_ns // MINUTE_NS, Minute(), KEPT_MINUTES)
         seen = self._camera_counts.setdefault(part.lane, [0, 0, 0])
         seen[0] += 1
         seen[1] += part.reason in LOST_PICTURES
         seen[2] += not part.inspected
+        number = part.at_utc_ns // MINUTE_NS
+        minute = self._minutes.of(number, part.lane)
+        self._since_utc_ns = min(self._since_utc_ns, part.at_utc_ns)
         if part.passed:
             minute.passed += 1
             return
@@ -405,18 +427,17 @@ class Board:
             minute.rejected += 1
         else:
             minute.not_inspected += 1
-        _tally(minute.reasons, reason_name(part.reason, part.reason_text))
-        for name in part.failing:
-            _tally(minute.features, name)
+        self._minutes.why(number, part.lane, reason_name(part.reason, part.reason_text), part.recipe_name, part.failing)
 
     def _measure(self, part: Part) -> None:
         for finding in part.findings:
             if finding.value is None:
                 continue
-            key = (part.lane, finding.check, finding.feature)
+            key = Series.of(part, finding)
             series = self._series.get(key)
             if series is None:
                 series = _keep(self._series, key, deque(maxlen=KEPT_VALUES), MOST_SERIES)
+            self._series.move_to_end(key)  # those of a recipe that no longer runs go first
             series.append((part, finding))
 
     def alarm(self, event: Mapping[str, Any]) -> None:
@@ -509,26 +530,32 @@ class Board:
         with self._lock:
             return tuple(reversed(self._alarms))[:most]
 
-    def minutes(self, count: int) -> tuple[tuple[int, Minute], ...]:
-        """The last `count` minutes up to now, oldest first, silent ones included: (UTC minute number, a copy)."""
-        now = self._utc() // MINUTE_NS
+    def minutes(self, count: int, lane: int | None = None) -> tuple[tuple[int, Minute], ...]:
+        """The last `count` minutes of one lane or of all, as far as the page has heard of them (see `Minutes.last`)."""
         with self._lock:
-            return tuple(
-                (m, Minute(k.passed, k.rejected, k.not_inspected, Counter(k.reasons), Counter(k.features)))
-                for m in range(now - count + 1, now + 1)
-                for k in (self._minutes.get(m) or Minute(),)
-            )
+            return self._minutes.last(self._utc(), count, lane)
 
-    def dimensions(self) -> tuple[tuple[int, str, str], ...]:
-        """(lane, check, feature) of everything measured at least twice: by lane, lengths before counts and scores."""
+    @property
+    def since_utc_ns(self) -> int:
+        """How far back that is: the page's start, or the oldest part that it was told again."""
+        return self._since_utc_ns
+
+    def dimensions(self) -> tuple[Series, ...]:
+        """All that was measured at least twice: by lane, recipes that run first, lengths before counts and scores, newest limits first."""
         with self._lock:
-            known = [(key, values[-1][1].unit) for key, values in self._series.items() if len(values) > 1]
-        return tuple(key for key, _ in sorted(known, key=lambda k: (k[0][0], k[1] != "mm", _natural(k[0][1]), _natural(k[0][2]))))
+            known = {key: values[-1][0].at_utc_ns for key, values in self._series.items() if len(values) > 1}
+            runs = {(part.lane, part.recipe_name) for part in list(self._parts.values())[-NEWEST:]}
 
-    def series(self, lane: int, check: str, feature: str) -> tuple[tuple[Part, Measured], ...]:
+        def order(key: Series) -> tuple[Any, ...]:
+            kind = (key.lane, (key.lane, key.recipe) not in runs, key.recipe, key.unit != "mm")
+            return (*kind, _natural(key.check), _natural(key.feature), -known[key])
+
+        return tuple(sorted(known, key=order))
+
+    def series(self, series: Series) -> tuple[tuple[Part, Measured], ...]:
         """The newest values of one dimension, oldest first."""
         with self._lock:
-            return tuple(self._series.get((lane, check, feature), ()))
+            return tuple(self._series.get(series, ()))
 
     def cameras(self, now_ns: int) -> tuple[CameraHealth, ...]:
         """How each camera of the configuration does."""
@@ -567,8 +594,3 @@ def _keep(into: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> Any:
 def _natural(text: str) -> list[tuple[int, str]]:
     """Sorts hole-10 after hole-9."""
     return [(int(piece), "") if piece.isascii() and piece.isdigit() else (-1, piece) for piece in re.split(r"([0-9]+)", text)]
-
-
-def _tally(counter: Counter[str], label: str) -> None:
-    """Count; what would make a minute remember too many labels is counted as `other`."""
-    counter[label if label in counter or len(counter) < MOST_LABELS_PER_MINUTE else "other"] += 1

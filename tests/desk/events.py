@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,14 @@ from inspector.desk.recipes import Recipes
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
+from inspector.desk.tally import Tally
 from inspector.desk.trial import Trial
 from inspector.desk.users import Users
-from inspector.records import Contour
+from inspector.gate import protocol
+from inspector.gate.arbiter import Record
+from inspector.gate.journal import Journal
+from inspector.gate.protocol import Header
+from inspector.records import Contour, Verdict
 
 EPOCH = "01935c1e-0000-7000-8000-000000000001"
 MINUTE_NS = 60_000_000_000
@@ -133,6 +139,7 @@ def desk(
     """A desk whose state is in `folder`, with the drawing of `contours` for the recipe plate."""
     settings = (config(("cam1", 1)) if settings is None else settings).model_copy(update={"state_dir": folder})
     audit, recipes = Audit(folder / "desk"), Recipes(settings, contours={"plate": contours()})
+    history = History(folder / "journal.sqlite")
     known: dict[str, Any] = {
         "config": settings,
         "board": board,
@@ -147,7 +154,8 @@ def desk(
         "audit": audit,
         "acts": Acts(recipes, audit) if put is None else Acts(recipes, audit, put=put),
         "opinions": Opinions(folder / "desk" / "opinions", lambda reference: None, utc=time.time_ns),
-        "history": History(folder / "journal.sqlite"),
+        "history": history,
+        "tally": Tally(history, clock=clock, utc=time.time_ns),
         "disagreements": Disagreements(folder / "pictures", clock=clock),
         "health": Health(lambda: "", clock=clock),
     }
@@ -159,3 +167,38 @@ def csrf_of(page: str) -> str:
     found = re.search(r'name="csrf" value="([^"]+)"', page)
     assert found is not None
     return found[1]
+
+
+def journal(
+    folder: Path,
+    begin_ns: int,
+    count: int,
+    step_ns: int,
+    *,
+    drift_mm: float = 0.0,
+    of: Callable[[int], tuple[int, str, float]] = lambda i: (0, "plate", 0.1),
+) -> None:
+    """A journal with so many parts: each tenth is rejected, each hundredth was not inspected; `hole-1` wanders by `drift_mm` a part.
+
+    `of` gives a part's lane, its recipe, and the limit of `hole-1` in mm.
+    """
+    epoch = uuid.UUID(EPOCH).bytes
+    kept = Journal.open(folder, utc_clock=lambda: begin_ns)
+    kept.begin(epoch)
+    previous, records, rejects = protocol.NO_HASH, [], 0
+    for i in range(count):
+        lane, recipe, limit = of(i)
+        kind = Verdict.REJECT_NOT_INSPECTED if i % 100 == 50 else Verdict.REJECT_DEFECT if i % 10 == 3 else Verdict.PASS
+        value = 0.01 * ((i * 7) % 5 - 2) / 2 + drift_mm * i
+        found = [finding(0.3, ok=False)] if kind is Verdict.REJECT_DEFECT else [finding(value)] if kind is Verdict.PASS else []
+        found = [each | {"low": -limit, "high": limit} for each in found]
+        body = verdict(i + 1, kind.name, lane=lane, findings=found, image_ref="kept" if kind is Verdict.REJECT_DEFECT else None)
+        body["trigger"]["t_trigger_utc_ns"] = str(begin_ns + i * step_ns)
+        body["recipe"] = {"name": recipe, "number": None}
+        header = Header(protocol.Kind.VERDICT, 0, epoch, i + 1, i + 1, begin_ns + i * step_ns, 0, 1, int(kind), lane, int(body["reason"]))
+        payload, previous = protocol.seal(header, protocol.dumps(body)[:-1], previous)
+        rejects += kind is not Verdict.PASS
+        r_seq = None if kind is Verdict.PASS else rejects
+        records.append(Record("q", header, protocol.pack(header, payload), payload, previous, r_seq, 0))
+    kept.commit(records)
+    kept.close(clean=True)

@@ -19,10 +19,11 @@ import uvicorn
 
 from inspector.desk.app import create
 from inspector.desk.recipes import Recipes
+from inspector.desk.render import LIVE
 from inspector.desk.serve import listen
 from inspector.desk.state import Board
 from inspector.desk.trial import Trial
-from tests.desk.events import EPOCH, config, desk, finding, heartbeat, png, verdict
+from tests.desk.events import EPOCH, config, desk, finding, heartbeat, journal, png, verdict
 from tests.desk.test_trial import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -156,6 +157,28 @@ def test_a_reject_is_shown_with_its_drawing(served: Served, page: Any) -> None:
     shot(page, "part")
     page.uncheck(".overlay")
     assert not page.locator("svg.picture .over").is_visible()
+
+
+def test_no_page_is_wider_than_its_window(served: Served, page: Any, tmp_path: Path) -> None:
+    begin = time.time_ns() - 5 * 3600 * 10**9
+    named = (0, "plate-with-a-longer-name", 0.15), (1, "another-with-a-longer-name", 0.001)
+    journal(tmp_path, begin, 1200, 15 * 10**9, of=lambda i: named[(i + i // 10) % 2], drift_mm=1e-6)
+    for seq in range(1, 7):
+        feed(served, 2_310_000 + seq, lane=seq % 2)
+    for path in ("", *LIVE.keys() - {"line"}, "quality?minutes=480", "report", "try", "opinions"):
+        for width, height in ((600, 1000), (800, 1280), (1366, 768)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto(f"{served.url}/{path}", wait_until="commit")
+            page.wait_for_selector("section")
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (path, width)
+            shot(page, f"wide-{path.partition('?')[0] or 'line'}-{width}")
+    page.goto(f"{served.url}/rejects", wait_until="commit")
+    apart = """Array.from(document.querySelectorAll('.card .line')).every(line => {
+        const boxes = Array.from(line.children).map(e => e.getBoundingClientRect());
+        return boxes.every((b, i) => i === 0 || b.top >= boxes[i - 1].bottom - 1 || b.left - boxes[i - 1].right >= 4);
+    })"""
+    page.wait_for_selector("a.card")
+    assert page.evaluate(apart)
 
 
 def test_trends_are_drawn(served: Served, page: Any) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inspector.desk import charts
-from inspector.desk.state import Measured, Minute, Part, part_of
+from inspector.desk.minutes import Minute
+from inspector.desk.state import Measured, Part, part_of
 from tests.desk.events import finding, verdict
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60)
@@ -108,3 +109,9 @@ def test_drift_and_outliers_are_said() -> None:
     assert out is not None
     assert out.dots[-1].bad
     assert any("1 of the last 41 is out" in note for note in out.notes)
+
+
+def test_a_feature_is_named_with_its_recipe_where_there_are_several_and_its_lane_where_one_is_on_several() -> None:
+    assert charts.named({(0, "plate", "hole-6"): 2}) == {"hole-6": 2}
+    assert charts.named({(0, "plate", "hole-6"): 2, (2, "gear", "hole-6"): 3}) == {"plate · hole-6": 2, "gear · hole-6": 3}
+    assert charts.named({(0, "plate", "hole-6"): 2, (2, "plate", "hole-6"): 3}) == {"lane 0 · hole-6": 2, "lane 2 · hole-6": 3}

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -20,12 +19,9 @@ from inspector.desk.app import create
 from inspector.desk.history import History
 from inspector.desk.render import Desk
 from inspector.desk.report import COLUMNS, shifts
-from inspector.gate import protocol
-from inspector.gate.arbiter import Record
-from inspector.gate.journal import Journal
-from inspector.gate.protocol import Header, Kind
-from inspector.records import ConfigError, Verdict
-from tests.desk.events import EPOCH, board, csrf_of, desk, finding, heartbeat, png, verdict
+from inspector.desk.state import Series
+from inspector.records import ConfigError
+from tests.desk.events import EPOCH, board, csrf_of, desk, heartbeat, journal, png, verdict
 
 with warnings.catch_warnings():  # the client asks for httpx2, and works with httpx
     warnings.simplefilter("ignore")
@@ -100,7 +96,19 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 # --- logging in --------------------------------------------------------------------------------------------------------
 
-EVERYTHING = ["/", "/parts", "/quality", "/report", "/report.csv", "/changeover", "/try", "/opinions", "/people", "/live/line"]
+EVERYTHING = [
+    "/",
+    "/parts",
+    "/quality",
+    "/report",
+    "/report.csv",
+    "/report.pdf",
+    "/changeover",
+    "/try",
+    "/opinions",
+    "/people",
+    "/live/line",
+]
 
 
 @pytest.mark.parametrize("path", [*EVERYTHING, f"/part/{EPOCH}/1", f"/part/{EPOCH}/1/picture", "/confirm/switch?recipe=plate"])
@@ -358,27 +366,6 @@ def test_a_viewer_has_no_opinion(stage: Stage) -> None:
 # --- the past ----------------------------------------------------------------------------------------------------------
 
 
-def journal(folder: Path, begin_ns: int, count: int, step_ns: int, *, drift_mm: float = 0.0) -> None:
-    """A journal with so many parts: each tenth is rejected, each hundredth was not inspected; `hole-1` wanders by `drift_mm` a part."""
-    epoch = uuid.UUID(EPOCH).bytes
-    kept = Journal.open(folder, utc_clock=lambda: begin_ns)
-    kept.begin(epoch)
-    previous, records, rejects = protocol.NO_HASH, [], 0
-    for i in range(count):
-        kind = Verdict.REJECT_NOT_INSPECTED if i % 100 == 50 else Verdict.REJECT_DEFECT if i % 10 == 3 else Verdict.PASS
-        value = 0.01 * ((i * 7) % 5 - 2) / 2 + drift_mm * i
-        found = [finding(0.3, ok=False)] if kind is Verdict.REJECT_DEFECT else [finding(value)] if kind is Verdict.PASS else []
-        body = verdict(i + 1, kind.name, findings=found, image_ref="kept" if kind is Verdict.REJECT_DEFECT else None)
-        body["trigger"]["t_trigger_utc_ns"] = str(begin_ns + i * step_ns)
-        header = Header(Kind.VERDICT, 0, epoch, i + 1, i + 1, begin_ns + i * step_ns, 0, 1, int(kind), 0, int(body["reason"]))
-        payload, previous = protocol.seal(header, protocol.dumps(body)[:-1], previous)
-        rejects += kind is not Verdict.PASS
-        r_seq = None if kind is Verdict.PASS else rejects
-        records.append(Record("q", header, protocol.pack(header, payload), payload, previous, r_seq, 0))
-    kept.commit(records)
-    kept.close(clean=True)
-
-
 def test_the_past_is_counted_and_measured_from_the_journal(tmp_path: Path) -> None:
     begin = time.time_ns() // HOUR_NS * HOUR_NS - 4 * HOUR_NS
     journal(tmp_path, begin, 2000, 2 * HOUR_NS // 2000, drift_mm=1e-5)
@@ -387,9 +374,9 @@ def test_the_past_is_counted_and_measured_from_the_journal(tmp_path: Path) -> No
     assert [(c.passed, c.rejected, c.not_inspected) for c in counts] == [(890, 100, 10), (890, 100, 10), (0, 0, 0), (0, 0, 0)]
     assert counts == history.counts(begin, begin + 4 * HOUR_NS, 4, now_ns=time.time_ns())
     reasons = history.reasons(begin + HOUR_NS, begin + 4 * HOUR_NS)
-    assert (reasons.read, reasons.features["outline: hole-1"]) == (110, 100)
+    assert (reasons.read, reasons.features[0, "plate", "outline: hole-1"]) == (110, 100)
     (found,) = history.dimensions(begin, begin + 4 * HOUR_NS)
-    assert (found.check, found.feature, found.low, found.high) == ("outline", "hole-1", -0.1, 0.1)
+    assert found.series == Series(0, "plate", "outline", "hole-1", -0.1, 0.1, "mm")
     assert found.sigma is not None
     assert found.cp is not None
     assert found.cpk is not None
@@ -413,10 +400,11 @@ def test_a_drift_is_told_and_chance_is_not(tmp_path: Path) -> None:
             for i in range(30)
         ]
 
-    wandering = dimension(0, "outline", "hole-1", series(0.01))
+    key = Series(0, "", "outline", "hole-1", -0.1, 0.1, "mm")
+    wandering = dimension(key, series(0.01))
     assert wandering.drift_per_h == pytest.approx(0.01, rel=0.05)
     assert wandering.limit_in_h == pytest.approx((0.1 - wandering.mean) / 0.01, rel=0.05)
-    still = dimension(0, "outline", "hole-1", series(0.0))
+    still = dimension(key, series(0.0))
     assert (still.drift_per_h, still.limit_in_h) == (None, None)
 
 
@@ -431,7 +419,7 @@ def test_pages_and_csv_of_a_shift(tmp_path: Path) -> None:
         bad = [
             client.get(f"/report?{query}").status_code for query in ("begin=yesterday", "hours=0", "hours=999", "begin=2026-13-41T25:00")
         ]
-        bad += [client.get(f"/report{end}?begin={at}&hours=168").status_code for end in ("", ".csv") for at in EDGES]
+        bad += [client.get(f"/report{end}?begin={at}&hours=168").status_code for end in ("", ".csv", ".pdf") for at in EDGES]
     assert shown.status_code == quality.status_code == 200
     assert "outline: hole-1" in shown.text
     assert "X̄ chart" in quality.text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspector.desk import state
+from inspector.desk import charts, minutes, state
 from tests.desk.events import EPOCH, board, finding, heartbeat, verdict
 
 S = 1_000_000_000
@@ -79,7 +79,7 @@ def test_reasons_and_features_are_counted_by_name() -> None:
     page.verdict(verdict(3, "SOMETHING_NEW", reason=999), S)
     ((_, minute),) = page.minutes(1)
     assert minute.reasons == {"outline": 1, "too late for the ejector": 1, "reason 999": 1}
-    assert minute.features == {"outline: hole-1": 1}
+    assert minute.features == {(0, "plate", "outline: hole-1"): 1}
     assert (minute.passed, minute.rejected, minute.not_inspected) == (0, 2, 1)
 
 
@@ -88,7 +88,7 @@ def test_the_second_scratch_is_a_scratch_and_the_second_hole_is_itself() -> None
     found = [finding(2.0, ok=False, feature=name, check="surface") for name in ("scratch", "scratch-2", "hole-2")]
     page.verdict(verdict(1, "REJECT_DEFECT", findings=found, defects=[{"class": "scratch"}]), S)
     ((_, minute),) = page.minutes(1)
-    assert minute.features == {"surface: scratch": 1, "surface: hole-2": 1}
+    assert minute.features == {(0, "plate", "surface: scratch"): 1, (0, "plate", "surface: hole-2"): 1}
 
 
 def test_labels_of_one_minute_are_bounded() -> None:
@@ -96,7 +96,7 @@ def test_labels_of_one_minute_are_bounded() -> None:
     for i in range(1, 200):
         page.verdict(verdict(i, "REJECT_DEFECT", findings=[finding(0.2, ok=False, feature=f"hole-{i}")]), S)
     ((_, minute),) = page.minutes(1)
-    assert len(minute.features) == state.MOST_LABELS_PER_MINUTE + 1
+    assert len(minute.features) == minutes.MOST_LABELS_PER_MINUTE + 1
     assert sum(minute.features.values()) == 199
 
 
@@ -180,3 +180,25 @@ def test_many_threads_feed_and_ask() -> None:
         thread.join()
     ((_, minute),) = page.minutes(1)
     assert minute.passed + minute.rejected == 1200
+
+
+def test_each_recipe_and_an_edit_of_its_limits_has_a_series_of_its_own() -> None:
+    page, seq = board(), 0
+    for recipe, limit, count in (("plate", 0.15, 120), ("plate-tight", 0.001, 80), ("plate-tight", 0.002, 80)):
+        for _ in range(count):
+            seq += 1
+            event = verdict(seq, findings=[finding(0.0005) | {"low": -limit, "high": limit}], recipe={"name": recipe, "number": None})
+            event["trigger"]["t_trigger_utc_ns"] = str(seq * S)
+            page.verdict(event, S)
+    found = page.dimensions()
+    assert [(s.recipe, s.high, len(page.series(s))) for s in found] == [
+        ("plate-tight", 0.002, 80),
+        ("plate-tight", 0.001, 80),
+        ("plate", 0.15, 120),
+    ]
+    assert list(charts.titles(found).values()) == [
+        "plate-tight · outline: hole-1 (−0.002 … 0.002)",
+        "plate-tight · outline: hole-1 (−0.001 … 0.001)",
+        "plate · outline: hole-1",
+    ]
+    assert {value.high for _, value in page.series(found[0])} == {0.002}
