@@ -10,6 +10,7 @@ import os
 import pkgutil
 import select
 import sys
+import threading
 import traceback
 from importlib import import_module
 from typing import Annotated
@@ -23,6 +24,8 @@ ORDER = ("run", "check", "demo", "events", "desk", "template", "match", "camera"
 """How the groups follow each other in the help; what is not named here comes after, by name."""
 
 OK, USAGE, BUG, REFUSED = 0, 64, 70, 78
+DRIVERS = "opencv-"
+"""Threads whose names begin so may be inside a driver that aborts the process when the interpreter ends under it."""
 
 
 def _versions() -> dict[str, str]:
@@ -111,6 +114,9 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if any(thread.name.startswith(DRIVERS) for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1 if code else OK)
     sys.exit(code)
 
 

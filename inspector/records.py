@@ -10,6 +10,7 @@ This module names array types under TYPE_CHECKING only: the gate imports it and 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -29,6 +30,11 @@ else:  # names without arrays behind them, for modules that import them beside t
     Bytes1D = Image = Floats = Check = Any
 
 
+def without_login(text: str) -> str:
+    """The text with `***` for the user and the password in each URL of it."""
+    return re.sub(r"(?<=://)\S*@", "***@", text)
+
+
 class InspectorError(Exception):
     """The root of our own errors. The text is for the person who must act; it never needs a traceback."""
 
@@ -41,6 +47,7 @@ class ConfigError(InspectorError):
     """
 
     def __init__(self, code: str, text: str, *, file: str | None = None, line: int | None = None, key: str | None = None) -> None:
+        text = without_login(text)
         self.code, self.text, self.file, self.line, self.key = code, text, file, line, key
         where = "" if file is None else f" {file}" if line is None else f" {file}:{line}"
         super().__init__(f"{code}{where}: {key}: {text}" if key else f"{code}{where}: {text}")

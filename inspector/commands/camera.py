@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,10 +16,12 @@ import typer
 if TYPE_CHECKING:
     from inspector.interfaces import Conveyor, Source
     from inspector.records import Image, Stamp
+    from inspector.sources._genicam import Found
 
 BRIGHT_GREY = 230.0
 """Where tuning puts the brightest hundredth of a picture: as light as it gets without losing anything."""
 CLOSE_ENOUGH = 0.05
+LARGEST_STEP = 8.0
 MOST_ROUNDS = 8
 SETTLING = 2
 TEXT = (str, str | None, Path, Path | None)
@@ -75,7 +78,7 @@ def better_exposure_us(exposure_us: float, bright_grey: float) -> float:
     """The exposure that should bring the brightest hundredth to `BRIGHT_GREY`; where that is lost in white, a third of it to begin with."""
     if bright_grey >= 253:
         return exposure_us / 3
-    return exposure_us * min(8.0, BRIGHT_GREY / max(1.0, bright_grey))
+    return exposure_us * min(LARGEST_STEP, BRIGHT_GREY / max(1.0, bright_grey))
 
 
 def _chosen(words: list[str]) -> Chosen:
@@ -92,6 +95,8 @@ def _chosen(words: list[str]) -> Chosen:
         if camera is None:
             known = ", ".join(camera.id for camera in found.cameras)
             raise ConfigError("E_CFG_UNKNOWN", f"no camera {(rest or [''])[0]!r}; there is {known}", file=first, key="cameras")
+        if rest[1:]:
+            raise typer.BadParameter(f"{' '.join(rest[1:])}: a camera of a configuration has its settings there; allowed: CONFIG CAMERA")
         module = config.plugin("sources", camera.source.kind)
         settings = config.settings_of("sources", camera.source, module.Settings)
         belt = config.plugin("conveyor", found.conveyor.kind)
@@ -104,6 +109,8 @@ def _chosen(words: list[str]) -> Chosen:
         key, equals, value = word.partition("=")
         if not equals:
             raise typer.BadParameter(f"{word!r} is not KEY=VALUE")
+        if key in given:
+            raise typer.BadParameter(f"{key} is given twice; allowed: once")
         try:
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -120,16 +127,12 @@ def _list(as_json: AsJson = False) -> None:
 
     Example: inspector camera list
     """
-    from inspector import config
     from inspector.records import ConfigError, DeviceError
 
     found = 0
-    for kind in config.known_kinds("sources"):
-        module = config.plugin("sources", kind)
-        if not hasattr(module, "devices"):
-            continue
+    for kind, looking in _looking():
         try:
-            devices = module.devices()
+            devices = looking()
         except (ConfigError, DeviceError) as error:
             typer.echo(json.dumps({"kind": kind, "missing": str(error)}) if as_json else f"{kind}: {error}")
             continue
@@ -142,12 +145,35 @@ def _list(as_json: AsJson = False) -> None:
         typer.echo("no camera answers")
 
 
+def _looking() -> Iterator[tuple[str, Callable[[], list[Found]]]]:
+    """For each kind that can look for its cameras how that is done; for foreign producers one by one, each in a process of its own."""
+    from inspector import config
+    from inspector.commands import _producer
+    from inspector.records import ConfigError
+
+    for kind in config.known_kinds("sources"):
+        module = config.plugin("sources", kind)
+        if hasattr(module, "devices"):
+            yield kind, module.devices
+        elif hasattr(module, "producers"):
+            try:
+                yield from [(kind, partial(_producer.devices, producer)) for producer in module.producers()]
+            except ConfigError as error:
+                yield kind, partial(_raise, error)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
 def _yaml(source: dict[str, Any]) -> str:
-    """A mapping on one line, as YAML reads it."""
+    """A mapping on one line, as YAML reads it, without anybody's password."""
     import yaml
 
+    from inspector.records import without_login
+
     text: str = yaml.safe_dump(source, default_flow_style=True, sort_keys=False, width=10_000)
-    return text.strip()
+    return without_login(text.strip())
 
 
 def _show(
@@ -279,6 +305,8 @@ def _tune(
     """
     from rich.console import Console
 
+    from inspector.records import without_login
+
     console = Console(stderr=as_json, highlight=False)
 
     def say(line: dict[str, Any]) -> None:
@@ -303,7 +331,7 @@ def _tune(
                 say({"focus_ratio": seen.focus_ratio, "best": best} | ({} if as_json else {"": bar}))
     source = {"kind": chosen.kind, **chosen.given}
     if as_json:
-        typer.echo(json.dumps({"source": source, "advice": advice, "best_focus_ratio": best}))
+        typer.echo(without_login(json.dumps({"source": source, "advice": advice, "best_focus_ratio": best})))
     else:
         typer.echo(f"{advice}\nsource: {_yaml(source)}")
 
@@ -323,7 +351,9 @@ def _expose(chosen: Chosen, longest_us: float, say: Callable[[dict[str, Any]], N
         if abs(better_us / exposure_us - 1) <= CLOSE_ENOUGH:
             return f"exposure {exposure_us:g} µs is good"
         if better_us > longest_us <= exposure_us:
-            return f"too dark at {longest_us:g} µs by a factor of {better_us / exposure_us:.1f}: more light, a wider aperture, or gain"
+            step = better_us / exposure_us
+            at_least = "at least " if step == LARGEST_STEP else ""
+            return f"too dark at {longest_us:g} µs by a factor of {at_least}{step:.1f}: more light, a wider aperture, or gain"
         exposure_us = better_us
     return f"the exposure does not settle: something flickers, or the camera does not do what it is told; last {exposure_us:g} µs"
 

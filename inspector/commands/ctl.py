@@ -47,6 +47,8 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     for name, text in said["withheld"].items():
         typer.echo(f"withheld from {name}: {text}")
     typer.echo(" ".join(f"{name}={number}" for name, number in said["counters"].items()))
+    if why := said.get("journal"):  # a daemon that has not been started anew since an update does not say
+        typer.echo(f"journal fails: {why}")
     typer.echo(f"gateways: {', '.join(said['gateways']) or 'none'}")
     vision = "ready" if said["vision"]["ready"] else said["vision"]["trouble"].removeprefix("vision ") or "not ready"
     typer.echo(f"recipe {said['recipe'][:12] or 'not read yet'}, vision {vision}")

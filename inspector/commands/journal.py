@@ -52,33 +52,48 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write: .csv, or .parquet (needs pyarrow).")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Write one line for each part.
+    """Write one line for each part, each event proved on the way; where one does not hold nothing is written, and the exit code is 78.
 
     Example: inspector journal export state --out parts.csv
     """
+    from inspector.records import ConfigError
+
+    file = _file(path)
+    if out.suffix not in (".csv", ".parquet"):
+        raise ConfigError("E_USAGE", f"{out.name}: .csv or .parquet is allowed", key="--out")
+    try:
+        if out.exists() and not out.is_file():  # a pipe has the lines as they come
+            written = _write(file, out, out.suffix)
+        else:
+            target = out.resolve()
+            part = target.with_name(f"{target.name}.part")
+            try:
+                written = _write(file, part, out.suffix)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError("E_OUT", f"{out}: {error.strerror}", key="--out") from error
+    typer.echo(json.dumps({"out": str(out), "parts": written}) if as_json else f"{written} parts written to {out}")
+
+
+def _write(file: Path, out: Path, suffix: str) -> int:
+    """How many parts were written."""
     from importlib import import_module
 
     from inspector.gate.journal import export_csv, parts
     from inspector.records import ConfigError
 
-    file = _file(path)
+    if suffix == ".csv":
+        with out.open("w", newline="", encoding="utf-8") as stream:
+            return export_csv(file, stream)
     try:
-        if out.suffix == ".csv":
-            with out.open("w", newline="", encoding="utf-8") as stream:
-                written = export_csv(file, stream)
-        elif out.suffix == ".parquet":
-            try:
-                pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
-            except ImportError as error:
-                raise ConfigError("E_EXTRA", "Parquet needs pyarrow (pip install pyarrow); .csv needs nothing", key="--out") from error
-            table = pyarrow.Table.from_pylist(list(parts(file)))
-            parquet.write_table(table, out)
-            written = table.num_rows
-        else:
-            raise ConfigError("E_USAGE", f"{out.name}: .csv or .parquet is allowed", key="--out")
-    except OSError as error:
-        raise ConfigError("E_OUT", f"{out}: {error.strerror}", key="--out") from error
-    typer.echo(json.dumps({"out": str(out), "parts": written}) if as_json else f"{written} parts written to {out}")
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError("E_EXTRA", "Parquet needs pyarrow (pip install pyarrow); .csv needs nothing", key="--out") from error
+    table = pyarrow.Table.from_pylist(list(parts(file)))
+    parquet.write_table(table, out)
+    return int(table.num_rows)
 
 
 def add(root: typer.Typer) -> None:

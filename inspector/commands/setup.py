@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from inspector.workshop.setup import Question
 
 
+LEFT = 130
+"""The exit code of who leaves by Ctrl-C or Ctrl-D, as of a shell's."""
+
+
 def setup(
     out: Annotated[Path, typer.Argument(help="The configuration to write; for the service /etc/inspector/line.yaml.")],
     answers: Annotated[Path | None, typer.Option(metavar="YAML", help="Answers from a file: KEY: VALUE, one a line.")] = None,
@@ -100,7 +104,11 @@ def _answer(question: Question, found: Mapping[str, Any], said: str | None, ask:
 
 
 def _ask(text: str, default: str | None) -> str:
-    return str(typer.prompt(text, default=default))
+    try:
+        return str(typer.prompt(text, default=default))
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("\nleft: nothing is written", err=True)
+        raise typer.Exit(LEFT) from None
 
 
 def _proved(out: Path, text: str) -> str:

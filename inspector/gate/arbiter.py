@@ -497,6 +497,11 @@ class Arbiter:
         return not self._holds and all(lane in served for lane in self.ledger.lanes())
 
     @property
+    def recipe(self) -> str:
+        """The digest of the recipe in force, as vision last told it."""
+        return self._recipe
+
+    @property
     def holds(self) -> Mapping[str, str]:
         """What withholds the permit from every gateway, by name, with the reason in words."""
         return self._holds

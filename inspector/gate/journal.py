@@ -2,8 +2,8 @@
 
 SQLite alone can lose quietly (a flipped bit in the log drops every later transaction, and its own check says ok). So every event carries
 the hash of the one before (`protocol.seal`), the head of the chain is written beside the database after each commit (`journal.head`), an
-anchor is kept every 10,000 events, and gateways are asked at HELLO what they saw last. What does not agree is moved aside and never
-repaired in place.
+anchor is kept every 10,000 events (`anchors.log`), and gateways are asked at HELLO what they saw last. What these have seen must be in the
+journal, or retention has taken it. What does not agree is moved aside, all of it together, and never repaired in place.
 
 Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, `anchors.log`, `ballast`.
 """
@@ -16,10 +16,11 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO, TypeAlias
 
@@ -39,6 +40,12 @@ EPOCHS_KEPT: Final = 4096
 """A gateway that was away for more starts than these is a witness of nothing."""
 LARGEST_RETURNED: Final = 4096
 BAD_COPIES: Final = 2
+FILES: Final = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head", "anchors.log")
+"""What belongs together, and is moved aside together."""
+LAST_BYTES: Final = 4096
+"""The last anchor lies within so many."""
+MOST_UNSEEN: Final = 10
+"""So many of the missing events that witnesses saw are named; one is enough to know."""
 OLDEST_SQLITE: Final = (3, 37, 0)
 """The first with STRICT tables; older ones are refused."""
 
@@ -107,7 +114,21 @@ def _allocate(path: Path, size: int) -> None:
             path.unlink(missing_ok=True)
 
 
-# --- the witness beside the database -----------------------------------------------------------------------------------
+# --- the witnesses beside the database ---------------------------------------------------------------------------------
+
+
+class Claim(NamedTuple):
+    """A witness says that `stream` once ended with this event."""
+
+    witness: str
+    stream: str
+    seen: Head
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of that name that belongs to this journal, which may have been moved aside."""
+    aside = path.name.removeprefix("journal.sqlite") if path.name.startswith("journal.sqlite.bad-") else ""
+    return path.with_name(name + aside)
 
 
 def _witness_text(heads: Mapping[str, Head]) -> bytes:
@@ -127,6 +148,43 @@ def _witness(path: Path) -> dict[str, Head] | None:
         }
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _anchors(path: Path, *, last: bool = False) -> Iterator[Claim]:
+    """What the lines of an `anchors.log` say, or the last of them only. A line that is damaged, by a power cut for one, says nothing."""
+    try:
+        with path.open("rb") as file:
+            if last:
+                file.seek(max(0, path.stat().st_size - LAST_BYTES))
+                said = next(filter(None, map(_anchor, reversed(file.readlines()))), [])
+                yield from said
+                return
+            for line in file:
+                yield from _anchor(line)
+    except OSError:
+        return
+
+
+def _anchor(line: bytes) -> list[Claim]:
+    """One line: UTC ns, then stream, epoch, seq and hash of each stream, then a CRC-32 of all that, which older lines do not have."""
+    try:
+        words = line.decode("ascii").split()
+        if len(words) % 4 == 2 and int(words.pop(), 16) != zlib.crc32(" ".join(words).encode()):
+            return []
+        who = f"the anchor of {datetime.fromtimestamp(int(words[0]) / 1e9, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return [
+            Claim(who, words[i], Head(protocol.epoch_bytes(words[i + 1]), int(words[i + 2]), bytes.fromhex(words[i + 3])))
+            for i in range(1, len(words), 4)
+        ]
+    except (ValueError, IndexError, OverflowError, OSError):
+        return []
+
+
+def _claims(path: Path, *, last: bool) -> Iterator[Claim]:
+    """What the witnesses beside a journal have seen of it; `last`: of the anchors only the last one."""
+    for stream, head in (_witness(_beside(path, "journal.head")) or {}).items():
+        yield Claim("journal.head", stream, head)
+    yield from _anchors(_beside(path, "anchors.log"), last=last)
 
 
 # --- writing -----------------------------------------------------------------------------------------------------------
@@ -162,16 +220,14 @@ class Journal:
             raise ConfigError("E_SQLITE_OLD", f"SQLite {sqlite3.sqlite_version}, at least {'.'.join(map(str, OLDEST_SQLITE))} is needed")
         journal = cls(folder, utc_clock, ballast_bytes)
         path = folder / "journal.sqlite"
-        witness_path = folder / "journal.head"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             if path.exists():
-                problems = list(verify(path, tail=TAIL_EVENTS))
-                if problems:
-                    journal.findings += problems
-                    journal._aside()
-            elif _witness(witness_path):
-                journal.findings.append("JOURNAL_ROLLBACK: the journal is gone, its witness says that there was one")
+                journal.findings += verify(path, tail=TAIL_EVENTS)
+            elif claim := next(_claims(path, last=True), None):
+                journal.findings.append(f"JOURNAL_ROLLBACK: the journal is gone, {claim.witness} says that there was one")
+            if journal.findings:
+                journal._aside()
             journal._connect(path)
         except OSError as error:
             raise ConfigError("E_STATE_PERM", f"{folder}: {error.strerror}", key="state_dir") from error
@@ -200,18 +256,23 @@ class Journal:
         db.execute(_PRUNED)
         self.epochs = _epochs(db, EPOCHS_KEPT)
         self._witness = os.open(self.folder / "journal.head", os.O_RDWR | os.O_CREAT, 0o600)
+        if not os.fstat(self._witness).st_size:  # from now on a journal with events has its witness, after a power cut too
+            with suppress(OSError):
+                os.pwrite(self._witness, _witness_text(self.heads), 0)
+                os.fsync(self._witness)
+                _sync_folder(self.folder)
 
     def _aside(self) -> None:
         """Keep what is wrong under another name, the last two of them; the chain begins anew."""
         stamp = datetime.fromtimestamp(self.utc_clock() / 1e9, UTC).strftime("%Y%m%dT%H%M%S.%f")
-        for name in ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head"):
+        for name in FILES:
             path = self.folder / name
             if path.exists():
                 path.rename(self.folder / f"{name}.bad-{stamp}")
-        stamps = sorted({path.name.rpartition(".bad-")[2] for path in self.folder.glob("journal.*.bad-*")})
+        stamps = sorted({path.name.rpartition(".bad-")[2] for name in FILES for path in self.folder.glob(f"{name}.bad-*")})
         for old in stamps[:-BAD_COPIES]:
-            for path in self.folder.glob(f"journal.*.bad-{old}"):
-                path.unlink()
+            for name in FILES:
+                (self.folder / f"{name}.bad-{old}").unlink(missing_ok=True)
         _sync_folder(self.folder)
 
     def begin(self, epoch: bytes) -> None:
@@ -280,7 +341,7 @@ class Journal:
             f"{stream} {protocol.epoch_text(head.epoch)} {head.seq} {head.hash.hex()}" for stream, head in sorted(self.heads.items())
         )
         with suppress(OSError), (self.folder / "anchors.log").open("a", encoding="ascii") as file:
-            file.write(line + "\n")
+            file.write(f"{line} {zlib.crc32(line.encode()):08x}\n")
         self.anchored = line
         self._since_anchor = 0
         return line
@@ -393,7 +454,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _heads(db: sqlite3.Connection) -> dict[str, Head]:
-    heads = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base")}
+    heads = _base(db)
     for stream in heads:
         row = db.execute("SELECT epoch, seq, hash FROM event WHERE stream = ? ORDER BY id DESC LIMIT 1", (stream,)).fetchone()
         if row is not None:
@@ -475,48 +536,56 @@ class Reader:
 # --- proving -----------------------------------------------------------------------------------------------------------
 
 
-def verify(path: Path, *, tail: int | None = None) -> Iterator[str]:
-    """What is wrong with a journal, in words; nothing when every event and every link holds. Reads a copy's worth, changes nothing.
+def _reading(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0)
 
-    `tail`: only the last so many events. The file must not be written meanwhile by a process that is not its own.
+
+_UNREADABLE: Final = (sqlite3.Error, OverflowError, TypeError, ValueError)
+"""What a file that is damaged may raise while it is read."""
+
+
+def verify(path: Path, *, tail: int | None = None) -> Iterator[str]:
+    """What is wrong with a journal, in words; nothing when every event, every link and what its witnesses saw holds. Changes nothing.
+
+    `tail`: only the last so many events, and the last anchor. The file must not be written meanwhile by a process that is not its own.
     """
-    witness = _witness(path.with_name("journal.head"))
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0)
-    except sqlite3.Error as error:
+        with closing(_reading(path)) as db:
+            yield from _verify(db, path, tail)
+    except _UNREADABLE as error:
         yield f"E_DB_FORMAT: {error}"
-        return
-    try:
-        yield from _verify(db, witness, tail)
-    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
-        yield f"E_DB_FORMAT: {error}"
-    finally:
-        db.close()
 
 
 def verify_running(path: Path) -> Iterator[str]:
     """The same of a journal that its daemon writes meanwhile: every event and link that was there at the beginning, in short reads.
 
-    What retention takes while this goes on is left out. The file's own check and the witness are for a journal at rest.
+    What retention takes while this goes on is left out. The file's own check and the witnesses are for a journal at rest.
     """
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0)
-        try:
-            yield from _verify_running(db)
-        finally:
-            db.close()
-    except (sqlite3.Error, OverflowError, TypeError, ValueError) as error:
+        with closing(_reading(path)) as db:
+            for _, faults in _proved(db):
+                yield from faults
+    except _UNREADABLE as error:
         yield f"E_DB_FORMAT: {error}"
 
 
-def _verify_running(db: sqlite3.Connection) -> Iterator[str]:
+def _base(db: sqlite3.Connection) -> dict[str, Head]:
+    """Where each stream begins: the last event that is not kept."""
+    return {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base").fetchall()}
+
+
+def _holes(db: sqlite3.Connection) -> dict[tuple[bytes, str, int], int]:
+    return {(epoch, stream, first): last for epoch, stream, first, last in db.execute("SELECT * FROM hole").fetchall()}
+
+
+def _proved(db: sqlite3.Connection) -> Iterator[tuple[tuple[Any, ...], list[str]]]:
+    """(event, what is wrong with it or its link) of every event that was there at the beginning, in order, in short reads."""
     upto = db.execute("SELECT max(id) FROM event").fetchone()[0] or 0
     last: dict[str, Head] = {}
     done = 0
     while done < upto:
         db.execute("BEGIN")
-        holes = {(epoch, stream, first): end for epoch, stream, first, end in db.execute("SELECT * FROM hole").fetchall()}
-        base = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base").fetchall()}
+        holes, base = _holes(db), _base(db)
         oldest = db.execute("SELECT min(id) FROM event").fetchone()[0]
         entries = db.execute(f"{_EVERYTHING} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", (done, upto, SLICE_VERIFIED)).fetchall()
         db.execute("COMMIT")
@@ -525,11 +594,11 @@ def _verify_running(db: sqlite3.Connection) -> Iterator[str]:
         if oldest > done:  # the beginning, or retention has taken more than was looked at: what follows begins at its base
             last = base
         for entry in entries:
-            yield from _event_faults(entry, last, holes)
+            yield entry, list(_event_faults(entry, last, holes))
         done = entries[-1][0]
 
 
-def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: int | None) -> Iterator[str]:
+def _verify(db: sqlite3.Connection, path: Path, tail: int | None) -> Iterator[str]:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise ConfigError("E_DB_NEWER", f"the journal has format {version}, this program knows {SCHEMA_VERSION}")
@@ -537,11 +606,11 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
     if check != [("ok",)]:
         yield f"E_DB_FORMAT: SQLite says: {'; '.join(str(row[0]) for row in check)}"
         return
-    last = {stream: Head(*rest) for stream, *rest in db.execute("SELECT stream, epoch, seq, hash FROM base")}
-    holes = {(epoch, stream, first): end for epoch, stream, first, end in db.execute("SELECT * FROM hole")}
+    last, holes = _base(db), _holes(db)
+    newest = db.execute("SELECT max(id) FROM event").fetchone()[0]
     start = 0
     if tail is not None:
-        start = (db.execute("SELECT max(id) FROM event").fetchone()[0] or 0) - tail
+        start = (newest or 0) - tail
         for stream in last:
             row = db.execute(
                 "SELECT epoch, seq, hash FROM event WHERE stream = ? AND id <= ? ORDER BY id DESC LIMIT 1", (stream, start)
@@ -550,16 +619,36 @@ def _verify(db: sqlite3.Connection, witness: Mapping[str, Head] | None, tail: in
                 last[stream] = Head(*row)
     for entry in db.execute(f"{_EVERYTHING} WHERE id > ? ORDER BY id", (start,)):
         yield from _event_faults(entry, last, holes)
-    for stream, seen in (witness or {}).items():
-        kept = last.get(stream, Head())
-        if not seen.seq:
-            continue
-        if kept.epoch == seen.epoch and kept.seq == seen.seq and kept.hash != seen.hash:
-            yield f"JOURNAL_ROLLBACK: {stream} {seen.seq} is not the event that the witness saw"
-        elif kept.epoch != seen.epoch or kept.seq < seen.seq:
-            newer = db.execute("SELECT 1 FROM event WHERE epoch = ? AND stream = ? AND seq = ?", (seen.epoch, stream, seen.seq)).fetchone()
-            if newer is None:
-                yield f"JOURNAL_ROLLBACK: the journal ends at {stream} {kept.seq}, the witness saw {seen.seq}"
+    yield from _unseen(db, _claims(path, last=tail is not None))
+    if newest is not None and _witness(witness := _beside(path, "journal.head")) is None:
+        what = "cannot be read" if witness.exists() else "is missing"
+        yield f"E_DB_WITNESS: {witness.name} {what}: it is beside every journal with events, and shows where they end"
+
+
+def _unseen(db: sqlite3.Connection, claims: Iterable[Claim]) -> Iterator[str]:
+    """What a witness has seen and the journal does not have, though retention has not taken it; the first few."""
+    base, numbers = _base(db), dict(db.execute("SELECT epoch, number FROM epoch").fetchall())
+
+    def missing() -> Iterator[str]:
+        for witness, stream, seen in claims:
+            where = (seen.epoch, stream, seen.seq)
+            row = db.execute("SELECT hash FROM event WHERE epoch = ? AND stream = ? AND seq = ?", where).fetchone()
+            event = f"{stream} {seen.seq} of epoch {protocol.epoch_text(seen.epoch)}"
+            if row is not None and row[0] != seen.hash:
+                yield f"JOURNAL_ROLLBACK: {event} is not the event that {witness} saw"
+            elif row is None and seen.seq and not _before(seen, base.get(stream, Head()), numbers):
+                yield f"JOURNAL_ROLLBACK: {event} is not in the journal, and {witness} saw it"
+
+    yield from islice(missing(), MOST_UNSEEN)
+
+
+def _before(seen: Head, base: Head, numbers: Mapping[bytes, int]) -> bool:
+    """Whether an event is not kept rightly: its stream begins later, or the whole journal does (names of epochs tell their order)."""
+    if seen.epoch == base.epoch:
+        return seen.seq <= base.seq
+    if seen.epoch in numbers:
+        return base.epoch in numbers and numbers[seen.epoch] < numbers[base.epoch]
+    return seen.epoch < min(numbers, default=b"")
 
 
 _EVERYTHING: Final = (
@@ -639,30 +728,39 @@ EXPORTED: Final = (
 def count(path: Path) -> int:
     """How many events a journal holds; 0 when it cannot be read."""
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        try:
+        with closing(_reading(path)) as db:
             return int(db.execute("SELECT count(*) FROM event").fetchone()[0])
-        finally:
-            db.close()
     except sqlite3.Error:
         return 0
 
 
 def parts(path: Path) -> Iterator[dict[str, Any]]:
-    """Every verdict in a journal as the fields of `EXPORTED`, oldest first."""
+    """Every verdict in a journal as the fields of `EXPORTED`, oldest first, each proved as `verify` does; its daemon may run.
+
+    Raises `ConfigError` E_DB_FORMAT with the first event that does not hold, or that a witness saw and the journal does not have.
+    """
+    claims = list(_claims(path, last=True))
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        rows = db.execute("SELECT payload FROM event WHERE stream = 'q' AND kind = 1 ORDER BY id")
-    except sqlite3.Error as error:
-        raise ConfigError("E_DB_FORMAT", f"{path}: {error}") from error
-    with_body = (protocol.loads(payload) for (payload,) in rows)
-    for body in with_body:
-        yield {name: body.get(name) for name in EXPORTED}
-    db.close()
+        with closing(_reading(path)) as db:
+            for entry, faults in _proved(db):
+                if faults:
+                    raise _damaged(path, faults[0])
+                row, kind = Row(*entry[:8]), entry[9]
+                if row.stream == "q" and kind == protocol.Kind.VERDICT:
+                    body = protocol.loads(row.payload)
+                    yield {name: body.get(name) for name in EXPORTED}
+            for fault in _unseen(db, claims):
+                raise _damaged(path, fault)
+    except _UNREADABLE as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, text: str) -> ConfigError:
+    return ConfigError("E_DB_FORMAT", f"{text}; a journal is allowed that 'inspector journal verify' finds whole", file=str(path))
 
 
 def export_csv(path: Path, out: TextIO) -> int:
-    """Write every verdict as a line of CSV; returns how many."""
+    """Write every verdict as a line of CSV; returns how many. Raises `ConfigError` as `parts`, after whole lines."""
     writer = csv.DictWriter(out, EXPORTED)
     writer.writeheader()
     count = 0

@@ -59,7 +59,7 @@ def command(
     def recipe(asked: Mapping[str, Any], peer: Peer) -> dict[str, Any]:
         what, wanted, lanes = asked.get("do", "status"), asked.get("recipe"), asked.get("lanes", [])
         if what == "status":
-            return _told(changes.latest)
+            return _told(changes.latest) | {"what": "status", "text": ""}
         if what not in ("switch", "shadow"):
             raise ConfigError("E_USAGE", f"do: {str(what)[:40]!r}; status, switch or shadow is allowed")
         if not (isinstance(wanted, str) or type(wanted) is int) and not (what == "shadow" and wanted is None):

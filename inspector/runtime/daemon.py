@@ -205,7 +205,8 @@ class Daemon:
     ) -> None:
         self._begin_with = begin_with
         self._path, self._settings, self._asked, self._on_ready, self._on_end = path, settings, asked, on_ready, on_end
-        self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns)
+        self._log = Log(time.monotonic_ns)
+        self._gate = GateProcess(settings, settings.state_dir, clock=time.monotonic_ns, utc_clock=time.time_ns, say=self._log.say)
         self._systemd = Systemd()
         self._limits_ms = stage_limits(settings.gate.travel_min_ms)
         self._vision: Vision | None = None
@@ -221,7 +222,6 @@ class Daemon:
         self._waiting: list[Future[link.Reloaded]] = []
         self._answering: list[Future[link.Reloaded]] = []
         self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._recipe = ""
         self.commands: dict[str, Command] = {
             "status": self._cmd_status,
             "reload": self._cmd_reload,
@@ -232,7 +232,6 @@ class Daemon:
         """What `inspector ctl` can ask for; each runs in a thread of its own, and what changes the daemon goes through `in_main`."""
         self._trouble = "starting"
         self._metrics_address = ""
-        self._log = Log(time.monotonic_ns)
         self._proof: subprocess.Popen[bytes] | None = None
         self._prove_at_s = time.monotonic() + PROVE_AFTER_S
         self._proof_says: IO[bytes] | None = None
@@ -337,7 +336,6 @@ class Daemon:
                 self._give_up_vision(f"vision was not ready within {READY_WITHIN_S:.0f} s", now_s, show_stacks=True)
             return
         vision.ready = message
-        self._recipe = message.recipe
         self._gate.attach(vision.end, message)
         if self._begin_ns is None:
             if self._on_ready is not None:
@@ -363,7 +361,7 @@ class Daemon:
         if vision.ready is not None:
             self._gate.detach(text)
         if self._reloading:
-            self._reload_ended(link.Reloaded(self._recipe, [], [], text))
+            self._reload_ended(link.Reloaded(self._gate.recipe, [], [], text))
         vision.end.close()
         if now_s - vision.started_s > HEALTHY_AFTER_S:
             self._wait_s = FIRST_WAIT_S
@@ -410,7 +408,6 @@ class Daemon:
 
     def _reload_ended(self, answer: link.Reloaded) -> None:
         self._reloading = False
-        self._recipe = answer.recipe
         if not answer.refused:
             self._guard()
         self._systemd.say("READY=1", f"STATUS={self._status()}")
@@ -485,7 +482,8 @@ class Daemon:
             "counters": self._gate.counters(),
             "gateways": list(status.sessions),
             "epoch": self._gate.epoch,
-            "recipe": self._recipe,
+            "journal": self._gate.not_durable(),
+            "recipe": self._gate.recipe,
             "vision": {"ready": vision is not None and vision.ready is not None, "restarts": self._restarts, "trouble": self._trouble},
             "endpoints": self.endpoints(),
             "ages_ms": {name: round(age, 1) for name, age in {**self._gate.ages_ms(), **_named(self._gate.vision_ages_ms())}.items()},

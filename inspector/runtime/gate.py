@@ -3,7 +3,8 @@
     arbiter ── link to vision, gate socket, belt ──▶ step ──▶ gateways
         └──▶ (queue) journal ──▶ (queue) events ──▶ subscribers            replay ──▶ the process that tells again
 
-Each socket belongs to one thread. The arbiter never touches a disk: what it decides is sent first, then kept, then published.
+Each socket belongs to one thread. The arbiter never touches a disk: what it decides is sent first, then kept, then published. Only
+stream `a` does not wait for a journal that fails: its events are published at once then, once and in order, and not said to be durable.
 """
 
 from __future__ import annotations
@@ -78,9 +79,18 @@ class GateProcess:
     """
 
     def __init__(
-        self, config: Config, state_dir: Path, *, clock: Clock, utc_clock: Callable[[], int], conveyor: Conveyor | None = None
+        self,
+        config: Config,
+        state_dir: Path,
+        *,
+        clock: Clock,
+        utc_clock: Callable[[], int],
+        conveyor: Conveyor | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`say` writes a line to the log, from any thread, and waits for nothing."""
         self._config, self._state_dir, self._clock, self._utc_clock = config, state_dir, clock, utc_clock
+        self._say = say
         self._epoch = protocol.epoch(utc_clock(), os.urandom(10))
         if conveyor is None:
             kind = plugin("conveyor", config.conveyor.kind)
@@ -91,6 +101,8 @@ class GateProcess:
         self._inbox: SimpleQueue[Callable[[], None] | core.Input] = SimpleQueue()
         self._to_journal: SimpleQueue[Item] = SimpleQueue()
         self._to_events: SimpleQueue[tuple[list[Record], bool]] = SimpleQueue()
+        self._untold: deque[Record] = deque()
+        """Events of stream `a` that are not published yet, in order."""
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._link: link.End | None = None
         self._finished: link.Finished | None = None
@@ -112,7 +124,7 @@ class GateProcess:
         self._published = {"q": 0, "r": 0, "a": 0}
         self._topics = {stream: protocol.topic(config.site, config.line, config.station, stream) for stream in protocol.STREAM_IDS}
         self._committing_since_ns: int | None = None
-        self._said_slow = False
+        self._not_durable = ""
         self._lost_events = 0
         self._gave_up = False
         self._aside_asked = threading.Event()
@@ -313,6 +325,11 @@ class GateProcess:
         return protocol.epoch_text(self._epoch)
 
     @property
+    def recipe(self) -> str:
+        """The digest of the recipe in force, empty before vision was ready."""
+        return self._arbiter.recipe
+
+    @property
     def finished(self) -> link.Finished | None:
         """What vision said when it had nothing more to judge."""
         return self._finished
@@ -335,7 +352,12 @@ class GateProcess:
 
     def backlog(self) -> bool:
         """Events still wait to be kept or published."""
-        return not self._to_journal.empty() or self._committing_since_ns is not None or not self._to_events.empty()
+        committing = self._committing_since_ns is not None
+        return not self._to_journal.empty() or committing or not self._to_events.empty() or bool(self._untold)
+
+    def not_durable(self) -> str:
+        """Why the journal keeps nothing now, from its first commit that failed or is late on; empty while it does."""
+        return self._not_durable
 
     def status(self) -> core.Status:
         """State, permit and what withholds it."""
@@ -407,6 +429,7 @@ class GateProcess:
         yield Family("unconfirmed", "counter", "Verdicts not confirmed by their deadline.", [({}, self._arbiter.unconfirmed)])
         yield Family("gateways", "gauge", "Sessions at the gate.", [({}, len(status.sessions))])
         yield Family("journal_backlog", "gauge", "Events that wait for the disk.", [({}, self._to_journal.qsize())])
+        yield Family("journal_healthy", "gauge", "0 while commits fail or take too long.", [({}, float(not self._not_durable))])
         yield Family("journal_lost_events", "counter", "Events that were not kept.", [({}, self._lost_events)])
         yield Family("deadline_margin_seconds", "histogram", "From the verdict to the part's deadline.", [({}, self._margin)])
         yield Family("gate_step_seconds", "histogram", "From vision's word to the verdict handed to the socket.", [({}, self._steps)])
@@ -447,6 +470,8 @@ class GateProcess:
                 continue
             if isinstance(out, Record) and out.deadline_ns:
                 self._margin.observe((out.deadline_ns - now_ns) / 1e9)
+            if isinstance(out, Record) and out.stream == "a":
+                self._untold.append(out)
             if self._to_journal.qsize() < LARGEST_BACKLOG:
                 self._to_journal.put(out)
             else:
@@ -502,9 +527,8 @@ class GateProcess:
             self._ages_ns = now_ns
             self._feed(core.Ages({**self.ages_ms(), **{f"vision-{name}": age for name, age in self.vision_ages_ms().items()}}))
         since_ns = self._committing_since_ns
-        if since_ns is not None and now_ns - since_ns > SLOW_COMMIT_NS and not self._said_slow:
-            self._said_slow = True
-            self._feed(core.JournalState(False, "a commit takes more than 1 s"))
+        if since_ns is not None and now_ns - since_ns > SLOW_COMMIT_NS and not self._not_durable:
+            self._feed(self._fails("a commit takes more than 1 s"))
         if self._begin_ns is None or self._arbiter.state is core.State.STOPPED:
             return  # after the epoch's last event there is no other
         line = self._settings.line
@@ -615,6 +639,11 @@ class GateProcess:
         self._commit(items)
         self._retain()
 
+    def _fails(self, text: str) -> core.JournalState:
+        self._not_durable = text
+        self._say(f"journal: {text}")
+        return core.JournalState(False, text)
+
     def _commit(self, items: list[Item]) -> None:
         """Until it is kept, or the line ends; a disk that is full gets its ballast back, a file that failed is left."""
         self._committing_since_ns = began_ns = self._clock()
@@ -626,12 +655,13 @@ class GateProcess:
                 break
             except JournalError as error:
                 if error.full and self._journal.free_ballast():
-                    self._tell(core.Report("JOURNAL_FULL", "critical", "the disk is full; the ballast is spent"))
+                    text = "the disk is full; the ballast is spent"
+                    self._say(f"journal: {text}")
+                    self._tell(core.Report("JOURNAL_FULL", "critical", text))
                     continue
                 if not failed:
                     failed = True
-                    self._said_slow = True
-                    self._tell(core.JournalState(False, str(error)))
+                    self._tell(self._fails(str(error)))
                 if error.dead:
                     with suppress(JournalError):
                         self._journal.replace()
@@ -644,8 +674,9 @@ class GateProcess:
         spent_ns = self._clock() - began_ns
         self._fsyncs.observe(spent_ns / 1e9)
         self._committing_since_ns = None
-        if kept and (failed or (self._said_slow and spent_ns < SLOW_COMMIT_NS)):  # a disk that is always slow is never well
-            self._said_slow = False
+        if kept and (failed or (self._not_durable and spent_ns < SLOW_COMMIT_NS)):  # a disk that is always slow is never well
+            self._not_durable = ""
+            self._say("journal: durable again")
             self._tell(core.JournalState(True, ""))
         records = [item for item in items if isinstance(item, Record)]
         if self._aside_ns and kept:
@@ -689,7 +720,15 @@ class GateProcess:
             pass
         else:
             for record in records:
-                self._publish(record, int(Flag.DURABLE) if durable else 0)
+                if record.stream != "a":
+                    self._publish(record, int(Flag.DURABLE) if durable else 0)
+                elif record.header.seq > self._published["a"]:
+                    self._publish_untold(record.header.seq)
+                    if self._untold:
+                        self._untold.popleft()  # this one
+                    self._publish(record, int(Flag.DURABLE) if durable else 0)
+        if self._not_durable and self._to_events.empty():  # an alarm that cannot be kept must be told all the same
+            self._publish_untold()
         now_ns = self._clock()
         if now_ns - self._hb_ns >= EVENTS_HB_NS:
             self._hb_ns = now_ns
@@ -699,6 +738,11 @@ class GateProcess:
             permit = int(Verdict.PASS) if self._status.permit else 0
             header = Header(Kind.HB, 0, self._epoch, 0, self._published["q"], self._utc_clock(), 0, protocol.STREAM_IDS["hb"], permit, 0, 0)
             self._pub.send_multipart([self._topics["hb"], protocol.pack(header, payload), payload])
+
+    def _publish_untold(self, before: int | None = None) -> None:
+        """What stream `a` has to tell (before this number), though it is not kept; when it is kept later, it is not told again."""
+        while self._untold and (before is None or self._untold[0].header.seq < before):
+            self._publish(self._untold.popleft(), 0)
 
     def _publish(self, record: Record, add: int) -> None:
         ttl_us = min(max(0, (record.deadline_ns - self._clock()) // 1000), 0xFFFFFFFF)

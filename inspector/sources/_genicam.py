@@ -75,7 +75,7 @@ class PixelFormat:
 
     def __init__(self, name: str, *, colour: bool) -> None:
         match = _FORMAT.fullmatch(name)
-        if match is None:
+        if match is None or (match[2] in ("8", "16") and match[3]):  # whole bytes are never packed
             raise DeviceError(f"pixel format {name} is not known here; known: Mono, BayerXX, RGB, BGR with 8 to 16 bits, packed or not")
         self._family, self._bits, self._packing = match[1], int(match[2]), match[3] or ""
         self.name, self.colour = name, colour and self._family != "Mono"

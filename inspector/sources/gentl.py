@@ -70,11 +70,22 @@ def _harvester(producer: Path) -> Any:
     core = _module("harvesters.core")
     if not producer.is_file():
         raise DeviceError(f"{producer}: there is no such GenTL producer")
+    _refuse_other_libraries(producer)
     found = core.Harvester()
     with _saying(str(producer)):
         found.add_file(str(producer))
         found.update()
     return found
+
+
+def _refuse_other_libraries(producer: Path) -> None:
+    """Harvesters passes over what is no library without a word, and calls into one that has no GenTL in it."""
+    try:
+        library = producer.read_bytes()
+    except OSError as error:
+        raise DeviceError(f"{producer}: cannot be loaded: {error.strerror}") from error
+    if not library.startswith(b"\x7fELF") or b"GCInitLib\0" not in library:
+        raise DeviceError(f"{producer}: cannot be loaded: it is no GenTL producer")
 
 
 class GenTlCamera:
@@ -191,20 +202,30 @@ def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Ge
     return GenTlCamera(settings, name, clock, conveyor)
 
 
-def devices() -> list[Found]:
-    """The cameras behind the producers in GENICAM_GENTL64_PATH, where their makers' installers put them."""
-    found = []
-    folders = [Path(folder) for folder in os.environ.get("GENICAM_GENTL64_PATH", "").split(":") if folder]
+def producers() -> list[Path]:
+    """The producers in GENICAM_GENTL64_PATH, where their makers' installers put them. Any of them may crash who loads it."""
     _module("harvesters.core")
-    for producer in sorted(path for folder in folders for path in folder.glob("*.cti")):
-        harvester = _harvester(producer)
-        try:
-            for device in harvester.device_info_list:
-                select = {"producer": str(producer), "serial": device.serial_number}
-                found.append(Found("gentl", device.vendor, device.model, device.serial_number, device.tl_type, select))
-        finally:
-            harvester.reset()
-    return found
+    folders = [Path(folder) for folder in os.environ.get("GENICAM_GENTL64_PATH", "").split(":") if folder]
+    return sorted(path for folder in folders for path in folder.glob("*.cti"))
+
+
+def devices_of(producer: Path) -> list[Found]:
+    """The cameras behind a producer, which is loaded into this process. Raises `DeviceError` for what cannot be loaded."""
+    harvester = _harvester(producer)
+    try:
+        return [
+            Found(
+                "gentl",
+                each.vendor,
+                each.model,
+                each.serial_number,
+                each.tl_type,
+                {"producer": str(producer), "serial": each.serial_number},
+            )
+            for each in harvester.device_info_list
+        ]
+    finally:
+        harvester.reset()
 
 
 def features(settings: Settings) -> list[Feature]:

@@ -23,17 +23,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from inspector import config
 from inspector.config import Kind, Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, Source
-from inspector.records import DeviceError, Stamp, Web
+from inspector.records import ConfigError, DeviceError, Stamp, Web
+from inspector.sources.replay import MOST_PIXELS
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D, Image
@@ -54,11 +56,32 @@ class Settings(Strict):
     overlap_mm: float = Field(default=0.0, ge=0)
     fill_rows: int = Field(default=2, ge=0, le=65_536)
 
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> Settings:
-        if self.overlap_mm > self.length_mm:
-            raise ValueError(f"overlap_mm {self.overlap_mm:g} is more than length_mm {self.length_mm:g}")
-        return self
+    @field_validator("lines")
+    @classmethod
+    def _lines_of_a_camera(cls, lines: Kind) -> Kind:
+        if lines.kind == "linescan":
+            raise ValueError("linescan has its lines from another kind of source, not from itself")
+        return lines
+
+    @field_validator("length_mm", "overlap_mm")
+    @classmethod
+    def _fits(cls, value_mm: float, info: ValidationInfo) -> float:
+        known = {"overlap_mm": 0.0} | info.data | {str(info.field_name): value_mm}
+        if not {"width_px", "mm_per_px", "mm_per_row", "length_mm"} <= known.keys():
+            return value_mm  # which has its own error
+        length_mm, overlap_mm, row_mm = known["length_mm"], known["overlap_mm"], known["mm_per_row"] or known["mm_per_px"]
+        if row_mm > length_mm:
+            raise ValueError(f"length_mm {length_mm:g} is less than a row of {row_mm:g} mm")
+        if overlap_mm > length_mm:
+            raise ValueError(f"overlap_mm {overlap_mm:g} is more than length_mm {length_mm:g}")
+        rows = (length_mm + 2 * overlap_mm) / row_mm
+        if rows * known["width_px"] > MOST_PIXELS:
+            most_mm = MOST_PIXELS / known["width_px"] * row_mm
+            raise ValueError(
+                f"{value_mm:g} makes {known['width_px']} × {rows:.4g} pixels; at most {MOST_PIXELS // 1_000_000} million, "
+                f"so length_mm + 2 overlap_mm up to {most_mm:.4g}"
+            )
+        return value_mm
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +115,7 @@ class LineScan:
         self._overlap = math.ceil(settings.overlap_mm / self._mm_per_row)
         self.max_bytes = (self._length + 2 * self._overlap) * settings.width_px
         self._seq = 1
-        self._origin_mm = 0.0
+        self._origin_mm = self._furthest_mm = 0.0
         self._held: _Block | None = None
         self._line_mm = self._mm_per_row
         self._line_ns = 0.0
@@ -138,8 +161,8 @@ class LineScan:
             return None
         if stamp is None:
             return None
-        if stamp.shape[1:] != (self._settings.width_px,):
-            raise DeviceError(f"camera {self._name}: lines of {stamp.shape[1:]} pixels, not of {self._settings.width_px}")
+        if stamp.complete and stamp.shape[1:] != (self._settings.width_px,):
+            raise DeviceError(f"camera {self._name}: lines of {_said(stamp.shape[1:])} pixels, not of {self._settings.width_px}")
         counts = stamp.at_counts if stamp.at_counts is not None else self._conveyor.counts(stamp.at_ns)
         whole = lines[: math.prod(stamp.shape)].reshape(stamp.shape)
         if not stamp.complete:
@@ -150,8 +173,13 @@ class LineScan:
         """Where the block before this one has ended is known now: where this one begins, unless something is lost between them."""
         held, self._held = self._held, block
         if held is None:
-            self._origin_mm = block.place_mm
+            self._origin_mm = self._furthest_mm = block.place_mm
             return
+        self._furthest_mm = max(self._furthest_mm, block.place_mm)
+        if (back_mm := self._furthest_mm - block.place_mm) > self._settings.length_mm:
+            raise DeviceError(
+                f"camera {self._name}: the web runs backwards, by {back_mm:.0f} mm now; does its encoder want backwards: true?"
+            )
         number = len(held.lines)
         if number and block.seq == held.seq + 1:
             self._line_mm = max(0.0, block.place_mm - held.place_mm) / number
@@ -248,3 +276,16 @@ def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> Li
     kind = config.plugin("sources", settings.lines.kind)
     lines = kind.build(config.settings_of("sources", settings.lines, kind.Settings), name, clock, conveyor)
     return LineScan(settings, name, clock, conveyor, lines)
+
+
+def examine(settings: Settings) -> None:
+    """Raises `ConfigError` E_CFG_RANGE where it is known beforehand that the lines are not `width_px` wide."""
+    kind = config.plugin("sources", settings.lines.kind)
+    line_shape: Callable[[Any], tuple[int, ...] | None] | None = getattr(kind, "line_shape", None)
+    shape = line_shape and line_shape(config.settings_of("sources", settings.lines, kind.Settings))
+    if shape and shape != (settings.width_px,):
+        raise ConfigError("E_CFG_RANGE", f"{settings.width_px}; allowed: {_said(shape)}, as wide as the lines are", key="width_px")
+
+
+def _said(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(size) for size in shape)

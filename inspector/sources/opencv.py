@@ -5,6 +5,12 @@ both, time is judged by the clock alone, and a reader that has stalled is abando
 A picture that was waited for as long as a stall is thrown away. Where more than a few abandoned readers hang, the camera stays down:
 `isolated: true` on the camera then lets the whole process be killed.
 
+An RTSP stream says when its pictures were taken, and each is dated by that: the shortest way that one has had since the opening is the way.
+What was on its way before we listened (the burst at the opening) is thrown away. A picture that comes more than `lag_ms` later than the
+quickest is an exposure that came incomplete, and no picture in time for `stall_ms` is a lost camera: a queue before us is left behind by
+opening anew. A delay that is there from the opening on is part of the way: it belongs into the time that a part has. What is no RTSP
+(USB, MJPEG over HTTP) does not say when, and is dated by its arrival; nor can OpenCV tell which frames of a video it has repaired.
+
 These cameras do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with
 `count: frames` refuses them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten
 before it is taken shows as a gap in `seq`.
@@ -15,21 +21,23 @@ before it is taken shows as a gap in `seq`.
       colour: false
       open_ms: 5000
       stall_ms: 2000
+      lag_ms: 200
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 from pydantic import Field, model_validator
 
 from inspector.config import Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures
-from inspector.records import DeviceError, Image, Stamp
+from inspector.records import DeviceError, Image, Stamp, without_login
 from inspector.sources._genicam import Found
 
 if TYPE_CHECKING:
@@ -37,11 +45,19 @@ if TYPE_CHECKING:
 
 NUMBERS_EXPOSURES = False
 MOST_HANGING = 3
+CLOSE_S = 1.0
+DRIFT = 200e-6
+"""So much faster or slower than ours a camera's clock may go; what is more is lag."""
+SETTLED = 3
+SETTLE_MS = 10_000
+TIMED = ("rtsp://", "rtsps://", "rtspu://")
+"""Streams whose pictures come with their times; for others FFmpeg makes some up."""
 
 
 class Settings(Strict):
     """One of `url` and `device`; `open_ms` for the first word of the camera; `stall_ms` without a picture means that it is gone.
 
+    A picture of an RTSP stream that comes more than `lag_ms` later than the quickest is not judged.
     `size_px` (width, height) and `rate_hz` are asked of a `device`, and read back.
     """
 
@@ -52,6 +68,7 @@ class Settings(Strict):
     colour: bool = False
     open_ms: int = Field(default=5_000, ge=100, le=60_000)
     stall_ms: int = Field(default=2_000, ge=100, le=60_000)
+    lag_ms: int = Field(default=200, ge=10, le=60_000)
 
     @model_validator(mode="after")
     def _one(self) -> Settings:
@@ -62,6 +79,52 @@ class Settings(Strict):
         return self
 
 
+class _Taken(NamedTuple):
+    """A picture: its number, when it was taken by our clock, and whether it came in time to be judged."""
+
+    seq: int
+    at_ns: int
+    image: Image
+    in_time: bool
+
+
+class StreamClock:
+    """How late the pictures of a stream come that says when they were taken.
+
+    The way of a picture is the time from its exposure to its arrival, up to a constant. The shortest since the opening counts as
+    the way itself, and becomes longer by no more than clocks drift: a delay that grows is never taken for the way.
+    """
+
+    def __init__(self) -> None:
+        self._shortest_ns: float | None = None
+        self._pos_ns = self._arrived_ns = 0
+        self._rises = False
+        self._waited = 0
+
+    def lag_ns(self, pos_ns: int, asked_ns: int, arrived_ns: int) -> int | None:
+        """How much longer this picture's way was than the shortest; None for one that had been on its way before we listened.
+
+        `pos_ns` is the stream's own time of it. A burst's ways become shorter and shorter: it is over when several pictures have been
+        waited for whose ways did not. A stream whose time stands still does not say how late it is: 0.
+        """
+        way_ns, step_ns = arrived_ns - pos_ns, pos_ns - self._pos_ns
+        shortest_ns = way_ns if self._shortest_ns is None else self._shortest_ns + DRIFT * (arrived_ns - self._arrived_ns)
+        first = self._shortest_ns is None
+        self._shortest_ns, self._pos_ns, self._arrived_ns = min(shortest_ns, way_ns), pos_ns, arrived_ns
+        if first:
+            return None
+        self._rises |= step_ns > 0
+        if not self._rises:
+            return 0
+        if self._waited == SETTLED:
+            return round(way_ns - self._shortest_ns)
+        if shortest_ns - way_ns > step_ns / 10:
+            self._waited = 0
+        elif arrived_ns - asked_ns > step_ns / 2:
+            self._waited += 1
+        return None
+
+
 class _Reader:
     """A thread that opens and reads as long as OpenCV lets it, and may be left behind at any moment.
 
@@ -69,14 +132,17 @@ class _Reader:
     """
 
     def __init__(self, settings: Settings, target: str | int, clock: Clock, name: str, *, waits: bool) -> None:
-        self.latest: tuple[int, int, Image] | None = None
+        self.latest: _Taken | None = None
         self.size_px: tuple[int, int] | None = None
         self.ended = self.abandoned = False
         self.trouble = ""
         self.at_ns = clock()
+        self.late = 0
         self._settings, self._target, self._clock, self._waits = settings, target, clock, waits
+        self._times = StreamClock() if isinstance(target, str) and target.lower().startswith(TIMED) else None
         self.bell = threading.Condition()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -113,24 +179,42 @@ class _Reader:
             self.bell.notify_all()
 
     def _read(self, capture: Any) -> None:
-        seq = 0
+        seq, opened_ns = 0, self._clock()
+        in_time_ns = opened_ns
         while not self.abandoned:
             asked_ns = self._clock()
             ok, image = capture.read()
-            now_ns = self._clock()
+            self.at_ns = now_ns = self._clock()
             if not ok:
                 self.trouble = "ended"
                 return
             if now_ns - asked_ns > self._settings.stall_ms * 1_000_000:
                 self.trouble = f"no picture for {self._settings.stall_ms} ms"
                 return
+            lag_ns = 0
+            if self._times is not None:
+                settling = self._times.lag_ns(round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6), asked_ns, now_ns)
+                if settling is None:
+                    in_time_ns = now_ns
+                    if now_ns - opened_ns > SETTLE_MS * 1_000_000:
+                        self.trouble = f"shows what had been on its way before, {SETTLE_MS} ms after it was opened"
+                        return
+                    continue
+                lag_ns = settling
+            late = lag_ns > self._settings.lag_ms * 1_000_000
+            if not late:
+                in_time_ns = now_ns
+            elif now_ns - in_time_ns > self._settings.stall_ms * 1_000_000:
+                self.trouble = f"no picture in time for {self._settings.stall_ms} ms; the last one came {lag_ns // 1_000_000} ms late"
+                return
+            self.late += late
             if not self._settings.colour and image.ndim == 3:
                 image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
             seq += 1
             with self.bell:
                 if self._waits:
                     self.bell.wait_for(lambda: self.latest is None or self.abandoned)
-                self.latest, self.at_ns = (seq, now_ns, image), now_ns
+                self.latest = _Taken(seq, now_ns - lag_ns, image, not late)
                 self.bell.notify_all()
 
     def open(self, timeout_s: float) -> tuple[int, int] | None:
@@ -139,7 +223,7 @@ class _Reader:
             self.bell.wait_for(lambda: self.size_px is not None or self.ended, timeout_s)
             return self.size_px or ((0, 0) if self.ended else None)
 
-    def take(self, timeout_s: float) -> tuple[int, int, Image] | None:
+    def take(self, timeout_s: float) -> _Taken | None:
         """The newest picture that nobody has taken."""
         with self.bell:
             self.bell.wait_for(lambda: self.latest is not None or self.ended, timeout_s)
@@ -160,17 +244,19 @@ class OpenCvCamera:
     def __init__(self, settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> None:
         self._settings, self._name, self._clock, self._conveyor = settings, name, clock, conveyor
         self._target: str | int = settings.url if settings.url is not None else settings.device or 0
+        self._shown = without_login(str(self._target))
         self._is_file = isinstance(self._target, str) and os.path.isfile(self._target)  # noqa: PTH113 - a URL is no path
         thread = f"opencv-{name}"
         hanging = sum(other.name == thread for other in threading.enumerate())
         if hanging >= MOST_HANGING:
-            raise DeviceError(f"camera {name}: {hanging} readers of {self._target} hang in OpenCV; isolated: true would let them be killed")
+            raise DeviceError(f"camera {name}: {hanging} readers of {self._shown} hang in OpenCV; isolated: true would let them be killed")
         self._reader = _Reader(settings, self._target, clock, thread, waits=self._is_file)
         size_px = self._reader.open(settings.open_ms / 1e3)
         if not size_px or 0 in size_px:
             self._reader.abandon()
             why = self._reader.trouble if size_px else f"did not open within {settings.open_ms} ms"
-            raise DeviceError(f"camera {name}: {self._target} {why}")
+            raise DeviceError(f"camera {name}: {self._shown} {why}")
+        self.counts: Mapping[str, int] = {}
         self.max_bytes = size_px[0] * size_px[1] * (3 if settings.colour else 1)
 
     def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
@@ -180,19 +266,21 @@ class OpenCvCamera:
             if self._reader.ended:
                 if self._is_file:
                     raise EndOfPictures
-                raise DeviceError(f"camera {self._name}: {self._target} {self._reader.trouble}")
+                raise DeviceError(f"camera {self._name}: {self._shown} {self._reader.trouble}")
             if self._clock() - self._reader.at_ns > self._settings.stall_ms * 1_000_000:
                 raise DeviceError(f"camera {self._name}: no picture for {self._settings.stall_ms} ms")
             return None
-        seq, at_ns, image = taken
+        seq, at_ns, image, in_time = taken
+        self.counts = {"late": self._reader.late}
         if image.size > self.max_bytes:
             raise DeviceError(f"camera {self._name}: its pictures have become larger: {image.shape}")
         into[: image.size] = image.reshape(-1)
-        return Stamp(self._name, seq, at_ns, self._conveyor.counts(at_ns), image.shape)
+        return Stamp(self._name, seq, at_ns, self._conveyor.counts(at_ns), image.shape, in_time)
 
     def close(self) -> None:
-        """Leave the reader behind; it lets the device go when OpenCV returns to it."""
+        """Wait a little for the reader; where OpenCV does not return to it, it is left behind, and lets the device go when that does."""
         self._reader.abandon()
+        self._reader.thread.join(CLOSE_S)
 
 
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> OpenCvCamera:

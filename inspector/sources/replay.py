@@ -1,7 +1,8 @@
 r"""Pictures from files, in the order of their names: a stored day, a video, a data set, a test.
 
 Each file is one exposure, and each frame of a video. A file that is not a whole picture is an exposure that came incomplete, never the end
-of the line; its header is read before anything is decoded, so that a small file cannot fill the memory. The archive of a station
+of the line; its header is read before anything is decoded, so that a small file cannot fill the memory. Of a video only the frames that
+nothing can be made of are left out: its decoder repairs damaged ones without a word, and those are judged. The archive of a station
 (`state/pictures`, or one day of it) and videos know when their pictures were taken: with `speed` they come as they came then.
 
     source:
@@ -19,6 +20,7 @@ import re
 import struct
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -177,24 +179,12 @@ class Replay:
         self._paths = examine(settings)
         self._uid = None if settings.uid is None else re.compile(settings.uid)
         channels = 3 if settings.colour else 1
-        self.max_bytes = max((header.width * header.height for header in self._headers()), default=1) * channels
+        self.max_bytes = max((header.width * header.height for header in _headers(self._paths)), default=1) * channels
         self._seq = 0
         self._shots = self._shown()
         self._next: Shot | None = None
         self._next_ns: int | None = None
         self._taken_ns: int | None = None
-
-    def _headers(self) -> Iterator[Header]:
-        """The headers of what can be shown; what cannot will be an incomplete exposure when its turn comes."""
-        for path in self._paths:
-            try:
-                if path.suffix.lower() in VIDEOS:
-                    yield _video_header(path)
-                else:
-                    with path.open("rb") as file:
-                        yield header_of(file.read(_HEAD_BYTES), str(path))
-            except (OSError, ConfigError):
-                continue
 
     def _shown(self) -> Iterator[Shot]:
         """All exposures, again and again if that is asked."""
@@ -274,6 +264,27 @@ def examine(settings: Settings) -> list[Path]:
     return paths
 
 
+def line_shape(settings: Settings) -> tuple[int, ...] | None:
+    """(W,) or (W, 3) of a row of the first picture, None where that is not known."""
+    with suppress(ConfigError):
+        for header in _headers(examine(settings)):
+            return (header.width, 3) if settings.colour else (header.width,)
+    return None
+
+
+def _headers(paths: Sequence[Path]) -> Iterator[Header]:
+    """The headers of what can be shown; what cannot will be an incomplete exposure when its turn comes."""
+    for path in paths:
+        try:
+            if path.suffix.lower() in VIDEOS:
+                yield _video_header(path)
+            else:
+                with path.open("rb") as file:
+                    yield header_of(file.read(_HEAD_BYTES), str(path))
+        except (OSError, ConfigError):
+            continue
+
+
 def _is_of(path: Path, camera: str | None) -> bool:
     stored = _STORED.fullmatch(path.stem)
     return camera is None or stored is None or stored[2] == camera
@@ -298,7 +309,7 @@ def _video_header(path: Path) -> Header:
 
 
 def _frames(path: Path, *, colour: bool) -> Iterator[Shot]:
-    """The frames of a video, each with its time since the first; a video that cannot be decoded is one exposure that is not whole."""
+    """The frames of a video, each with its time since the first; where none can be decoded, one exposure that is not whole."""
     try:
         _video_header(path)
     except ConfigError:
@@ -310,6 +321,8 @@ def _frames(path: Path, *, colour: bool) -> Iterator[Shot]:
         while True:
             seen, frame = video.read()
             if not seen:
+                if number == 0:
+                    yield Shot(None, path.stem, 0)
                 return
             taken_ns = round(max(0.0, video.get(cv2.CAP_PROP_POS_MSEC)) * 1e6)
             number += 1

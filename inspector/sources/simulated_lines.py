@@ -158,3 +158,8 @@ class SimulatedLines:
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> SimulatedLines:
     """A line camera whose web begins with the first reading."""
     return SimulatedLines(settings, name, clock)
+
+
+def line_shape(settings: Settings) -> tuple[int, ...]:
+    """(W,) of a line."""
+    return (settings.width_px,)

@@ -142,8 +142,19 @@ def _address(text: str, _: Answers) -> str:
     return text
 
 
-def _port(how_many: int) -> Callable[[str, Answers], float]:
-    return _number(1024, 65535 - how_many + 1, "(a free port)")
+def _port(how_many: int, **others: int) -> Callable[[str, Answers], float]:
+    """The first of so many ports in a row; `others` are the answers that have ports already, and how many."""
+    number = _number(1024, 65535 - how_many + 1, "(a free port)")
+
+    def read(text: str, answers: Answers) -> float:
+        value = number(text, answers)
+        for key, many in others.items():
+            first = answers[key]
+            if first - how_many < value < first + many:
+                raise ValueError(f"{key} has {first} to {first + many - 1}; others are allowed")
+        return value
+
+    return read
 
 
 def local(answers: Answers) -> bool:
@@ -193,8 +204,9 @@ QUESTIONS: Sequence[Question] = (
     Question("address", "The address at which the PLC's gateway and SCADA reach this machine; 127.0.0.1 when they run on it. Any other "
              "needs keys, which are made now.", _default("127.0.0.1"), _address),
     Question("port", "The first of three ports in a row: events, gate, replay.", _default("5561"), _port(3)),
-    Question("metrics_port", "The first of two ports in a row for Prometheus, on this machine only.", _default("9400"), _port(2)),
-    Question("desk_port", "The port of the operator's page, on this machine only.", _default("8080"), _port(1)),
+    Question("metrics_port", "The first of two ports in a row for Prometheus, on this machine only.", _default("9400"), _port(2, port=3)),
+    Question("desk_port", "The port of the operator's page, on this machine only.", _default("8080"),
+             _port(1, port=3, metrics_port=2)),
     Question("keys", "The folder of the keys.", lambda answers: str(Path(answers["out"]).parent / "keys"),
              lambda text, _: str(Path(text).absolute()), lambda answers: not local(answers)),
 )  # fmt: skip
@@ -240,6 +252,8 @@ def written(answers: Answers) -> str:
         source = dict(camera.source)
         if source["kind"] == "simulated":
             source |= {"drawing": str(answers["drawing"]), "lane": lane}
+            if isinstance(answers["seen"], (int, float)):
+                source["mm_per_px"] = 1.0 / answers["seen"]  # its part is as large as the recipe expects it
         words = ", ".join(f"{key}: {_scalar(value)}" for key, value in source.items())
         parts.append(f"  - {{id: {camera.id}, lane: {lane}, recipe: {recipe}, source: {{{words}}}}}\n")
     parts.append(f"\nrecipes:\n  {recipe}:\n    template:\n      drawing: {_scalar(str(answers['drawing']))}\n")

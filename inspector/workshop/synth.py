@@ -69,9 +69,11 @@ def executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         return
     try:
         from distributed import Client
+        from distributed.comm.addressing import parse_address, parse_host_port
     except ImportError:
         raise ConfigError("E_EXTRA_MISSING", "Dask is not installed; pip install 'inspector[cluster]'", key="--scheduler") from None
     try:
+        parse_host_port(parse_address(scheduler)[1])  # before a client is half made
         client: Any = Client(scheduler, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError("E_SCHEDULER", f"no Dask scheduler answers at {scheduler!r}: {error}", key="--scheduler") from error

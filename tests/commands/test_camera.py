@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,12 +15,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer import BadParameter
 from typer.testing import CliRunner
 
 from inspector.__main__ import application
-from inspector.commands.camera import BRIGHT_GREY, _chosen, better_exposure_us
-from inspector.records import ConfigError, DeviceError
+from inspector.commands.camera import BRIGHT_GREY, Chosen, _chosen, _expose, better_exposure_us
+from inspector.conveyor.timed import Timed
+from inspector.records import ConfigError, DeviceError, Stamp
 from inspector.sources.replay import load
+from tests.contracts import REPOSITORY
 from tests.sources import gigecam
 from tests.sources.gigecam import Camera
 
@@ -139,6 +143,34 @@ def test_a_camera_of_a_configuration(folder: Path) -> None:
 def test_what_is_wrong_is_said(words: list[str], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         run(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([str(REPOSITORY / "configs" / "demo.yaml"), "plate", "rate_hz=3"], "rate_hz=3: a camera of a"),
+        (["opencv", "url=a", "url=b"], "url is given"),
+    ],
+)
+def test_words_that_nobody_heeds_are_wrong_usage(words: list[str], text: str) -> None:
+    with pytest.raises(BadParameter, match=text):
+        _chosen(words)
+
+
+def test_how_dark_it_is_at_least(tmp_path: Path) -> None:
+    class Black:
+        max_bytes = 64
+
+        def read(self, into: Any, timeout_s: float) -> Stamp:
+            into[:] = 0
+            return Stamp("c", 1, 0, None, (8, 8))
+
+        def close(self) -> None:
+            pass
+
+    settings: Any = SimpleNamespace(exposure_us=100.0, model_copy=lambda update: settings)
+    chosen = Chosen("c", "aravis", SimpleNamespace(build=lambda *_: Black()), settings, {}, Timed(1.0))
+    assert "too dark at 100 µs by a factor of at least 8.0: " in _expose(chosen, 100.0, lambda line: None)
 
 
 def test_a_serial_number_of_digits_is_text() -> None:

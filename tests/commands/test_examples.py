@@ -25,6 +25,13 @@ def _examples() -> list[str]:
     return sorted({*help_texts, *(text for path in GUIDES for text in QUOTED.findall(path.read_text()))})
 
 
+def test_the_tour_matches_a_picture_of_the_drawing_that_it_names() -> None:
+    drawings = sorted(path.stem for path in (ROOT / "dxf_templates").glob("*.dxf"))  # `synth` draws them in turn
+    named = re.findall(r"inspector match dxf_templates/(\w+)\.dxf out/set/images/(\d+)\.png", GUIDES[0].read_text())
+    assert named
+    assert all(drawings[int(number) % len(drawings)] == name for name, number in named)
+
+
 def _parse(words: list[str]) -> None:
     """Up to where the command would run; raises click's own error for what it does not take."""
     command: Any = typer.main.get_command(application())

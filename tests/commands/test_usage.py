@@ -61,6 +61,8 @@ def test_a_line_that_starts_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -
     code, out, _ = run("ctl", CONFIG, "status")
     assert code == 0
     assert out.splitlines()[-1] == "recipe not read yet, vision was not ready within 60 s"
+    monkeypatch.setattr(admin, "ask", lambda *_, **__: {**said, "recipe": "", "vision": vision, "journal": "disk I/O error"})
+    assert "journal fails: disk I/O error" in run("ctl", CONFIG, "status")[1].splitlines()
 
 
 def test_what_cannot_change_is_found_wherever_it_is() -> None:

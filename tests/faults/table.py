@@ -613,13 +613,16 @@ def _fails_for_long(words: str) -> Callable[[Rig, int], None]:
         rig.journal_whole = False
         rig.ask("disk", words)
         began_ns = time.monotonic_ns()
+        alarm_s = (rig.alarm("JOURNAL", at_ns, 5.0)["at_ns"] - at_ns) / NS  # though it cannot be kept
+        rig.count("alarm after s", alarm_s)
+        if alarm_s > 1.0:
+            raise Untrue(f"the alarm came after {alarm_s:.1f} s")
         rig.wait_permit(False, 15.0)  # the policy: stop after 5 s
         rig.count("permit off after s", (time.monotonic_ns() - began_ns) / NS)
         if not rig.verdicts("python", time.monotonic_ns() - NS):
             raise Untrue("verdicts have stopped")
         rig.stop_asking("disk")
         rig.well(60.0)
-        rig.alarm("JOURNAL", at_ns)
 
     return inject
 
@@ -628,6 +631,7 @@ def _slow_disk(rig: Rig, run: int) -> None:
     """Every sync takes 5 s: verdicts go on, the permit ends after 5 s without a durable journal."""
     at_ns = time.monotonic_ns()
     rig.ask("disk", "slow 5000")
+    rig.alarm("JOURNAL", at_ns, 5.0)
     rig.wait_permit(False, 20.0)
     rig.count("permit off after s", (time.monotonic_ns() - at_ns) / NS)
     if not rig.verdicts("c", time.monotonic_ns() - NS):
@@ -976,12 +980,12 @@ FAULTS = (
     Fault("F36", "fsync says EIO once", "the file is left, a new one follows its chain", _fsync_once, shimmed=True, needs=_shim),
     Fault(
         "F36b", "fsync says EIO always",
-        "permit off after 5 s, verdicts go on, runs again",
+        "alarm within 1 s, permit off after 5 s, verdicts go on, runs again",
         _fails_for_long(f"fsync {errno.EIO}"), shimmed=True, needs=_shim,
     ),
     Fault(
         "F37", "writes say ENOSPC, EDQUOT, EROFS",
-        "permit off after 5 s, verdicts go on, runs again",
+        "alarm within 1 s, permit off after 5 s, verdicts go on, runs again",
         lambda rig, run: _fails_for_long(f"write {(errno.ENOSPC, errno.EDQUOT, errno.EROFS)[run % 3]}")(rig, run),
         shimmed=True, needs=_shim,
     ),

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from inspector.commands.journal import app
 from inspector.gate import arbiter as core
 from inspector.gate import protocol
 from inspector.gate.arbiter import Record
@@ -186,6 +188,7 @@ def test_a_full_disk_gets_its_ballast_back(tmp_path: Path) -> None:
 def test_a_file_that_failed_is_left_and_the_chain_runs_on(tmp_path: Path, journal: Journal) -> None:
     records = _records(10, journal)
     journal.commit(records[:6])
+    journal.anchor()
     assert journal._db is not None
     journal._db.execute("PRAGMA query_only=1")  # as a disk that was remounted read-only
     with pytest.raises(JournalError) as caught:
@@ -196,7 +199,7 @@ def test_a_file_that_failed_is_left_and_the_chain_runs_on(tmp_path: Path, journa
     journal.close(clean=True)
     assert list(verify(tmp_path / "journal.sqlite")) == []
     old = next(tmp_path.glob("journal.sqlite.bad-*[0-9]"))
-    assert old.exists()
+    assert list(verify(old)) == []
 
 
 def test_retention_keeps_the_end_and_the_chain(tmp_path: Path, journal: Journal) -> None:
@@ -269,6 +272,107 @@ def test_export_is_one_line_a_part(tmp_path: Path, journal: Journal) -> None:
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("epoch,seq,")
     assert "REJECT_DEFECT,101" in lines[3]
+
+
+def _change(folder: Path, statement: str, *bound: object) -> None:
+    with sqlite3.connect(folder / "journal.sqlite") as db:
+        db.execute(statement, bound)
+    db.close()
+
+
+_SECOND = "(SELECT id FROM event WHERE stream = 'q' AND seq = 3)"
+DAMAGES = {
+    "forged": "UPDATE event SET payload = CAST(replace(CAST(payload AS TEXT), 'REJECT_DEFECT', 'PASS') AS BLOB)",
+    "swapped": "UPDATE event SET payload = (SELECT payload FROM event WHERE stream = 'q' AND seq = 1) WHERE id = " + _SECOND,
+    "deleted": "DELETE FROM event WHERE id = " + _SECOND,
+    "cut": "DELETE FROM event WHERE id >= " + _SECOND,
+    "no JSON": "UPDATE event SET payload = CAST('[' || substr(CAST(payload AS TEXT), 2) AS BLOB) WHERE id = " + _SECOND,
+    "empty": "UPDATE event SET payload = x'' WHERE id = " + _SECOND,
+    "a list": "UPDATE event SET payload = CAST('[1]' AS BLOB) WHERE id = " + _SECOND,
+    "no table": "DROP TABLE event",
+    "no base": "DELETE FROM base",
+    "a verdict in its column": "UPDATE event SET verdict = 90 WHERE id = " + _SECOND,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_nothing_is_exported_of_a_damaged_journal(tmp_path: Path, journal: Journal, damage: str) -> None:
+    journal.commit(_records(6, journal))
+    journal.close(clean=True)
+    _change(tmp_path, DAMAGES[damage])
+    out = tmp_path / "parts.csv"
+    out.write_text("as it was\n")
+    said = CliRunner().invoke(app, ["export", str(tmp_path), "--out", str(out)])
+    assert isinstance(said.exception, ConfigError)
+    assert said.exception.code == "E_DB_FORMAT"
+    assert str(tmp_path / "journal.sqlite") in str(said.exception)
+    assert damage in ("no table", "no base") or " of epoch " in str(said.exception)
+    assert out.read_text() == "as it was\n"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_lines_before_a_fault_are_whole(tmp_path: Path, journal: Journal) -> None:
+    journal.commit(_records(6, journal))
+    journal.close(clean=True)
+    _change(tmp_path, DAMAGES["empty"])
+    out = io.StringIO()
+    with pytest.raises(ConfigError, match="event q 3 of epoch"):
+        export_csv(tmp_path / "journal.sqlite", out)
+    assert [line.split(",")[1] for line in out.getvalue().splitlines()] == ["seq", "1", "2"]
+
+
+def test_an_end_that_was_cut_off_is_known_by_the_last_anchor(tmp_path: Path, journal: Journal) -> None:
+    journal.commit(_records(6, journal))
+    journal.close(clean=True)
+    _change(tmp_path, DAMAGES["cut"])
+    (tmp_path / "journal.head").unlink()
+    problems = list(verify(tmp_path / "journal.sqlite"))
+    assert [problem.partition(":")[0] for problem in problems] == ["JOURNAL_ROLLBACK", "E_DB_WITNESS"]
+    assert "q 6 of epoch" in problems[0]
+    with (tmp_path / "anchors.log").open("a") as torn:
+        torn.write("1767225600000000000 a 00000000-0000")
+    again = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+    assert [finding.partition(":")[0] for finding in again.findings] == ["JOURNAL_ROLLBACK", "E_DB_WITNESS"]
+    assert list(tmp_path.glob("anchors.log.bad-*"))
+    again.begin(bytes(15) + b"\x02")
+    again.commit(_records(3, again, bytes(15) + b"\x02"))
+    again.close(clean=True)
+    assert list(verify(tmp_path / "journal.sqlite")) == []
+    assert next(problem[:16] for problem in verify(next(tmp_path.glob("journal.sqlite.bad-*")))) == "JOURNAL_ROLLBACK"
+
+
+def test_a_journal_with_events_has_its_witness(tmp_path: Path, journal: Journal) -> None:
+    assert (tmp_path / "journal.head").stat().st_size
+    journal.close(clean=True)
+    (tmp_path / "journal.head").unlink()
+    assert list(verify(tmp_path / "journal.sqlite")) == []
+    again = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+    again.commit(_records(2, again))
+    again.close(clean=False)
+    (tmp_path / "journal.head").unlink()
+    assert [problem.partition(":")[0] for problem in verify(tmp_path / "journal.sqlite")] == ["E_DB_WITNESS"]
+
+
+def test_every_anchor_is_in_the_journal_or_was_taken_by_retention(tmp_path: Path, journal: Journal) -> None:
+    for first in range(3):
+        epoch = bytes(15) + bytes([2 + first])
+        journal.begin(epoch)
+        journal.commit(_records(600, journal, epoch))
+        journal.anchor()
+    while journal.retain(keep_ns=1 << 60, keep_bytes=1):
+        pass
+    journal.close(clean=True)
+    assert list(verify(tmp_path / "journal.sqlite")) == []
+    anchors = tmp_path / "anchors.log"
+    whole = anchors.read_text()
+    last = whole.splitlines()[-1].split()
+    old = " ".join([*last[:8], "ab" * 32])
+    anchors.write_text(f"{old}\n{whole}")  # as it was written before lines had a checksum
+    problems = list(verify(tmp_path / "journal.sqlite"))
+    assert len(problems) == 1
+    assert "is not the event that the anchor of " in problems[0]
+    anchors.write_text(whole.replace(last[4], "ab" * 32))
+    assert list(verify(tmp_path / "journal.sqlite")) == []  # a damaged line says nothing
 
 
 def test_what_no_database_can_hold_leaves_no_transaction_open(tmp_path: Path, journal: Journal) -> None:

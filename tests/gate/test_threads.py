@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+import zmq
 
 from inspector.gate import arbiter as core
+from inspector.gate import protocol
 from inspector.gate.journal import Item, Journal, JournalError
 from inspector.runtime import link
 from inspector.runtime.gate import GateProcess
@@ -55,6 +58,88 @@ def test_what_could_not_be_kept_at_the_end_is_not_said_to_be(gate: GateProcess, 
     while not gate._inbox.empty():
         told.append(gate._inbox.get_nowait())
     assert [item.healthy for item in told if isinstance(item, core.JournalState)] == [False]
+
+
+class _Pub:
+    """Where events are published, in a test: (topic's stream, seq, whether it is said to be durable)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int, bool]] = []
+
+    def send_multipart(self, frames: protocol.Frames) -> None:
+        header = protocol.parse(frames[1], frames[2])
+        if header.stream_id != protocol.STREAM_IDS["hb"]:
+            self.told.append((protocol.STREAMS[header.stream_id], header.seq, bool(header.flags & protocol.Flag.DURABLE)))
+
+
+@pytest.fixture
+def told(gate: GateProcess) -> list[tuple[str, int, bool]]:
+    gate._arbiter = core.Arbiter(gate._settings, epoch=gate._epoch, now_ns=0, chain={})
+    gate._status, gate._hb_ns = gate._arbiter.status(), time.monotonic_ns()
+    pub = _Pub()
+    gate._pub = cast("zmq.Socket[bytes]", pub)
+    return pub.told
+
+
+def _publish(gate: GateProcess) -> None:
+    while True:
+        waits = not gate._to_events.empty()
+        gate._events_step()
+        if not waits:
+            return
+
+
+def test_an_alarm_that_cannot_be_kept_is_told_all_the_same_and_once(
+    gate: GateProcess, told: list[tuple[str, int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    gate._say = said.append
+    commit, full = Journal.commit, threading.Event()
+
+    def sometimes(journal: Journal, items: list[Item]) -> None:
+        if full.is_set():
+            raise JournalError("disk full", full=True)
+        commit(journal, items)
+
+    monkeypatch.setattr(Journal, "commit", sometimes)
+    gate._feed(core.Report("KEPT", "info", "x"))
+    gate._journal_step()
+    _publish(gate)
+    kept = len(told)
+    assert told == [("a", seq, True) for seq in range(1, kept + 1)]
+    full.set()
+    gate._feed(core.Report("NOT_KEPT", "info", "x"))
+    committing = threading.Thread(target=gate._journal_step)
+    committing.start()
+    until(lambda: gate.not_durable() == "disk full")
+    assert said == ["journal: disk full"]
+    gate._feed(gate._inbox.get_nowait())  # type: ignore[arg-type]  # the alarm of the journal itself, behind the one that is tried
+    _publish(gate)
+    assert told[kept:] == [("a", kept + 1, False), ("a", kept + 2, False)]
+    assert [family.samples[0][1] for family in gate.metrics() if family.name == "journal_healthy"] == [0.0]
+    assert gate.backlog()
+    full.clear()
+    committing.join(5.0)
+    gate._feed(gate._inbox.get_nowait())  # type: ignore[arg-type]
+    gate._journal_step()
+    _publish(gate)
+    assert told[kept + 2 :] == [("a", kept + 3, True)]
+    assert said == ["journal: disk full", "journal: durable again"]
+    assert gate.not_durable() == ""
+    assert not gate.backlog()
+
+
+def test_alarms_stay_in_order_where_one_is_never_kept(gate: GateProcess, told: list[tuple[str, int, bool]]) -> None:
+    gate._feed(core.Report("A", "info", "x"))
+    first = [gate._to_journal.get_nowait() for _ in range(gate._to_journal.qsize())]
+    gate._feed(core.Report("B", "info", "x"))
+    second = gate._to_journal.get_nowait()
+    assert isinstance(second, core.Record)
+    gate._to_events.put(([second], False))  # the backlog is full: it overtakes what waits for the disk
+    gate._to_events.put(([item for item in first if isinstance(item, core.Record)], True))
+    _publish(gate)
+    assert [(stream, seq) for stream, seq, _ in told] == [("a", seq) for seq in range(1, second.header.seq + 1)]
+    assert not gate._untold
 
 
 @pytest.mark.real

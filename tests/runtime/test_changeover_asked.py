@@ -27,3 +27,10 @@ def test_a_refusal_before_vision_is_ready_is_no_status() -> None:
     with pytest.raises(ConfigError, match="E_RECIPE"):
         recipe({"do": "switch", "recipe": 2}, PEER)
     assert recipe({"do": "status"}, PEER)["cameras"] == {"top": {"name": "plate", "number": 1}}
+
+
+def test_a_status_is_told_as_one_whatever_was_refused_before() -> None:
+    changes = Changes()
+    changes.heard(link.Changed("refused", "r", "ab" * 32, [], [], {"top": ["plate", 1]}, "there is no lane 9"))
+    told = command(changes, lambda message: None, 1.0)({"do": "status"}, PEER)
+    assert (told["what"], told["text"], told["recipe"]) == ("status", "", "ab" * 32)

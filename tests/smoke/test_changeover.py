@@ -212,6 +212,7 @@ def test_what_fails_never_takes_over(tmp_path: Path, environment: dict[str, str]
         assert status["cameras"] == {"top": {"name": "plate", "number": 1}}
         proved = switch("proved")
         assert proved["cameras"] == {"top": {"name": "proved", "number": 3}}
+        assert ask(door, "status", timeout_s=10)["recipe"] == proved["recipe"] != status["recipe"]
         # who begins again begins with what was selected
         first = running.ready()
         os.kill(first["vision_pid"], signal.SIGKILL)

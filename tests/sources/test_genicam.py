@@ -154,3 +154,9 @@ def test_a_number_lies_within_what_the_camera_allows(feature: Feature, allowed: 
     assert feature.allowed == allowed
     assert all(feature.takes(number) for number in takes)
     assert not any(feature.takes(number) for number in refuses)
+
+
+@pytest.mark.parametrize("name", ["Mono16p", "BayerRG16p", "Mono8Packed"])
+def test_whole_bytes_are_never_packed(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"pixel format {name} is not known here"):
+        PixelFormat(name, colour=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inspector.commands import _producer
 from inspector.conveyor.timed import Timed
 from inspector.records import DeviceError, Stamp
 from inspector.sources import gentl
@@ -77,8 +78,13 @@ def test_what_is_no_producer_is_said(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no such GenTL producer"):
         opened(tmp_path / "none.cti")
     (tmp_path / "text.cti").write_text("no library")
-    with pytest.raises(DeviceError):
+    with pytest.raises(DeviceError, match=r"text.cti: cannot be loaded: it is no GenTL producer"):
         opened(tmp_path / "text.cti")
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libm" in line)
+    crashing = tmp_path / "crashing.cti"
+    crashing.write_bytes(Path(library).read_bytes() + b"GCInitLib\0")
+    with pytest.raises(DeviceError, match=r"crashing.cti: cannot be loaded"):
+        _producer.devices(crashing)
 
 
 def test_a_second_camera_of_a_producer_wants_a_process_of_its_own(producer: Path) -> None:
@@ -94,7 +100,7 @@ def test_a_second_camera_of_a_producer_wants_a_process_of_its_own(producer: Path
 
 def test_cameras_and_features_are_listed(producer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENICAM_GENTL64_PATH", str(producer.parent))
-    found = gentl.devices()
+    found = [device for path in gentl.producers() for device in _producer.devices(path)]
     assert [each.serial for each in found] == ["0", "1", "2"]
     assert found[0].select == {"producer": str(producer), "serial": "0"}
     shown = {each.name: each for each in gentl.features(Settings(producer=producer))}

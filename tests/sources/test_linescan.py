@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from inspector import config
 from inspector.checks import web as check
 from inspector.conveyor.timed import Timed
 from inspector.interfaces import EndOfPictures
-from inspector.records import DeviceError, Finding, Frame, Image, Stamp, View
+from inspector.records import ConfigError, DeviceError, Finding, Frame, Image, Stamp, View
 from inspector.sources import linescan, simulated_lines
 
 MM = 0.2
@@ -183,6 +185,72 @@ def test_a_jump_of_the_encoder_is_no_web() -> None:
     source._lines = Script([0, 40, 80, 10_000_000, 10_000_040])
     with pytest.raises(DeviceError, match="jumped"):
         read_all(source, [])
+
+
+class Damaged(Script):
+    """Its block 12 did not arrive whole, and says so in a shape of its own."""
+
+    def read(self, into: Any, timeout_s: float) -> Stamp | None:
+        stamp = super().read(into, timeout_s)
+        return replace(stamp, shape=(1, 1), complete=False) if stamp and stamp.seq == 12 else stamp
+
+
+def test_a_damaged_block_makes_its_length_incomplete_and_no_other() -> None:
+    source = camera(length_mm=8.0, overlap_mm=0.0)
+    source.close()
+    source._lines = Damaged(list(range(0, 1640, 40)))
+    stamps: list[Stamp] = []
+    with pytest.raises(DeviceError, match="gone"):
+        read_all(source, stamps)
+    assert [s.complete for s in stamps] == [True, False, True, True, False]
+
+
+def test_a_web_that_runs_backwards_is_said() -> None:
+    source = camera(length_mm=8.0, overlap_mm=0.0)
+    source.close()
+    source._lines = Script(list(range(10_000, 0, -40)))
+    with pytest.raises(DeviceError, match=r"runs backwards, by 9 mm now; does its encoder want backwards: true\?"):
+        read_all(source, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"length_mm": 1e9}, r"length_mm: 1e\+09 makes 300 × 5e\+09 pixels; at most 64 million, so .* up to 4.267e\+04"),
+        ({"length_mm": 1e308, "mm_per_px": 1e-300}, "length_mm: 1e.308 makes 300 × inf pixels"),
+        ({"length_mm": 20_000.0, "overlap_mm": 15_000.0}, r"overlap_mm: 15000 makes 300 × 2.5e\+05 pixels"),
+        ({"mm_per_row": 250.0, "overlap_mm": 10.0}, "length_mm: length_mm 100 is less than a row of 250 mm"),
+        ({"overlap_mm": 101.0}, "overlap_mm: overlap_mm 101 is more than length_mm 100"),
+        ({"lines": {"kind": "linescan"}}, "lines: linescan has its lines from another kind"),
+    ],
+)
+def test_what_no_memory_holds_and_no_line_camera_gives_is_refused(given: dict[str, Any], text: str) -> None:
+    own = {"lines": {"kind": "aravis"}, "width_px": 300, "mm_per_px": 0.2, "mm_per_count": 0.1, "length_mm": 100.0, **given}
+    with pytest.raises(ConfigError, match=text) as refused:
+        config.settings_of("sources", config.Kind.model_validate({"kind": "linescan", **own}), linescan.Settings)
+    assert {each.code for each in refused.value.errors} == {"E_CFG_RANGE"}
+    assert len(refused.value.errors) == 1
+
+
+def test_lines_that_are_known_to_be_of_another_width_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((4, 300), np.uint8))
+    files = {"kind": "replay", "files": [str(tmp_path)]}
+    own: dict[str, Any] = {"mm_per_px": 0.2, "mm_per_count": 0.1, "length_mm": 100.0}
+    for lines, width_px, allowed in (
+        (files, 300, None),
+        (files, 301, "allowed: 300"),
+        ({**files, "colour": True}, 300, "allowed: 300 × 3"),
+        ({"kind": "simulated_lines", "width_px": 512}, 300, "allowed: 512"),
+        ({**files, "files": ["/nowhere"]}, 300, None),
+        ({"kind": "opencv", "device": 0}, 300, None),
+    ):
+        kind = config.Kind.model_validate({"kind": "linescan", "lines": lines, "width_px": width_px, **own})
+        settings = config.settings_of("sources", kind, linescan.Settings)
+        if allowed is None:
+            linescan.examine(settings)
+        else:
+            with pytest.raises(ConfigError, match=f"width_px: {width_px}; {allowed}, as"):
+                linescan.examine(settings)
 
 
 def read_all(source: linescan.LineScan, stamps: list[Stamp]) -> None:

@@ -70,6 +70,7 @@ def test_a_file_is_shown_whole_however_slowly_it_is_read(tmp_path: Path) -> None
 
 def test_a_reader_that_hangs_is_a_lost_camera_and_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     capture = Hanging(1)
+    monkeypatch.setattr(opencv, "CLOSE_S", 0.01)
     monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
     now_ns = [0]
     source = build(Settings(device=0, stall_ms=500), "c", lambda: now_ns[0], Timed(1.0))
@@ -113,6 +114,96 @@ def test_nothing_there_is_a_device_error() -> None:
         build(Settings(url="/nowhere/at/all.avi"), "c", lambda: 0, Timed(1.0))
 
 
+class Stream(Hanging):
+    """An RTSP stream of 10 pictures a second: each comes when its list says, in ms, and is the picture of `pos_ms`."""
+
+    def __init__(self, shots: list[tuple[int, int]], clock_ns: list[int]) -> None:
+        super().__init__(0)
+        self.shots, self.clock_ns, self.pos_ms = iter(shots), clock_ns, 0
+        self.asked, self.go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def get(self, prop: int) -> float:
+        return float(self.pos_ms) if prop == cv2.CAP_PROP_POS_MSEC else super().get(prop)
+
+    def read(self) -> tuple[bool, Any]:
+        self.asked.release()
+        self.go.acquire()
+        arrived_ms, self.pos_ms = next(self.shots, (0, -1))
+        self.clock_ns[0] = arrived_ms * 1_000_000
+        return self.pos_ms >= 0, np.full((8, 16, 3), 100, np.uint8)
+
+
+def streamed(monkeypatch: pytest.MonkeyPatch, shots: list[tuple[int, int]], url: str = "rtsp://camera/1") -> list[tuple[int, int, bool]]:
+    """Seq, claimed time in ms and whether it was in time, of each picture that was shown, until the stream has ended."""
+    clock_ns = [0]
+    capture = Stream(shots, clock_ns)
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
+    source = build(Settings(url=url), "c", lambda: clock_ns[0], Timed(1.0))
+    into, seen = np.empty(source.max_bytes, np.uint8), []
+    try:
+        for _ in range(len(shots) + 1):
+            while not capture.asked.acquire(timeout=0.02) and not source._reader.ended:
+                pass
+            stamp = source.read(into, 0.0)
+            if stamp is not None:
+                seen.append((stamp.seq, round(stamp.at_ns / 1e6), stamp.complete))
+            capture.go.release()
+        source.read(into, 5.0)
+    except DeviceError as error:
+        seen.append((0, 0, "in time" in str(error)))
+    finally:
+        capture.go.release()
+        source.close()
+    return seen
+
+
+BURST = [(2000 + n, 100 * n) for n in range(20)]
+
+
+def test_what_was_on_its_way_at_the_opening_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = streamed(monkeypatch, [*BURST, *((100 * n + 50, 100 * n) for n in range(20, 30))])
+    assert seen == [*((n - 23, 100 * n + 50, True) for n in range(24, 30)), (0, 0, False)]
+
+
+def test_a_stream_that_lags_is_dated_by_its_own_times_and_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delay grows by 50 ms a picture."""
+    good = [(100 * n + 50, 100 * n) for n in range(20, 30)]
+    late = [(100 * n + 50 + min(1500, 50 * (n - 29)), 100 * n) for n in range(30, 60)]
+    *seen, end = streamed(monkeypatch, [*BURST, *good, *late])
+    assert [at for _, at, _ in seen] == pytest.approx([100 * n + 50 for n in range(24, 24 + len(seen))], abs=1)
+    assert [complete for *_, complete in seen] == [True] * 10 + [False] * (len(seen) - 10)
+    assert end == (0, 0, True), "no picture in time for stall_ms"
+
+
+def test_a_stream_without_times_of_its_own_is_dated_by_its_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    shots = [(100 * n, 40 * n) for n in range(1, 30)]
+    assert streamed(monkeypatch, shots, "http://camera/1.mjpg") == [*((n, 100 * n, True) for n in range(1, 30)), (0, 0, False)]
+    still = [(100 * n, 7) for n in range(1, 30)]
+    assert streamed(monkeypatch, still) == [*((n - 1, 100 * n, True) for n in range(2, 30)), (0, 0, False)]
+
+
+def test_a_clock_that_drifts_is_followed_and_a_jump_of_it_is_not() -> None:
+    clock = opencv.StreamClock()
+    lags = [clock.lag_ns(n * 100_000_000, n * 100_015_000 - 90_000_000, n * 100_015_000) for n in range(1, 36_000)]
+    assert lags[:4] == [None] * 4
+    assert max(lag for lag in lags[4:] if lag is not None) < 1_000_000, "150 ppm for an hour"
+    jumped = clock.lag_ns(36_000 * 100_000_000 - 500_000_000, 0, 36_000 * 100_015_000)
+    assert jumped == pytest.approx(500_000_000, rel=0.01)
+
+
+@pytest.mark.parametrize("url", ["rtsp://anna:secret@127.0.0.1:1/cam1", "rtsp://anna:sec/r@et@127.0.0.1:1/cam1"])
+def test_nobody_reads_the_password(url: str) -> None:
+    with pytest.raises(DeviceError, match=r"camera c: rtsp://\*\*\*@127.0.0.1:1/cam1 cannot be opened"):
+        build(Settings(url=url), "c", lambda: 0, Timed(1.0))
+    from inspector.config import Kind
+    from inspector.records import ConfigError
+
+    with pytest.raises(ConfigError) as refused:
+        settings_of("sources", Kind.model_validate({"kind": "opencv", "device": url}), Settings)
+    assert "***@127.0.0.1" in str(refused.value)
+    assert "anna" not in str(refused.value)
+
+
 def test_one_of_url_and_device() -> None:
     from inspector.config import Kind
     from inspector.records import ConfigError
@@ -123,6 +214,7 @@ def test_one_of_url_and_device() -> None:
 
 
 def test_readers_that_hang_for_ever_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencv, "CLOSE_S", 0.01)
     captures = [Hanging(0) for _ in range(opencv.MOST_HANGING)]
     left = list(captures)
     monkeypatch.setattr(opencv, "_open", lambda target, settings: left.pop())

@@ -214,3 +214,12 @@ def test_what_has_no_time_of_its_own_has_no_speed(tmp_path: Path) -> None:
     path = picture(tmp_path, "a.png")
     with pytest.raises(ConfigError, match=r"E_IMG_TIME.*give rate_hz instead"):
         build(Settings(files=[path], speed=1.0), "c", lambda: 0, Timed(1.0))
+
+
+def test_a_video_without_frames_is_one_exposure_that_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "zero.avi"
+    cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48)).release()
+    source = build(Settings(files=[path], loop=True), "c", lambda: 0, Timed(1.0))
+    into = np.empty(source.max_bytes, np.uint8)
+    stamps = [source.read(into, 0.1) for _ in range(3)]
+    assert [(stamp.seq, stamp.complete) for stamp in stamps if stamp] == [(1, False), (2, False), (3, False)]

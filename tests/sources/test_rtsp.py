@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -124,3 +125,10 @@ def test_a_server_that_hangs_is_a_stall_by_the_clock_and_shows_nothing_old(serve
     for thread in readers():
         thread.join(20)
     assert not readers(), "every reader that was left behind has ended"
+
+
+def test_a_camera_command_leaves_with_its_own_code_while_the_stream_goes_on(server: Server) -> None:
+    command = [sys.executable, "-m", "inspector", "camera", "show", "opencv", f"url=rtsp://anna:secret@{server.url[7:]}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (shown.returncode, shown.stdout[:16]) == (0, "shape [240, 320]"), shown.stderr
+    assert "secret" not in shown.stdout + shown.stderr

@@ -65,6 +65,21 @@ def test_every_timing_that_is_accepted_is_legal(actuator: int, scan: int, more: 
     assert config.read(Path("/somewhere/line.yaml"), text=setup.written(answers)).site == site
 
 
+def test_a_simulated_part_is_as_large_as_the_recipe_expects_it() -> None:
+    found = config.read(Path("/somewhere/line.yaml"), text=setup.written(answered(cameras="simulated", drawing=PLATE, seen="8")))
+    assert found.cameras[0].source.model_extra is not None
+    assert found.cameras[0].source.model_extra["mm_per_px"] == 0.125
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("metrics_port", "5560"), ("metrics_port", "5563"), ("desk_port", "5561"), ("desk_port", "9401")]
+)
+def test_ports_do_not_cross(key: str, text: str) -> None:
+    question = next(question for question in setup.QUESTIONS if question.key == key)
+    with pytest.raises(ValueError, match=r"has (5561 to 5563|9400 to 9401)"):
+        question.read(text, {"port": 5561, "metrics_port": 9400})
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [
