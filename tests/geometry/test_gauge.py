@@ -110,6 +110,22 @@ def test_shift_and_growth_of_a_hole() -> None:
     assert fit.seen_ratio > 0.98
 
 
+@pytest.mark.parametrize("wider_px", [1.2, 2.4, 3.5])
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_an_edge_far_from_where_it_is_drawn_has_no_bias_nor_gives_one_to_others(wider_px: float, turn: float) -> None:
+    def box(more: float) -> Floats:
+        return np.array([(14 - more, 10 - more), (22 + more, 10 - more), (22 + more, 28 + more), (14 - more, 28 + more)], float)[::-1]
+
+    contours = (*PLATE[:3], parts.contour("hole-3", box(0.0)))
+    true = placed(contours, SIZE, turn, SCALE, (8.3, -3.1))
+    image = render([*drawn()[:3], box(wider_px / SCALE)], true, SIZE, BACK_LIT, 1)
+    (found,) = locate.compile(parts.template(*contours), scale_px_per_mm=SCALE).find(image)
+    assert found.gauged is not None
+    own = (found.gauged.contour == 3) & found.gauged.trusted
+    assert -float(np.mean(found.gauged.deviation_mm[own])) * SCALE == pytest.approx(wider_px, abs=0.01)
+    assert [2 * fit.dr_mm for fit in found.gauged.holes[:2]] == pytest.approx([0.0, 0.0], abs=0.0015)
+
+
 def test_missing_and_extra_holes_and_material() -> None:
     real = drawn()
     gauged = measured(real[:1] + real[2:])
