@@ -194,7 +194,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
     layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
-    side_file.names_known(side, side_places, [c.name for c in contours], layers)
+    side_file.examine(side, side_places, contours, parts, layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     _warn_of_paper([contours[i] for i in parts[0]], (x0, y0, x1, y1), notes)

@@ -61,7 +61,7 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
         sdf_mm=sdf_mm,
         zone=zone,
         zones=zones,
-        datum=tuple(drawing.side.datum),
+        datum=tuple(c.name for c in contours if c.name in drawing.side.datum),
         distances=_distances(drawing.side, {c.name for c in contours}),
     )
 

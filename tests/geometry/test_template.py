@@ -117,7 +117,7 @@ def test_tolerances_by_name_by_layer_by_request_and_by_the_side_file(tmp_path: P
 
 def test_zones(tmp_path: Path) -> None:
     side = """
-datum: [hole-1]
+datum: [hole-1, outer]
 zones:
   - {name: surface, margin_mm: 1.0}
   - {name: seat, contour: hole-1, within_mm: 2.0}
@@ -125,7 +125,7 @@ zones:
 """
     built = template.build(dxf.read(disc(tmp_path, side)), mm_per_px=0.1)
     assert built.zones == ("", "surface", "seat")
-    assert built.datum == ("hole-1",)
+    assert built.datum == ("outer", "hole-1")
     x, y = grid(built)
     to_hole = np.hypot(x - 5, y) - 4
     expected = np.where((np.hypot(x, y) < 19) & (to_hole > 1), 1, 0)
@@ -175,6 +175,13 @@ def test_a_side_file_of_another_drawing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match="hole-7") as caught:
         template.build(dxf.read(disc(tmp_path, side)))
     assert [e.code for e in caught.value.errors] == ["E_SIDE_NAME"] * 2
+
+
+def test_a_datum_that_does_not_fix_the_angle_is_refused_where_the_part_has_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"E_SIDE_DATUM .*disc.yaml:2: datum: hole-1 cannot fix the angle"):
+        dxf.read(disc(tmp_path, "units: mm\ndatum: [hole-1]\n"))
+    assert template.build(dxf.read(disc(tmp_path, "datum: [outer-2, hole-1, outer]\n"))).datum == ("outer", "hole-1")
+    assert template.build(dxf.read(disc(tmp_path, "datum: [outer-2]\n")), part=1).datum == ("outer-2",)
 
 
 def test_the_digest_follows_what_matters(tmp_path: Path) -> None:
