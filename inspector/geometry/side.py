@@ -13,7 +13,7 @@ datum: [outer, hole-1]          # the contours that fix the pose; all of them wi
 distances:                      # for the check `distances`: between the middles of holes, or from or to a place on an edge
   - {name: pitch, between: [hole-1, hole-2], minus_mm: -0.05, plus_mm: 0.05}
   - {name: across, between: [[0, 35], [100, 35]], minus_mm: -0.1, plus_mm: 0.1}
-zones:                          # in order, a later one lies over an earlier one
+zones:                          # in order, a later one lies over an earlier one; those of one name are one zone
   - {name: surface, margin_mm: 0.5}                              # the material, this far from every edge
   - {name: seal, contour: hole-6, within_mm: 4.0}                # the material around a contour
   - {name: ignore, polygon_mm: [[1, 1], [9, 1], [9, 5]]}         # a place; `ignore` takes it out of the surface
@@ -30,7 +30,8 @@ from pydantic import Field, model_validator
 from inspector.config import Strict
 from inspector.config.document import Document, Loc, compose, nearest, text_of
 from inspector.geometry import polygon
-from inspector.records import ConfigError, ConfigErrors, Contour
+from inspector.geometry.distances import span
+from inspector.records import ConfigError, ConfigErrors, Contour, Distance
 
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -57,6 +58,11 @@ class Span(Strict):
     between: Annotated[list[str | Point], Field(min_length=2, max_length=2)]
     minus_mm: float = Field(le=0)
     plus_mm: float = Field(ge=0)
+
+    def asked(self) -> Distance:
+        """As templates have it."""
+        first, second = (end if isinstance(end, str) else (end[0], end[1]) for end in self.between)
+        return Distance(self.name, (first, second), self.minus_mm, self.plus_mm)
 
 
 class Zone(Strict):
@@ -114,10 +120,11 @@ def examine(side: Side, document: Document, contours: Sequence[Contour], parts: 
     """Holds a side file against the drawing of these contours, parts (indices of contours) and layers.
 
     Raises `ConfigErrors` E_SIDE_NAME for what speaks of contours or layers that the drawing does not have, and what stands twice;
-    E_SIDE_DATUM for a datum that does not fix the angle.
+    E_SIDE_DATUM for a datum that does not fix the angle, E_SIDE_DISTANCE for a distance that cannot be measured.
     """
     wrong = [*_unknown(side, document, {c.name for c in contours}, layers), *_twice(side, document)]
-    wrong += [] if wrong else _loose(side, document, contours, parts)
+    if not wrong:
+        wrong = [*_loose(side, document, contours, parts), *_immeasurable(side, document, contours, parts)]
     if wrong:
         raise ConfigErrors(wrong)
 
@@ -144,6 +151,13 @@ def _twice(side: Side, document: Document) -> Iterator[ConfigError]:
     for i, name in enumerate(side.datum):
         if name in side.datum[:i]:
             yield document.error("E_SIDE_NAME", f"{name!r} stands twice in the datum", ("datum", i))
+    names = [one.name for one in side.distances]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield document.error("E_SIDE_NAME", f"two distances are called {name!r}", ("distances", i, "name"))
+    margins = [i for i, zone in enumerate(side.zones) if zone.name == "surface" and zone.margin_mm is not None]
+    for i in margins[1:]:
+        yield document.error("E_SIDE_NAME", "the surface has a margin already; give one", ("zones", i, "margin_mm"))
 
 
 def _loose(side: Side, document: Document, contours: Sequence[Contour], parts: Sequence[Sequence[int]]) -> Iterator[ConfigError]:
@@ -155,6 +169,19 @@ def _loose(side: Side, document: Document, contours: Sequence[Contour], parts: S
                 f"{', '.join(side.datum)} cannot fix the angle: circles about one centre; add a contour beside it, or one that is no circle"
             )
             yield document.error("E_SIDE_DATUM", text, ("datum",))
+
+
+def _immeasurable(side: Side, document: Document, contours: Sequence[Contour], parts: Sequence[Sequence[int]]) -> Iterator[ConfigError]:
+    part_of = {index: number for number, part in enumerate(parts) for index in part}
+    for i, one in enumerate(side.distances):
+        loc = ("distances", i, "between")
+        try:
+            first, second = span(one.asked(), contours).ends
+        except ConfigError as error:
+            yield document.error(error.code, f"{one.name}: {error.text}", loc)
+            continue
+        if part_of[first.contour] != part_of[second.contour]:
+            yield document.error("E_SIDE_DISTANCE", f"{one.name}: its ends lie on two parts of the drawing", loc)
 
 
 def _of_side(code: str, error: ConfigError, before: str = "") -> ConfigError:
