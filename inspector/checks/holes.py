@@ -1,7 +1,8 @@
 """Diameter of every round hole of the drawing, width and length of every slot, and the position of both, in mm, from all of the edge.
 
 A slot is any rectangular hole, with sharp corners, rounded ones or half circles for ends. The position is the distance of the centre
-from where the drawing has it, with the part laid to its whole outline. Limits come from the contour's tolerance, unless they are set here.
+from where the drawing has it, with the part laid to its whole outline, or to the datum that the side file names. Limits come from the
+contour's tolerance, unless they are set here.
 
     holes:
       kind: holes

@@ -27,8 +27,11 @@ def inspect(
     import json
 
     from inspector.geometry import dxf as drawings
+    from inspector.geometry import template as templates
 
     drawing = drawings.read(dxf, units=units)
+    if drawing.side.zones:
+        templates.build(drawing)  # which refuses zones that cover nothing
     said = describe(drawing)
     if as_json:
         typer.echo(json.dumps(said, allow_nan=False))

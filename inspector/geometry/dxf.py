@@ -36,6 +36,7 @@ from ezdxf.layouts.blocklayout import BlockLayout
 from ezdxf.lldxf.const import DXFError
 from ezdxf.math import OCS, BSpline, ConstructionEllipse, Matrix44, Vec3, fit_points_to_cad_cv
 
+from inspector.config.document import Document as SideDocument
 from inspector.geometry import polygon
 from inspector.geometry import side as side_file
 from inspector.geometry.contours import Piece, doubles, encloses_nothing, nest
@@ -118,8 +119,8 @@ class Drawing:
 
     `contours` are those of all parts; `parts` holds for each part the indices of its own, the outer one first, largest part first.
     `units_source` says who knows the units: "$INSUNITS", "$MEASUREMENT", "given" or "side file". `digest` is the SHA-256 of the file and
-    its side file, which is in `side`. `zones` are (name, outline in mm) of the layers ZONE_<name>, and ("ignore", …) of IGNORE.
-    Tolerances come with the template.
+    its side file, which is in `side`; `places` knows where in that file its values stand. `zones` are (name, outline in mm) of the layers
+    ZONE_<name>, and ("ignore", …) of IGNORE. Tolerances come with the template.
     """
 
     file: Path
@@ -135,6 +136,7 @@ class Drawing:
     warnings: tuple[str, ...]
     zones: tuple[tuple[str, Points], ...] = ()
     side: Side = field(default_factory=Side)
+    places: SideDocument = field(default_factory=lambda: SideDocument("", {}, {}))
 
 
 class _Notes:
@@ -194,7 +196,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
     layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
-    side_file.names_known(side, side_places, [c.name for c in contours], layers)
+    side_file.examine(side, side_places, contours, parts, layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     _warn_of_paper([contours[i] for i in parts[0]], (x0, y0, x1, y1), notes)
@@ -215,6 +217,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
         + ((f"and {more} more",) if (more := len(notes.warnings) - MOST_WARNINGS) > 0 else ()),
         zones=zones,
         side=side,
+        places=side_places,
     )
 
 

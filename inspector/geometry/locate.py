@@ -71,7 +71,8 @@ def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] 
     """A locator for the template's contours.
 
     `scale_px_per_mm`: known (it is then held, and a part that is too large as a whole measures so), a range (it is searched and fitted),
-    or None (searched in all that fits the picture). With `perspective` a homography is fitted after the similarity.
+    or None (searched in all that fits the picture). With `perspective` a homography is fitted after the similarity. The pose of a part
+    that is measured is that of the template's datum.
     Raises `ConfigError` E_TEMPLATE_EMPTY where the template has no closed contour, E_SCALE where the part would be too small or too large.
     """
     contours = tuple(c for c in template.contours if c.closed and len(c.points_mm) >= 3)
@@ -84,7 +85,8 @@ def compile(template: Template, *, scale_px_per_mm: float | tuple[float, float] 
             least, most = 2.0 * _LEAST_RADIUS_PX / across_mm, 2.0 * _MOST_RADIUS_PX / across_mm
             sizes = f"{2 * _LEAST_RADIUS_PX:.0f} to {2 * _MOST_RADIUS_PX:.0f} px, {least:.4g} to {most:.4g} px/mm"
             raise ConfigError("E_SCALE", f"{text}{sizes} ({1 / most:.4g} to {1 / least:.4g} mm/px)")
-    return Locator(contours, scale_px_per_mm, perspective)
+    datum = tuple(i for i, c in enumerate(contours) if c.name in template.datum)
+    return Locator(contours, scale_px_per_mm, perspective, datum)
 
 
 def _radius_mm(contours: Sequence[Contour]) -> float:
@@ -96,8 +98,14 @@ def _radius_mm(contours: Sequence[Contour]) -> float:
 class Locator:
     """A drawing compiled for finding: immutable in effect; what depends on scale or blur is computed once when first met, and kept."""
 
-    def __init__(self, contours: tuple[Contour, ...], scale_px_per_mm: float | tuple[float, float] | None, perspective: bool) -> None:
-        self.contours, self.perspective = contours, perspective
+    def __init__(
+        self,
+        contours: tuple[Contour, ...],
+        scale_px_per_mm: float | tuple[float, float] | None,
+        perspective: bool,
+        datum: tuple[int, ...] = (),
+    ) -> None:
+        self.contours, self.perspective, self._datum = contours, perspective, datum
         self._known = float(scale_px_per_mm) if isinstance(scale_px_per_mm, int | float) else None
         self._range = scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else None
         self._base = Shape(contours, BASE_RADIUS_PX / _radius_mm(contours))
@@ -126,7 +134,8 @@ class Locator:
         scale = self._known or float(_SCALE_STEP ** round(math.log(scale_px_per_mm, _SCALE_STEP)))
         if scale not in self._fines:
             growth = scale / self._base.scale_px_per_mm
-            self._fines[scale] = measure.scaled(self.contours, scale, self._matches * (growth, growth, 1.0), self._outline.roundness)
+            near = self._matches * (growth, growth, 1.0)
+            self._fines[scale] = measure.scaled(self.contours, scale, near, self._outline.roundness, self._datum)
         return self._fines[scale]
 
     # --- finding -------------------------------------------------------------------------------------------------------

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 POSE_SAMPLES = 1000
 FEW_SAMPLES = 300
 _JUMP_SAMPLES = 16
+_LEAST_OF_DATUM = 0.5
+_AS_IT_IS = np.array([[0.0, 0.0, 0.0, 1.0]])  # the placement that changes nothing
 _ROUGH_PX = 0.08  # spread of the deviations above which they are more than noise of the camera
 
 
@@ -57,10 +59,11 @@ class Scaled:
     points_mm: Floats
     trusted: NDArray[np.bool_]
     runs: Runs
+    datum: tuple[int, ...]
 
 
-def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float) -> Scaled:
-    """The drawing at this scale; `matches` (K, 3) are its near-symmetries in px of this scale."""
+def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Floats, roundness: float, datum: tuple[int, ...] = ()) -> Scaled:
+    """The drawing at this scale; `matches` (K, 3) are its near-symmetries in px of this scale, `datum` the contours that fix the pose."""
     shape = Shape(contours, scale_px_per_mm)
     pose = Profiles(shape, _measurable(shape, shape.samples(max(1.0, shape.length_px / POSE_SAMPLES))))
     every = Profiles(shape, _measurable(shape, shape.samples(1.0)))
@@ -84,6 +87,7 @@ def scaled(contours: tuple[Contour, ...], scale_px_per_mm: float, matches: Float
         shape.to_mm(every.samples.points),
         every.samples.weight > 0,
         runs_of(every.samples),
+        datum,
     )
 
 
@@ -93,31 +97,39 @@ def _measurable(shape: Shape, samples: Samples) -> Samples:
 
 
 def along(levels: Sequence[Level], at: Scaled, placement: Floats, sign: float, *, free_size: bool) -> tuple[Floats, gauge.Gauged]:
-    """The whole outline measured, and the placement (4,) fitted to all of it."""
+    """The whole outline measured, and the placement (4,) fitted to all of it, or to the datum where there is one.
 
-    def look(design: Floats32, reach: int) -> Floats32:
-        return profiles(levels[0], design, placement[None], reach)
+    The datum may lie some px off the pose that all contours give: then the outline is measured once more from where the datum has it.
+    """
+    samples, blur = at.every.samples, DEFAULT_BLUR_PX
+    for _ in range(2 if at.datum else 1):
+        now = placement
 
-    samples = at.every.samples
-    blur = gauge.estimate_blur(look, at.straight)
-    edges = _in_picture(levels[0], at, placement_matrix(placement), gauge.find_edges(look, at.every, blur, sign, at.inner_reach_px))
-    edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(placement), blur))
-    weights, shift = fit_weights(samples, edges, 0.15)
-    steps = solve(samples, weights[None], shift[None], free_size)
-    left = shift - predicted_shifts(samples, steps)[0]
-    if spread(left) > _ROUGH_PX:
-        steps = solve(samples, (weights / redundancy(at.runs, left, weights))[None], shift[None], free_size)
-    edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps)[0])
-    placement = moved(placement[None], steps)[0]
+        def look(design: Floats32, reach: int, now: Floats = now) -> Floats32:
+            return profiles(levels[0], design, now[None], reach)
+
+        blur = gauge.estimate_blur(look, at.straight)
+        edges = _in_picture(levels[0], at, placement_matrix(now), gauge.find_edges(look, at.every, blur, sign, at.inner_reach_px))
+        edges = replace(edges, shift_px=edges.shift_px - phase_bias(samples, placement_matrix(now), blur))
+        weights, shift = fit_weights(samples, edges, 0.15, at.datum)
+        steps = solve(samples, weights[None], shift[None], free_size)
+        left = shift - predicted_shifts(samples, steps)[0]
+        if spread(left) > _ROUGH_PX:
+            steps = solve(samples, (weights / redundancy(at.runs, left, weights))[None], shift[None], free_size)
+        edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps)[0])
+        placement = moved(now[None], steps)[0]
     px_per_mm = at.shape.scale_px_per_mm * float(placement[3])
     return placement, gauged(levels, at, placement_matrix(placement), px_per_mm, edges, blur)
 
 
 def along_view(levels: Sequence[Level], at: Scaled, found: Slanted) -> tuple[Slanted, gauge.Gauged]:
-    """The whole outline measured through a homography, from the edges that its side walls put there, and both fitted to all of it."""
+    """The whole outline measured through a homography, from the edges that its side walls put there, and both fitted to all of it.
+
+    A datum moves, turns and sizes what is seen through it, in the plane of the drawing.
+    """
     samples, columns, radius = at.every.samples, design(at.every.samples, at.shape.radius_px), at.shape.radius_px
     blur = DEFAULT_BLUR_PX
-    for _ in range(2):
+    for number in range(4 if at.datum else 2):
         now = found
 
         def look(chosen: Floats32, reach: int, now: Slanted = now) -> Floats32:
@@ -125,6 +137,12 @@ def along_view(levels: Sequence[Level], at: Scaled, found: Slanted) -> tuple[Sla
 
         blur = gauge.estimate_blur(look, at.straight)
         edges = _in_picture(levels[0], at, found.view, gauge.find_edges(look, at.every, blur, found.sign, at.inner_reach_px))
+        if number >= 2:
+            weights, shift = fit_weights(samples, edges, 0.3, at.datum)
+            steps = solve(samples, weights[None], shift[None], free_size=True)
+            edges = replace(edges, shift_px=edges.shift_px - predicted_shifts(samples, steps)[0])
+            found = replace(found, view=found.view @ placement_matrix(moved(_AS_IT_IS, steps)[0]))
+            continue
         weights, shift = fit_weights(samples, edges, 0.3)
         after = step(found, samples, columns, shift, weights, radius, 8)
         edges = replace(edges, shift_px=np.asarray(edges.shift_px - (shift - after.left_px), F32))
@@ -163,9 +181,14 @@ def _in_picture(level: Level, at: Scaled, matrix: Floats, edges: gauge.Edges) ->
     return replace(edges, shift_px=np.where(known, edges.shift_px, F32(np.nan)), seen=edges.seen & known)
 
 
-def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float) -> tuple[Floats32, Floats32]:
-    """Robust weights (n,) for fitting a pose to measured edges, and the shifts (n,) with nothing where nothing near was seen."""
+def fit_weights(samples: Samples, edges: gauge.Edges, least_limit_px: float, datum: tuple[int, ...] = ()) -> tuple[Floats32, Floats32]:
+    """Robust weights (n,) for fitting a pose to measured edges, and the shifts (n,) with nothing where nothing near was seen.
+
+    Only the contours of the datum count, where there is one and at least half of each of them is seen.
+    """
     near = edges.seen & (np.abs(edges.shift_px) < gauge.NEAR_PX)
+    if datum and all(near[samples.contour == index].mean() >= _LEAST_OF_DATUM for index in datum):
+        near &= np.isin(samples.contour, datum)
     shift = np.where(near, edges.shift_px, F32(0))
     trust = within(edges.contrast / F32(edges.typical), 0.0, 1.5)
     weights = samples.weight * near * tukey(shift, max(4.5 * spread(shift[near]), least_limit_px)) * trust * trust

@@ -27,6 +27,24 @@ def perimeter(points: Points) -> float:
     return float(np.hypot(*(np.concatenate([points[1:], points[:1]]) - points).T).sum())
 
 
+def fix_angle(contours: Sequence[Points]) -> bool:
+    """Whether the closed lines tell how they are turned: not a circle, or several about one centre, to a thousandth of their size.
+
+    What has sides all shorter than a twentieth of it is taken for the curve that it stands for.
+    """
+    start, end = sides(contours)
+    step = end - start
+    length = np.maximum(np.hypot(*step.T), 1e-12)
+    straight = length > 0.05 * np.concatenate([np.full(len(c), perimeter(c)) for c in contours])
+    middle = start + 0.5 * step - start.mean(axis=0)
+    normal = np.column_stack([step[:, 1], -step[:, 0]]) / length[:, None]
+    arm = (middle * normal[:, ::-1] * (1.0, -1.0)).sum(axis=1)
+    root = np.sqrt(length)
+    rest = arm - normal @ np.linalg.lstsq(normal * root[:, None], arm * root)[0]
+    square = (length * (rest**2 + straight * length**2 / 12.0)).sum() / length.sum()
+    return bool(square > (1e-3 * float(np.ptp(start, axis=0).max())) ** 2)
+
+
 def is_upright_rectangle(points: Points) -> bool:
     """Whether the closed line is its own box, to a thousandth of it."""
     width, height = np.ptp(points, axis=0)

@@ -9,11 +9,11 @@ contours:                       # by name, as `inspector template inspect` lists
 layers:                         # by layer of the drawing: what its lines are, and the tolerance of its contours
   ENGRAVING_2: {outline: false}
   CUT_FINE: {outline: true, inward_mm: -0.03, outward_mm: 0.03}
-datum: [outer]                  # the contours that fix the pose; all of them without this
+datum: [outer, hole-1]          # the contours that fix the pose; all of them without this, or where not half of each is seen
 distances:                      # for the check `distances`: between the middles of holes, or from or to a place on an edge
   - {name: pitch, between: [hole-1, hole-2], minus_mm: -0.05, plus_mm: 0.05}
   - {name: across, between: [[0, 35], [100, 35]], minus_mm: -0.1, plus_mm: 0.1}
-zones:                          # in order, a later one lies over an earlier one
+zones:                          # in order, a later one lies over an earlier one; those of one name are one zone
   - {name: surface, margin_mm: 0.5}                              # the material, this far from every edge
   - {name: seal, contour: hole-6, within_mm: 4.0}                # the material around a contour
   - {name: ignore, polygon_mm: [[1, 1], [9, 1], [9, 5]]}         # a place; `ignore` takes it out of the surface
@@ -21,7 +21,7 @@ zones:                          # in order, a later one lies over an earlier one
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +29,9 @@ from pydantic import Field, model_validator
 
 from inspector.config import Strict
 from inspector.config.document import Document, Loc, compose, nearest, text_of
-from inspector.records import ConfigError, ConfigErrors
+from inspector.geometry import polygon
+from inspector.geometry.distances import span
+from inspector.records import ConfigError, ConfigErrors, Contour, Distance
 
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -56,6 +58,11 @@ class Span(Strict):
     between: Annotated[list[str | Point], Field(min_length=2, max_length=2)]
     minus_mm: float = Field(le=0)
     plus_mm: float = Field(ge=0)
+
+    def asked(self) -> Distance:
+        """As templates have it."""
+        first, second = (end if isinstance(end, str) else (end[0], end[1]) for end in self.between)
+        return Distance(self.name, (first, second), self.minus_mm, self.plus_mm)
 
 
 class Zone(Strict):
@@ -109,8 +116,20 @@ def read(drawing: Path) -> tuple[Side, bytes, Document]:
     return side, text.encode(), document
 
 
-def names_known(side: Side, document: Document, contours: Collection[str], layers: Collection[str]) -> None:
-    """Refuses what speaks of contours or layers that the drawing does not have. Raises `ConfigErrors` E_SIDE_NAME."""
+def examine(side: Side, document: Document, contours: Sequence[Contour], parts: Sequence[Sequence[int]], layers: Collection[str]) -> None:
+    """Holds a side file against the drawing of these contours, parts (indices of contours) and layers.
+
+    Raises `ConfigErrors` E_SIDE_NAME for what speaks of contours or layers that the drawing does not have, and what stands twice;
+    E_SIDE_DATUM for a datum that does not fix the angle, E_SIDE_DISTANCE for a distance that cannot be measured.
+    """
+    wrong = [*_unknown(side, document, {c.name for c in contours}, layers), *_twice(side, document)]
+    if not wrong:
+        wrong = [*_loose(side, document, contours, parts), *_immeasurable(side, document, contours, parts)]
+    if wrong:
+        raise ConfigErrors(wrong)
+
+
+def _unknown(side: Side, document: Document, contours: Collection[str], layers: Collection[str]) -> Iterator[ConfigError]:
     asked: list[tuple[Loc, str, str]] = [(("contours", name), "contour", name) for name in side.contours]
     asked += [(("layers", name), "layer", name) for name in side.layers]
     asked += [(("datum", i), "contour", name) for i, name in enumerate(side.datum)]
@@ -121,14 +140,48 @@ def names_known(side: Side, document: Document, contours: Collection[str], layer
         if isinstance(end, str)
     ]
     asked += [(("zones", i, "contour"), "contour", z.contour) for i, z in enumerate(side.zones) if z.contour is not None]
-    unknown = []
     for loc, kind, name in asked:
         known = layers if kind == "layer" else contours
         if name not in known:
             text = f"the drawing has no {kind} {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}"
-            unknown.append(document.error("E_SIDE_NAME", text, loc))
-    if unknown:
-        raise ConfigErrors(unknown)
+            yield document.error("E_SIDE_NAME", text, loc)
+
+
+def _twice(side: Side, document: Document) -> Iterator[ConfigError]:
+    for i, name in enumerate(side.datum):
+        if name in side.datum[:i]:
+            yield document.error("E_SIDE_NAME", f"{name!r} stands twice in the datum", ("datum", i))
+    names = [one.name for one in side.distances]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield document.error("E_SIDE_NAME", f"two distances are called {name!r}", ("distances", i, "name"))
+    margins = [i for i, zone in enumerate(side.zones) if zone.name == "surface" and zone.margin_mm is not None]
+    for i in margins[1:]:
+        yield document.error("E_SIDE_NAME", "the surface has a margin already; give one", ("zones", i, "margin_mm"))
+
+
+def _loose(side: Side, document: Document, contours: Sequence[Contour], parts: Sequence[Sequence[int]]) -> Iterator[ConfigError]:
+    """A datum that leaves open how a part is turned, where the whole part does not."""
+    for part in parts:
+        own = [contours[i].points_mm for i in part if contours[i].name in side.datum]
+        if own and not polygon.fix_angle(own) and polygon.fix_angle([contours[i].points_mm for i in part]):
+            text = (
+                f"{', '.join(side.datum)} cannot fix the angle: circles about one centre; add a contour beside it, or one that is no circle"
+            )
+            yield document.error("E_SIDE_DATUM", text, ("datum",))
+
+
+def _immeasurable(side: Side, document: Document, contours: Sequence[Contour], parts: Sequence[Sequence[int]]) -> Iterator[ConfigError]:
+    part_of = {index: number for number, part in enumerate(parts) for index in part}
+    for i, one in enumerate(side.distances):
+        loc = ("distances", i, "between")
+        try:
+            first, second = span(one.asked(), contours).ends
+        except ConfigError as error:
+            yield document.error(error.code, f"{one.name}: {error.text}", loc)
+            continue
+        if part_of[first.contour] != part_of[second.contour]:
+            yield document.error("E_SIDE_DISTANCE", f"{one.name}: its ends lie on two parts of the drawing", loc)
 
 
 def _of_side(code: str, error: ConfigError, before: str = "") -> ConfigError:

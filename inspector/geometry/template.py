@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.geometry.coverage import inside
+from inspector.geometry.distances import span
 from inspector.geometry.dxf import Drawing
 from inspector.geometry.polygon import Points, sides
-from inspector.geometry.side import Side
+from inspector.geometry.side import Side, Zone
 from inspector.records import ConfigError, Contour, Distance, Floats, Template
 
 LONG_SIDE_PX = 640
@@ -30,7 +31,8 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
     """The template of one part of a drawing.
 
     `mm_per_px` is the raster's; without it the part's long side is some 640 px. `tolerance_mm` holds for contours to which the side
-    file gives none of their own. Parts are numbered from the largest, 0. Raises `ConfigError` E_DXF_PART, E_DXF_LIMIT.
+    file gives none of their own. Parts are numbered from the largest, 0. Raises `ConfigError` E_DXF_PART, E_DXF_LIMIT, E_SIDE_ZONE for a
+    zone of the side file that covers nothing.
     """
     if not 0 <= part < len(drawing.parts):
         text = f"part number {part + 1}, counted from 1, is asked for; the drawing has {len(drawing.parts)}"
@@ -61,8 +63,8 @@ def build(drawing: Drawing, *, mm_per_px: float | None = None, tolerance_mm: flo
         sdf_mm=sdf_mm,
         zone=zone,
         zones=zones,
-        datum=tuple(drawing.side.datum),
-        distances=_distances(drawing.side, {c.name for c in contours}),
+        datum=tuple(c.name for c in contours if c.name in drawing.side.datum),
+        distances=_distances(drawing, drawing.parts[part]),
     )
 
 
@@ -154,14 +156,10 @@ def _tolerated(contour: Contour, side: Side, tolerance_mm: float | None) -> Cont
     return replace(contour, inward_mm=inward, outward_mm=outward)
 
 
-def _distances(side: Side, names: set[str]) -> tuple[Distance, ...]:
-    """Those that the side file asks for, without those between holes of the drawing's other parts."""
-    found = []
-    for one in side.distances:
-        first, second = (end if isinstance(end, str) else (end[0], end[1]) for end in one.between)
-        if all(end in names for end in (first, second) if isinstance(end, str)):
-            found.append(Distance(one.name, (first, second), one.minus_mm, one.plus_mm))
-    return tuple(found)
+def _distances(drawing: Drawing, part: Sequence[int]) -> tuple[Distance, ...]:
+    """Those that the side file asks for, without those of the drawing's other parts."""
+    asked = [one.asked() for one in drawing.side.distances]
+    return tuple(one for one in asked if all(end.contour in part for end in span(one, drawing.contours).ends))
 
 
 def _zones(
@@ -172,18 +170,38 @@ def _zones(
     margin = next((z.margin_mm for z in drawing.side.zones if z.name == "surface" and z.margin_mm is not None), 0.0)
     places = [("surface", sdf_mm < -margin)]
     places += [(name, material & inside([on_raster(points, origin_mm, mm_per_px)], material.shape)) for name, points in drawing.zones]
-    for wanted in drawing.side.zones:
+    for i, wanted in enumerate(drawing.side.zones):
         if wanted.polygon_mm is not None:
             place = material & inside([on_raster(np.array(wanted.polygon_mm), origin_mm, mm_per_px)], material.shape)
         elif wanted.margin_mm is not None:
-            place = sdf_mm < -wanted.margin_mm if wanted.name != "surface" else np.zeros_like(material)
+            place = sdf_mm < -wanted.margin_mm
         else:  # a contour of another part has no place here
             around = [on_raster(c.points_mm, origin_mm, mm_per_px) for c in contours if c.name == wanted.contour]
             near_px = float(wanted.within_mm or 0.0) / mm_per_px
             place = material & (np.abs(signed_distance(around, material.shape)) <= near_px) if around else np.zeros_like(material)
-        places.append((wanted.name, place))
+        if not place.any() and not _elsewhere(drawing, contours, wanted):
+            deep = f"it spans {_box_in_words(contours)} mm, and its material lies up to {-float(sdf_mm.min()):.3f} mm from its edges"
+            text = f"{wanted.name} covers nothing of the part, not a pixel of {mm_per_px:.3g} mm: {deep}"
+            raise drawing.places.error("E_SIDE_ZONE", text, ("zones", i))
+        if wanted.margin_mm is None or wanted.name != "surface":  # the surface's margin is minded already
+            places.append((wanted.name, place))
     zone = np.zeros(material.shape, dtype=np.uint8)
     names = list(dict.fromkeys(["", "surface", *(name for name, _ in places if name != "ignore")]))
     for name, place in places:
         zone[place] = 0 if name == "ignore" else names.index(name)
     return zone, tuple(names)
+
+
+def _elsewhere(drawing: Drawing, contours: Sequence[Contour], zone: Zone) -> bool:
+    """Whether a zone is one of the drawing's other parts: around a contour of it, or a polygon that meets its box."""
+    others = [c for c in drawing.contours if c.name not in {own.name for own in contours}]
+    if zone.polygon_mm is None:
+        return any(c.name == zone.contour for c in others)
+    low, high = np.min(zone.polygon_mm, axis=0), np.max(zone.polygon_mm, axis=0)
+    return any(((low < c.points_mm.max(axis=0)) & (high > c.points_mm.min(axis=0))).all() for c in others)
+
+
+def _box_in_words(contours: Sequence[Contour]) -> str:
+    points = np.concatenate([c.points_mm for c in contours])
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return f"({x0:.3f}, {y0:.3f}) to ({x1:.3f}, {y1:.3f})"

@@ -969,6 +969,7 @@ def test_nothing_to_cut(tmp_path: Path) -> None:
             "part.yaml:2: contours.outr: the drawing has no contour 'outr'; did you",
         ),
         ("datum:\n  - rim", "E_SIDE_NAME", "part.yaml:2: datum[0]: the drawing has no contour 'rim'"),
+        ("datum:\n  - outer\n  - outer", "E_SIDE_NAME", "part.yaml:3: datum[1]: 'outer' stands twice"),
         ("layers: &a\n  X: *a", "E_SIDE_FORMAT", "aliases are not allowed"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,66 @@ def test_shift_and_growth_of_a_hole() -> None:
     assert fit.dy_mm == pytest.approx(-0.1, abs=0.01)
     assert fit.dr_mm == pytest.approx(0.15, abs=0.01)
     assert fit.seen_ratio > 0.98
+
+
+@pytest.mark.parametrize("wider_px", [1.2, 2.4, 3.5])
+@pytest.mark.parametrize("turn", [0.0, 0.6])
+def test_an_edge_far_from_where_it_is_drawn_has_no_bias_nor_gives_one_to_others(wider_px: float, turn: float) -> None:
+    def box(more: float) -> Floats:
+        return np.array([(14 - more, 10 - more), (22 + more, 10 - more), (22 + more, 28 + more), (14 - more, 28 + more)], float)[::-1]
+
+    contours = (*PLATE[:3], parts.contour("hole-3", box(0.0)))
+    true = placed(contours, SIZE, turn, SCALE, (8.3, -3.1))
+    image = render([*drawn()[:3], box(wider_px / SCALE)], true, SIZE, BACK_LIT, 1)
+    (found,) = locate.compile(parts.template(*contours), scale_px_per_mm=SCALE).find(image)
+    assert found.gauged is not None
+    own = (found.gauged.contour == 3) & found.gauged.trusted
+    assert -float(np.mean(found.gauged.deviation_mm[own])) * SCALE == pytest.approx(wider_px, abs=0.01)
+    assert [2 * fit.dr_mm for fit in found.gauged.holes[:2]] == pytest.approx([0.0, 0.0], abs=0.0015)
+
+
+HOLES = ("hole-1", "hole-2", "hole-3", "hole-4")
+
+
+def with_datum(*datum: str, scale: float | tuple[float, float] = SCALE, perspective: bool = False) -> locate.Located:
+    """The plate with its left edge 0.3 mm too far out."""
+    real = [np.array([(-0.3, 0), (60, 0), (60, 30), (50, 40), (-0.3, 40)], float), *drawn()[1:]]
+    made = replace(parts.template(*PLATE), datum=datum)
+    image = render(real, placed(PLATE, SIZE, 0.6, SCALE, (8.3, -3.1)), SIZE, BACK_LIT, 1)
+    (found,) = locate.compile(made, scale_px_per_mm=scale, perspective=perspective).find(image)
+    return found
+
+
+@pytest.mark.parametrize(("datum", "scale"), [(HOLES, SCALE), (HOLES[:2], SCALE), (HOLES, (7.0, 9.0))])
+def test_the_datum_alone_fixes_the_pose(datum: tuple[str, ...], scale: float | tuple[float, float]) -> None:
+    found = with_datum(*datum, scale=scale)
+    assert found.gauged is not None
+    assert np.median(near(found.gauged, 0.0, 20.0, 8.0)) == pytest.approx(0.3, abs=0.005)
+    for fit in found.gauged.holes:
+        assert (fit.dx_mm, fit.dy_mm) == pytest.approx((0.0, 0.0), abs=0.005)
+    middle = np.array([(30.0, 15.0)])
+    assert to_picture(middle, found.pose) == pytest.approx(to_picture(middle, placed(PLATE, SIZE, 0.6, SCALE, (8.3, -3.1))), abs=0.03)
+
+
+def test_the_datum_lays_a_slanted_view_too() -> None:
+    def shift_mm(*datum: str) -> float:
+        """The mean over the edges of all holes."""
+        found = with_datum(*datum, perspective=True)
+        assert found.gauged is not None
+        radii = [c.circle[2] for c in PLATE if c.circle is not None]
+        return float(np.hypot(*np.average([(fit.dx_mm, fit.dy_mm) for fit in found.gauged.holes], axis=0, weights=radii)))
+
+    assert shift_mm(*HOLES) < min(0.02, 0.5 * shift_mm())
+
+
+def test_a_datum_of_which_too_little_is_seen_leaves_the_pose_to_all_contours() -> None:
+    true = placed(PLATE, SIZE, 0.6, SCALE, (8.3, -3.1))
+    image = render(drawn()[:1] + drawn()[2:], true, SIZE, BACK_LIT, 1)
+    found = [
+        locate.compile(replace(parts.template(*PLATE), datum=datum), scale_px_per_mm=SCALE).find(image)[0]
+        for datum in ((), ("hole-1", "hole-2"))
+    ]
+    assert found[1].pose.angle_rad == pytest.approx(found[0].pose.angle_rad, abs=1e-5)
 
 
 def test_missing_and_extra_holes_and_material() -> None:

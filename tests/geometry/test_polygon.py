@@ -22,6 +22,21 @@ def circle(x: float, y: float, radius: float, count: int = 200) -> Points:
     return np.column_stack([x + radius * np.cos(angle), y + radius * np.sin(angle)])
 
 
+@pytest.mark.parametrize(
+    ("contours", "fixed"),
+    [
+        ([circle(40, 7, 5)], False),
+        ([circle(40, 7, 5), circle(40, 7, 2, 30)], False),
+        ([circle(40, 7, 5), circle(40.5, 7, 2, 30)], True),
+        ([circle(0, 0, 3), circle(90, 0, 3)], True),
+        ([square(500, -3, 2)], True),
+        ([circle(0, 0, 5, 12) * (1.0, 1.02)], True),
+    ],
+)
+def test_what_fixes_the_angle(contours: list[Points], fixed: bool) -> None:
+    assert polygon.fix_angle(contours) is fixed
+
+
 @given(st.floats(-np.pi, np.pi), st.floats(-1e5, 1e5), st.floats(-1e5, 1e5))
 def test_turning_and_moving_keep_area_and_length(angle: float, x: float, y: float) -> None:
     points = np.array([[0.0, 0.0], [7.0, 1.0], [9.0, 6.0], [3.0, 4.0], [1.0, 8.0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TypeAlias
 
@@ -117,7 +118,7 @@ def test_tolerances_by_name_by_layer_by_request_and_by_the_side_file(tmp_path: P
 
 def test_zones(tmp_path: Path) -> None:
     side = """
-datum: [hole-1]
+datum: [hole-1, outer]
 zones:
   - {name: surface, margin_mm: 1.0}
   - {name: seat, contour: hole-1, within_mm: 2.0}
@@ -125,7 +126,7 @@ zones:
 """
     built = template.build(dxf.read(disc(tmp_path, side)), mm_per_px=0.1)
     assert built.zones == ("", "surface", "seat")
-    assert built.datum == ("hole-1",)
+    assert built.datum == ("outer", "hole-1")
     x, y = grid(built)
     to_hole = np.hypot(x - 5, y) - 4
     expected = np.where((np.hypot(x, y) < 19) & (to_hole > 1), 1, 0)
@@ -175,6 +176,52 @@ def test_a_side_file_of_another_drawing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match="hole-7") as caught:
         template.build(dxf.read(disc(tmp_path, side)))
     assert [e.code for e in caught.value.errors] == ["E_SIDE_NAME"] * 2
+
+
+def test_a_datum_that_does_not_fix_the_angle_is_refused_where_the_part_has_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigErrors, match=r"E_SIDE_DATUM .*disc.yaml:2: datum: hole-1 cannot fix the angle"):
+        dxf.read(disc(tmp_path, "units: mm\ndatum: [hole-1]\n"))
+    assert template.build(dxf.read(disc(tmp_path, "datum: [outer-2, hole-1, outer]\n"))).datum == ("outer", "hole-1")
+    assert template.build(dxf.read(disc(tmp_path, "datum: [outer-2]\n")), part=1).datum == ("outer-2",)
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        (
+            "distances:\n  - {name: a, between: [hole-1, hole-1], minus_mm: 0, plus_mm: 0}",
+            "E_SIDE_DISTANCE .*:2: .*between: a: both ends are",
+        ),
+        ("distances:\n  - {name: a, between: [hole-1, [500, 500]], minus_mm: 0, plus_mm: 0}", "E_SIDE_DISTANCE .*:2: .*nearest edge"),
+        ("distances:\n  - {name: a, between: [[20, 0], [94, 0]], minus_mm: 0, plus_mm: 0}", "E_SIDE_DISTANCE .*:2: .*two parts"),
+        (
+            "distances:\n  - {name: a, between: [hole-1, [20, 0]], minus_mm: 0, plus_mm: 0}\n"
+            "  - {name: a, between: [hole-1, [-20, 0]], minus_mm: 0, plus_mm: 0}",
+            r"E_SIDE_NAME .*:3: distances\[1\].name: two distances are called 'a'",
+        ),
+        ("zones: [{name: surface, margin_mm: 1},\n  {name: surface, margin_mm: 2}]", r"E_SIDE_NAME .*:2: zones\[1\].margin_mm"),
+        ("zones:\n  - {name: surface, margin_mm: 21}", r"E_SIDE_ZONE .*:2: zones\[0\]: surface covers nothing .* up to 10\.5"),
+        ("zones:\n  - {name: logo, polygon_mm: [[200, 0], [210, 0], [210, 9]]}", "E_SIDE_ZONE .*:2: .*logo covers nothing"),
+        ("zones:\n  - {name: ignore, polygon_mm: [[-15, 0], [-10, 0], [-5, 0]]}", "E_SIDE_ZONE .*:2: .*ignore covers nothing"),
+    ],
+)
+def test_inspect_refuses_what_measures_or_covers_nothing(tmp_path: Path, side: str, said: str) -> None:
+    result = CliRunner().invoke(application(), ["template", "inspect", str(disc(tmp_path, side + "\n"))])
+    assert isinstance(result.exception, ConfigErrors | ConfigError)
+    assert re.search(said, str(result.exception))
+
+
+def test_distances_and_zones_of_another_part_have_no_place_in_this_one(tmp_path: Path) -> None:
+    drawing = dxf.read(
+        disc(
+            tmp_path,
+            "distances:\n  - {name: a, between: [hole-1, [20, 0]], minus_mm: 0, plus_mm: 0}\n"
+            "  - {name: b, between: [[94, 0], [106, 0]], minus_mm: 0, plus_mm: 0}\n"
+            "zones: [{name: logo, polygon_mm: [[98, 0], [102, 0], [102, 3]]}]\n",
+        )
+    )
+    assert [one.name for one in template.build(drawing, part=0).distances] == ["a"]
+    assert [one.name for one in template.build(drawing, part=1).distances] == ["b"]
 
 
 def test_the_digest_follows_what_matters(tmp_path: Path) -> None:
