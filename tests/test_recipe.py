@@ -300,7 +300,8 @@ def test_a_calibration_gives_the_scale_and_straightens(line: Path, tmp_path: Pat
     (tmp_path / "camera.yaml").write_text(CALIBRATION)
     plain = recipe.prepare(config.read(line))
     assert plain.plans["top"].calibration is not None
-    assert plain.plans["top"].straighten is None
+    assert plain.plans["top"].straighten is not None, "turned to the front"
+    assert not plain.plans["top"].locator.perspective
     (tmp_path / "camera.yaml").write_text(CALIBRATION + "distortion: [-0.1, 0.01, 0.0, 0.0]\n")
     bent = recipe.prepare(config.read(line))
     assert bent.plans["top"].straighten is not None

@@ -34,6 +34,7 @@ LARGEST_GAP: Final = 1000
 """More missing numbers than this at once are no loss but a new count."""
 
 _REMEMBERED: Final = 4096
+_AHEAD: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,8 @@ class Ledger:
         self._exposures: dict[tuple[str, int], Part] = {}
         self._past: OrderedDict[tuple[str, int], tuple[int, int]] = OrderedDict()
         self._next: dict[str, int] = {}
-        self._last_at: dict[str, tuple[int, int]] = {}
-        """By camera: the last exposure's time as it was told, and as it can have been at the latest."""
+        self._last_at: dict[str, tuple[int, tuple[int, ...]]] = {}
+        """By camera: the last exposure's time, at the latest when it was told, and the last stamps that lay ahead of that."""
         self._down: dict[str, str] = {}
         self._challenges: set[int] = set()
         self._twice: tuple[int, int] = (0, 0)
@@ -568,12 +569,12 @@ class Ledger:
     def _is_stale(self, now_ns: int, camera: str, at_ns: int) -> bool:
         """The exposure is no later than the camera's one before: an old picture under a new number.
 
-        A stamp ahead of us makes none of the next ones old, as long as they do not repeat it.
+        A stamp ahead of us makes none of the next ones old, as long as they do not repeat it, at once or later.
         """
-        told_ns, was_ns = self._last_at.get(camera, (-1, -1))
-        if at_ns == told_ns or at_ns <= was_ns:
+        was_ns, ahead = self._last_at.get(camera, (-1, ()))
+        if at_ns <= was_ns or at_ns in ahead:
             return True
-        self._last_at[camera] = at_ns, min(at_ns, now_ns)
+        self._last_at[camera] = min(at_ns, now_ns), (*ahead[1 - _AHEAD :], at_ns) if at_ns > now_ns else ahead
         return False
 
     def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:

@@ -597,6 +597,15 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"
 
 
+def test_a_stamp_ahead_of_us_is_known_again_later() -> None:
+    made = running(count="frames")
+    for at_ms, seq, stamp_ms in ((200, 1, 5_000), (400, 2, 400), (600, 3, 5_000)):
+        made.step(at_ms * MS, core.Seen("top", seq, stamp_ms * MS, None, True, None))
+        out = made.step((at_ms + 10) * MS, core.Judged("top", seq, "pass", 0, "", body()))
+        assert verdicts(out) == ([("PASS", 0)] if seq < 3 else []), seq
+    assert verdicts(made.step(3000 * MS, core.Tick())) == []  # it was rejected at once: an old picture under a new number
+
+
 def test_vision_that_comes_back_brings_no_permit_that_the_journal_withholds() -> None:
     made = running(count="conveyor")
     made.step(10 * MS, core.Detached("gone"))

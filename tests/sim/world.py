@@ -250,6 +250,7 @@ class World:
         self.edges = dict.fromkeys(self.lanes, 0)
         self.shown: dict[tuple[int, int], Part] = {}
         self.at_plc: dict[tuple[int, int], Part] = {}
+        self.programs = 0
         self.restarts: list[tuple[int, dict[tuple[int, int], Part]]] = []
         """When the PLC was restarted, by its own clock, and the parts that it has numbered since, until the gate hears of them."""
         # gate
@@ -386,7 +387,7 @@ class World:
                 if self.knobs.count == "conveyor":
                     self.at(self.now_ns + 8 * i * MS, lambda n=number, c=counts, t=self.now_ns + 8 * i * MS: self._edge(part, n, c, t))  # type: ignore[misc]
                 else:
-                    self.at(self.now_ns + 8 * i * MS, lambda n=number, c=counts: self._plc_edge(part, n, c))  # type: ignore[misc]
+                    self.at(self.now_ns + 8 * i * MS, lambda n=number, c=counts, p=self.programs: self._plc_edge(part, n, c, p))  # type: ignore[misc]
         for camera, at in self.cameras.items():
             if at == lane:
                 self.after(self.random.random() * 4, lambda camera=camera: self._expose(camera, part))  # type: ignore[misc]
@@ -430,7 +431,9 @@ class World:
         self.shown[part.lane, number] = part
         self._tell(core.Triggered(number, part.lane, at_ns, counts))
 
-    def _plc_edge(self, part: Part, number: int, counts: int) -> None:
+    def _plc_edge(self, part: Part, number: int, counts: int, program: int) -> None:
+        if program != self.programs:
+            return  # what would have counted it was restarted
         self.at_plc[part.lane, number] = part
         if self.restarts:
             self.restarts[-1][1][part.lane, number] = part
@@ -446,6 +449,7 @@ class World:
         """The PLC's program begins anew, and with it the numbers of its parts; the gateway's goes on."""
         if not self.faulty:
             return
+        self.programs += 1
         self.restarts.append((self._plc_now() // 1000 + 1, {}))
         self.at_plc.clear()
         self.edges.update(dict.fromkeys(self.edges, 0))
