@@ -30,6 +30,8 @@ SESSION_DEAD_LEASES: Final = 10
 LARGEST_FAULTS_PER_MINUTE: Final = 20
 MINUTE_NS: Final = 60_000_000_000
 SPEED_NS: Final = 200_000_000
+UNWATCHED_NS: Final = 300_000_000
+"""So long after the last look at the encoder the belt may be where it was by way of another place."""
 SECOND_NS: Final = 1_000_000_000
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
@@ -424,6 +426,7 @@ class Arbiter:
         self._wrap_counts = settings.line.wrap_counts
         self._belt: tuple[int, int] | None = None
         self._furthest: int | None = None
+        self._looked_ns: int | None = None
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
         self._durable = 0 if settings.line.commit_ms else None
@@ -749,6 +752,10 @@ class Arbiter:
 
     def _on_position(self, now_ns: int, item: Position) -> None:
         line = self.settings.line
+        looked_ns, self._looked_ns = self._looked_ns, now_ns
+        if looked_ns is not None and now_ns - looked_ns > UNWATCHED_NS and line.count != "frames":
+            text = f"nobody looked where the belt was for {(now_ns - looked_ns) / 1e6:.0f} ms"
+            self._notes(now_ns, self.ledger.unwatched(looked_ns, now_ns, text))
         before, self._belt = self._belt, (now_ns, item.counts)
         self._position = item.counts
         furthest = item.counts if self._furthest is None else max(self._furthest, item.counts)

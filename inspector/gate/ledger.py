@@ -229,6 +229,8 @@ class Ledger:
         self._stood: deque[tuple[int, int]] = deque(maxlen=64)
         """When the belt stood where, as triggers and exposures tell."""
         self._high = -(1 << 63)
+        self._unwatched: tuple[int, int] = (0, 0)
+        """Since when, and until when, nobody looked where the belt was."""
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
         self._triggers = self._passed = self._reject = self._not_inspected = 0
         self.duplicates = 0
@@ -352,6 +354,9 @@ class Ledger:
         overdue = self._close_if_overdue(now_ns, part)
         if overdue:
             return notes + overdue
+        if self._is_unwatched(part.at_ns):
+            text = "nobody looked where the belt was when its trigger came: which exposure shows it is not sure"
+            return [*notes, self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)]
         if at_counts is not None and at_counts <= self._twice[0] and now_ns < self._twice[1]:
             text = f"the belt has been at {at_counts} counts twice: which exposure shows this part is not sure"
             return [*notes, self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)]
@@ -461,6 +466,14 @@ class Ledger:
         heapq.heapify(self._due)
         return notes
 
+    def unwatched(self, since_ns: int, now_ns: int, text: str) -> list[Note]:
+        """Nobody looked where the belt was: it may have gone back and come again. What is open is rejected, and what was triggered then."""
+        self._unwatched = since_ns, now_ns
+        return [note for lane in self._lanes for note in self.distrust(lane, text)]
+
+    def _is_unwatched(self, at_ns: int) -> bool:
+        return self._unwatched[0] < at_ns <= self._unwatched[1]
+
     def went_back(self, now_ns: int, furthest_counts: int) -> None:
         """The belt is where it has been, having come as far as `furthest_counts`: on the way there a place names two parts."""
         upto = furthest_counts + self.line.window_counts
@@ -525,7 +538,7 @@ class Ledger:
             for gone in range(seq - missing, seq):
                 notes += self._part_of_exposure(now_ns, number, camera, gone, at_ns, None, lost=True, complete=False, uid=None)
             return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
-        if lost or self._is_stale(now_ns, camera, at_ns):
+        if lost or self._is_stale(now_ns, camera, at_ns) or self._is_unwatched(min(at_ns, now_ns)):
             return notes  # its part has a trigger of its own, and is closed for want of an exposure
         notes += self._stands(now_ns, at_ns, at_counts)
         room = self._lanes[number]

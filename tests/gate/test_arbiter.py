@@ -645,6 +645,23 @@ def test_a_trigger_behind_the_one_before_it_shows_that_the_belt_went_back_howeve
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210), ("REJECT_NOT_INSPECTED", 210)]
 
 
+def test_while_nobody_looks_at_the_belt_no_exposure_shows_a_part() -> None:
+    """It may have gone on, back, and to a place near the part's own: counts cannot tell."""
+    made = running(count="conveyor")
+    made.step(1000 * MS, core.Position(1000))
+    made.step(1010 * MS, core.Triggered(1, 0, 1010 * MS, 1010))
+    out = made.step(1500 * MS, core.Position(1184))
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
+    out = made.step(1501 * MS, core.Triggered(2, 0, 1200 * MS, 1201))
+    made.step(1502 * MS, core.Seen("top", 1, 1480 * MS, 1183, True, None))
+    out += made.step(1503 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
+    made.step(1520 * MS, core.Position(1310))
+    made.step(1521 * MS, core.Triggered(3, 0, 1521 * MS, 1400))
+    made.step(1522 * MS, core.Seen("top", 2, 1521 * MS, 1400, True, None))
+    assert verdicts(made.step(1523 * MS, core.Judged("top", 2, "pass", 0, "", body()))) == [("PASS", 0)]
+
+
 def test_an_exposure_that_waited_while_the_belt_went_back_shows_no_part() -> None:
     made = running(count="conveyor")
     for at_ms, counts in ((1, 4028), (20, 4028)):

@@ -46,6 +46,7 @@ def test_the_deadline_in_counts_holds_where_it_comes_first() -> None:
     act_counts = made.settings.line.act_counts
     assert act_counts == TRAVEL_COUNTS * 510 // 600
     made.step(MS, core.Triggered(1, 0, MS, 0))
+    made.step(200 * MS, core.Position(act_counts // 2))
     assert not verdicts(made.step(400 * MS, core.Position(act_counts - 1)))
     out = made.step(410 * MS, core.Position(act_counts))
     out += made.step(410 * MS, core.Tick())

@@ -426,7 +426,7 @@ def mutated(name: str) -> Iterator[None]:
 RARE = {
     "a belt that goes back slowly is trusted": 200,
     "a belt that went back or jumped is trusted": 100,
-    "a TRIG that waited escapes the deadline in counts": 400,
+    "a TRIG that waited escapes the deadline in counts": 1000,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
 
