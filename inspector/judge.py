@@ -7,9 +7,7 @@ still fails on is UNJUDGED, which the gate makes a reject.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 from inspector.geometry import raster
 from inspector.interfaces import Clock
@@ -34,6 +32,7 @@ from inspector.records import (
 LOCATE = "locate"
 LONGEST_TEXT_BYTES = 200
 BORDER_PX = 1.0
+_PASS, _FAIL = Decision.PASS, Decision.FAIL
 
 
 class _Case:
@@ -53,10 +52,10 @@ class _Case:
 def judge(frames: Sequence[Frame], recipe: Recipe, now_ns: Clock) -> list[Inspection]:
     """One inspection for each frame, in order. Frames of one camera are judged as a batch; `now_ns` only times the stages."""
     cases = [_Case(frame) for frame in frames]
-    by_camera = defaultdict(list)
+    by_camera: dict[str, list[_Case]] = {}
     for case in cases:
         if case.frame.stamp.complete:
-            by_camera[case.frame.stamp.camera].append(case)
+            by_camera.setdefault(case.frame.stamp.camera, []).append(case)
         else:
             case.trouble = Reason.FRAME_INCOMPLETE, "the picture is not whole"
     for camera, batch in by_camera.items():
@@ -80,10 +79,10 @@ def decide(findings: Sequence[Finding], reasons: Sequence[str]) -> tuple[Decisio
         measured = measured or finding.check != LOCATE
     if failed is not None:
         code = FIRST_CLASS_REASON + (reasons.index(failed.check) if failed.check in reasons else 0)
-        return Decision.FAIL, min(code, LAST_CLASS_REASON), _short(_text(failed))
+        return _FAIL, min(code, LAST_CLASS_REASON), _short(_text(failed))
     if not measured:
         return Decision.UNJUDGED, Reason.OUT_OF_DISTRIBUTION, "no check had anything to say"
-    return Decision.PASS, Reason.NONE, ""
+    return _PASS, 0, ""
 
 
 def _judge_batch(batch: list[_Case], plan: Plan, now_ns: Clock) -> None:
@@ -108,11 +107,11 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     frame = case.frame
     if plan.correct is not None:
         start_ns = now_ns()
-        frame = replace(frame, image=plan.correct(frame.image))
+        frame = frame._replace(image=plan.correct(frame.image))
         case.spent_ns["correct"] = now_ns() - start_ns
     if plan.straighten is not None:
         start_ns = now_ns()
-        frame = replace(frame, image=plan.straighten(frame.image))
+        frame = frame._replace(image=plan.straighten(frame.image))
         case.spent_ns["straighten"] = now_ns() - start_ns
     if plan.locator is None:
         return View(frame, None, plan.template, frame.image)
@@ -173,7 +172,7 @@ def _placed(finding: Finding, web: Web) -> Finding:
     if finding.at_mm is not None or finding.evidence is None:
         return finding
     x, y, width, height = finding.evidence.bbox_px
-    return replace(finding, at_mm=web.place(x + (width - 1) / 2, y + (height - 1) / 2))
+    return finding._replace(at_mm=web.place(x + (width - 1) / 2, y + (height - 1) / 2))
 
 
 def _inspection(case: _Case, recipe: Recipe) -> Inspection:

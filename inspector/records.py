@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -199,8 +199,7 @@ class Web(NamedTuple):
         return x_px * self.mm_per_column, self.start_mm + y_px * self.mm_per_row
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """Where and when one exposure was made. (`camera`, `seq`) is its name until the ledger has found its part.
 
     `seq` is the camera's own exposure number, made gapless by the source (wraps undone): a jump is lost exposures.
@@ -218,8 +217,7 @@ class Stamp:
     web: Web | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One exposure's picture, lent by the ring: uint8 of `stamp.shape`, read-only, C-contiguous, good until given back."""
 
     stamp: Stamp
@@ -246,8 +244,7 @@ class Pose:
     homography: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """A frame with its drawing laid over it: what a check is given.
 
     `image` is the picture on the template's raster (H, W[, 3]), or the frame's own where the plan has no template or no check
@@ -273,8 +270,7 @@ class Evidence:
     area_mm2: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One number against its limits, with a unit: a deviation, a count, a defect's area, an anomaly score.
 
     `low` and `high` are inclusive; None is open. `at_mm` is the place in the drawing, or None.
@@ -349,8 +345,7 @@ class Decision(Enum):
     UNJUDGED = "unjudged"
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(NamedTuple):
     """The judgement of one exposure. `reason` is a `Reason` code (0 with PASS); `spent_ns` by stage: locate, view, each check."""
 
     stamp: Stamp
@@ -360,7 +355,7 @@ class Inspection:
     findings: tuple[Finding, ...]
     pose: Pose | None
     recipe: str
-    spent_ns: Mapping[str, int] = field(default_factory=dict)
+    spent_ns: Mapping[str, int]
 
 
 # --- the promise -------------------------------------------------------------------------------------------------------

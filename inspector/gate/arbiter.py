@@ -688,14 +688,20 @@ class Arbiter:
         except (Refused, KeyError, TypeError) as error:  # NaN, infinity, no JSON, no decision: it must not pass
             vote = Vote(Decision.UNJUDGED, Reason.NON_FINITE, f"{camera}: what vision says cannot be read: {error}")
         if camera in self.settings.line.cameras:
-            blind = vote.reason in (Reason.IMAGE_QUALITY, Reason.FRAME_INCOMPLETE)
-            self._blind[camera] = self._blind.get(camera, 0) + 1 if blind else 0
-            limit = self._watch.guards.blind_in_row
-            if limit and self._blind[camera] >= limit:
-                self._hold(now_ns, f"blind:{camera}", f"{self._blind[camera]} pictures in a row could not be judged: {text}", "BLIND")
-            elif not blind and self._holds:
-                self._release(now_ns, f"blind:{camera}")
+            self._see(now_ns, camera, text, blind=vote.reason in _BLIND)
         self._notes(now_ns, self.ledger.judged(now_ns, camera, seq, vote))
+
+    def _see(self, now_ns: int, camera: str, text: str, *, blind: bool) -> None:
+        """Too many pictures in a row that could not be judged hold the permit, and one that could gives it back."""
+        if not blind:
+            self._blind[camera] = 0
+            if self._holds:
+                self._release(now_ns, f"blind:{camera}")
+            return
+        times = self._blind[camera] = self._blind.get(camera, 0) + 1
+        limit = self._watch.guards.blind_in_row
+        if limit and times >= limit:
+            self._hold(now_ns, f"blind:{camera}", f"{times} pictures in a row could not be judged: {text}", "BLIND")
 
     def _on_camera(self, now_ns: int, item: CameraState) -> None:
         if item.camera not in self.settings.line.cameras:
@@ -841,8 +847,8 @@ class Arbiter:
                 what = f"challenge part {part.part_seq} of lane {part.lane} shows nothing, it must be shown again: {text}"
                 self._alarm(now_ns, "CHALLENGE", "warning", what)
         ttl_us = max(0, (part.deadline_ns - now_ns) // 1000)
-        passed = verdict is Verdict.PASS
-        if not part.challenge:
+        passed = verdict is _PASS
+        if not part.challenge and self.state is _RUN:  # what is rejected because nobody judges has its own reason
             self._guards(now_ns, passed)
         reject_seq = None
         if not passed:
@@ -887,8 +893,6 @@ class Arbiter:
         self._alarm(now_ns, "PURGE", "critical", text, lane=lane, extra={"from_part": body["from_part"], "to_part": body["to_part"]})
 
     def _guards(self, now_ns: int, passed: bool) -> None:
-        if self.state is not State.RUN:
-            return  # what is rejected because nobody judges has its own reason
         trip = self._watch.outcome(passed)
         if trip is not None:
             extra = {"line_stop_request": True} if trip.name == "line_stop" else None
@@ -1379,3 +1383,7 @@ class Arbiter:
 
 
 _DECISIONS: Final = {decision.value: decision for decision in Decision}
+_PASS: Final = Verdict.PASS
+_RUN: Final = State.RUN
+_BLIND: Final = frozenset({int(Reason.IMAGE_QUALITY), int(Reason.FRAME_INCOMPLETE)})
+"""Names of their own: looking a member up in its class takes as long as a call."""

@@ -35,6 +35,9 @@ LARGEST_GAP: Final = 1000
 
 _REMEMBERED: Final = 4096
 _AHEAD: Final = 16
+_GOOD: Final = Decision.PASS
+_PASS: Final = Verdict.PASS
+"""A name of its own: looking a member up in its class takes as long as a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +172,12 @@ def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
     Otherwise the first FAIL names the defect, then the first that could not judge says why; a missing vote is `DEADLINE`.
     """
     cast = tuple(votes)
-    if cast and all(vote is not None and vote.decision is Decision.PASS and vote.reason == 0 for vote in cast):
-        return Verdict.PASS, int(Reason.NONE), ""
+    for vote in cast:
+        if vote is None or vote.decision is not _GOOD or vote.reason != 0:
+            break
+    else:
+        if cast:
+            return _PASS, 0, ""
     said = [vote for vote in cast if vote is not None]
     for vote in said:
         if vote.decision is Decision.FAIL:
@@ -627,7 +634,7 @@ class Ledger:
             return [Late(part.lane, part.part_seq, camera, vote)]
         if before is not None:
             self.duplicates += 1
-            if vote.decision is Decision.PASS or before.decision is not Decision.PASS:
+            if vote.decision is _GOOD or before.decision is not _GOOD:
                 return []  # a second word can only take a PASS away
         part.votes[camera] = vote
         if None in part.votes.values():
@@ -654,14 +661,15 @@ class Ledger:
             elif vote is None and camera not in part.bound:
                 part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part")
         verdict, reason, text = fuse(part.votes.values())
-        recipes = {vote.said.recipe for vote in part.votes.values() if vote is not None and vote.said.recipe} if len(part.votes) > 1 else ()
-        if len(recipes) > 1:
-            verdict, reason = Verdict.REJECT_NOT_INSPECTED, int(Reason.CONFIG_SWAP)
-            text = f"judged by recipes {' and '.join(sorted(recipe[:12] for recipe in recipes))}"
-        if part.other_uid is not None and verdict is Verdict.PASS:
+        if len(part.votes) > 1:
+            recipes = {vote.said.recipe for vote in part.votes.values() if vote is not None and vote.said.recipe}
+            if len(recipes) > 1:
+                verdict, reason = Verdict.REJECT_NOT_INSPECTED, int(Reason.CONFIG_SWAP)
+                text = f"judged by recipes {' and '.join(sorted(recipe[:12] for recipe in recipes))}"
+        if part.other_uid is not None and verdict is _PASS:
             verdict, reason = Verdict.REJECT_UNDECIDABLE, int(Reason.CAMERAS_DISAGREE)
             text = f"one camera says that this is {part.uid}, another {part.other_uid}"
-        if part.challenge and verdict is Verdict.PASS:
+        if part.challenge and verdict is _PASS:
             verdict, reason, text = Verdict.REJECT_COMMANDED, int(Reason.CHALLENGE), "a challenge part that vision let pass"
         return self._close(part, verdict, reason, text)
 
@@ -669,7 +677,7 @@ class Ledger:
         room = self._lanes[part.lane]
         del room.open[part.part_seq]
         room.recent.append(part)
-        if verdict is Verdict.PASS:
+        if verdict is _PASS:
             self._passed += 1
         elif verdict is Verdict.REJECT_NOT_INSPECTED:
             self._not_inspected += 1

@@ -231,8 +231,8 @@ def seal(header: Header, open_payload: bytes, previous: bytes) -> tuple[bytes, b
     """(payload, hash) of an event after the one with hash `previous`; `open_payload` is its JSON text without the closing brace."""
     kind, _, epoch, seq, part_seq, at, _, stream_id, verdict, lane, reason = header
     plain = _HEAD.pack(MAGIC, MAJOR, MINOR, kind, 0, epoch, seq, part_seq, at, 0, stream_id, verdict, lane, reason)
-    digest = hashlib.sha256(previous + plain + open_payload)
-    return b'%s,"hash":"%s"}' % (open_payload, digest.hexdigest().encode()), digest.digest()
+    digest = hashlib.sha256(previous + plain + open_payload).digest()
+    return b'%s,"hash":"%s"}' % (open_payload, digest.hex().encode()), digest
 
 
 def hash_of(head: bytes, payload: bytes, previous: bytes) -> bytes | None:

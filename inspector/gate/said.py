@@ -6,7 +6,7 @@ apart: it would be put together again a moment later, for every part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from inspector.gate import protocol
@@ -14,13 +14,14 @@ from inspector.gate.protocol import Refused
 
 
 class Said(NamedTuple):
-    """`findings` and `defects` are JSON texts, `camera`, `timing_ms` and `pose` that of an object, empty where vision does not say.
+    """`findings` and `defects` are the JSON texts of an array's members, `camera`, `timing_ms` and `pose` that of an object, empty where
+    vision does not say.
 
     `image_ref` is a text, `recipe` the digest of what it was judged by, `named` that recipe's name and number.
     """
 
-    findings: Sequence[bytes] = ()
-    defects: Sequence[bytes] = ()
+    findings: bytes = b""
+    defects: bytes = b""
     camera: bytes = b""
     timing_ms: bytes = b""
     pose: bytes = b""
@@ -41,6 +42,12 @@ def _object(raw: Any) -> bytes:
     return text if text[:1] == b"{" and text[1:-1].strip() else b""
 
 
+def _members(raw: Any) -> bytes | None:
+    """What stands between the brackets; None where there are none."""
+    text = bytes(raw)
+    return text[1:-1].strip() if text[:1] == b"[" else b"" if text == b"null" else None
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -58,8 +65,8 @@ def _portable(body: bytes) -> Said:
         protocol.dumps(each) if isinstance(each, dict) and each else b"" for each in map(said.get, ("camera", "timing_ms", "pose"))
     )
     return Said(
-        [protocol.dumps(each) for each in findings],
-        [protocol.dumps(each) for each in defects],
+        protocol.dumps(findings)[1:-1],
+        protocol.dumps(defects)[1:-1],
         camera,
         timing,
         pose,
@@ -77,21 +84,20 @@ def _fastest() -> Callable[[bytes], Said]:
     except ImportError:
         return _portable
     null = Raw(b"null")
-    lists = [(name, list[Raw] | None, None) for name in ("findings", "defects")]
-    objects = [(name, Raw, null) for name in ("camera", "timing_ms", "pose")]
+    pieces = [(name, Raw, null) for name in ("findings", "defects", "camera", "timing_ms", "pose")]
     texts = [(name, str | None, None) for name in ("image_ref", "recipe", "recipe_name")]
-    decode: Callable[[bytes], Any] = Decoder(
-        defstruct("Body", [*lists, *objects, *texts, ("recipe_number", int | None, None)], gc=False)
-    ).decode
+    decode: Callable[[bytes], Any] = Decoder(defstruct("Body", [*pieces, *texts, ("recipe_number", int | None, None)], gc=False)).decode
 
     def read(body: bytes) -> Said:
         try:
             said = decode(body)
         except (ValueError, RecursionError):
             return _portable(body)  # which says what is wrong, or forgives
-        findings, defects = [bytes(each) for each in said.findings or ()], [bytes(each) for each in said.defects or ()]
+        findings, defects = _members(said.findings), _members(said.defects)
+        if findings is None or defects is None:
+            return _portable(body)
         camera, timing, pose = _object(said.camera), _object(said.timing_ms), _object(said.pose)
-        whole = b" ".join((*findings, *defects, camera, timing, pose))
+        whole = b" ".join((findings, defects, camera, timing, pose))
         shapes = whole.translate(_SHAPES)
         if not whole.isascii() or b"0e" in shapes or _LONG in shapes or _OURS in timing:
             return _portable(body)  # what is passed on must be UTF-8, no number may be out of range, and no member there twice

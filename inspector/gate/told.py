@@ -28,6 +28,8 @@ _OPC: Final = {
 }
 """(ResultState, Evaluation) of OPC 40100-1."""
 _ABORTED: Final = 3
+_ABORTS: Final = frozenset({int(Reason.DRAINING), int(Reason.PURGE)})
+_PASS: Final = Verdict.PASS
 _NAMES: Final = {verdict: verdict.name.encode() for verdict in Verdict}
 _BOOL: Final = (b"false", b"true")
 _CLOCKS: Final = {state: protocol.dumps(state) for state in ("ok", "holdover", "unsynced")}
@@ -119,17 +121,15 @@ class Form:
     def verdict(self, now_ns: int, seq: int, outcome: Outcome, previous: bytes) -> bytes:
         """The open text of a verdict, made to fit: what passed goes before what failed, and what is not required before what is."""
         part, verdict, reason, text, ttl_us, r_seq, counters, utc_offset_ns, clock_state, recipe_now, models_of = outcome
-        findings: list[bytes] = []
-        defects: list[bytes] = []
+        findings = defects = timing = pose = b""
         cameras: list[bytes] = []
-        timing = pose = b""
         image_ref = named = None
         recipe = ""
         for camera, vote in part.votes.items():
             said = NOTHING if vote is None else vote.said
             recipe, named = recipe or said.recipe, named or said.named
-            findings += said.findings
-            defects += said.defects
+            findings = _and(findings, said.findings)
+            defects = _and(defects, said.defects)
             if said.camera:
                 cameras.append(said.camera)
             elif camera in part.bound:
@@ -138,17 +138,19 @@ class Form:
             pose = said.pose or pose
             image_ref = said.image_ref or image_ref
         recipe = recipe or recipe_now
-        if verdict is Verdict.PASS:
-            defects = []
+        if verdict is _PASS:
+            defects = b""
         result, evaluation = _OPC[verdict]
-        if reason in (Reason.DRAINING, Reason.PURGE):
+        if reason in _ABORTS:
             result = _ABORTED
+        if findings.count(b"{") > LARGEST_FINDINGS or defects.count(b"{") > LARGEST_DEFECTS:
+            findings, defects = b",".join(_each(findings)[:LARGEST_FINDINGS]), b",".join(_each(defects)[:LARGEST_DEFECTS])
         counts, travel = part.at_counts, self._line.travel_counts
         since_ms = protocol.dumps((now_ns - part.at_ns) // 1000 / 1000)
         timing = b'%b"trigger_to_verdict":%b}' % (timing[:-1] + b"," if timing else b"{", since_ms)
         whose = self._whose(recipe, named, models_of.get(recipe, ()))
 
-        def write(findings: list[bytes], defects: list[bytes], *, more: bool = True, truncated: bytes = b"") -> bytes:
+        def write(findings: bytes, defects: bytes, *, more: bool = True, truncated: bytes = b"") -> bytes:
             return self._verdict % (
                 seq, now_ns + utc_offset_ns, _text(part.uid) if more else b"null", part.lane, part.part_seq,
                 b"null" if r_seq is None else b'"%d"' % r_seq, _whole(counts), part.at_ns + utc_offset_ns,
@@ -156,22 +158,22 @@ class Form:
                 _whole(None if counts is None or travel is None else counts + travel), ttl_us,
                 _NAMES[verdict], reason, _text(cut(text, LARGEST_REASON_BYTES)),
                 result, evaluation, _BOOL[part.challenge], _BOOL[None in part.votes.values()],
-                b",".join(findings[:LARGEST_FINDINGS]), b",".join(defects[:LARGEST_DEFECTS]), b",".join(cameras) if more else b"",
+                findings, defects, b",".join(cameras) if more else b"",
                 whose if more else self._whose(recipe, named, ()),
                 timing if more else b"{}", pose if more and pose else b"null",
-                *counters, _BOOL[verdict is Verdict.PASS and self._line.commit_ms > 0], _text(image_ref if more else None),
+                *counters, _BOOL[verdict is _PASS and self._line.commit_ms > 0], _text(image_ref if more else None),
                 previous.hex().encode(), truncated,
             )  # fmt: skip
 
         whole = write(findings, defects)
         if len(whole) <= ROOM_BYTES:
             return whole
-        failed = [text for text in findings[:LARGEST_FINDINGS] if _failed(text)]
-        for fewer, places in ((failed, defects), (failed[:8], defects[:8]), ([], [])):
-            whole = write(fewer, places, truncated=b',"truncated":true')
+        failed, places = [text for text in _each(findings) if _failed(text)], _each(defects)
+        for most_findings, most_defects in ((LARGEST_FINDINGS, LARGEST_DEFECTS), (8, 8), (0, 0)):
+            whole = write(b",".join(failed[:most_findings]), b",".join(places[:most_defects]), truncated=b',"truncated":true')
             if len(whole) <= ROOM_BYTES:
                 return whole
-        return write([], [], more=False, truncated=b',"truncated":true')
+        return write(b"", b"", more=False, truncated=b',"truncated":true')
 
     def _whose(self, recipe: str, named: tuple[str, int | None] | None, models: Sequence[Mapping[str, str]]) -> bytes:
         """By which networks and recipe a part was judged: the same text from part to part, and written once."""
@@ -193,6 +195,15 @@ class Form:
 def _fields(body: Mapping[str, Any]) -> bytes:
     """Some members of an object, to stand among others."""
     return protocol.dumps(body)[1:-1]
+
+
+def _and(some: bytes, more: bytes) -> bytes:
+    return b"%b,%b" % (some, more) if some and more else some or more
+
+
+def _each(members: bytes) -> list[bytes]:
+    """The texts of an array's members."""
+    return [protocol.dumps(each) for each in protocol.decode_json(b"[%b]" % members)]
 
 
 def _failed(text: bytes) -> bool:

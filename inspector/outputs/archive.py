@@ -139,15 +139,19 @@ def judgement(inspection: Inspection, recipe: Recipe) -> Judgement:
         reason=int(inspection.reason),
         reason_class=recipe.reasons[index] if classed and index < len(recipe.reasons) else None,
         reason_text=inspection.reason_text,
-        findings=tuple(_exact(asdict(finding)) for finding in inspection.findings),
+        findings=tuple(_exact(_fields(finding)) for finding in inspection.findings),
         pose=None if inspection.pose is None else _exact(asdict(inspection.pose)),
     )
+
+
+def _fields(finding: Finding) -> dict[str, Any]:
+    return finding._asdict() | {"evidence": finding.evidence and asdict(finding.evidence)}
 
 
 def encode(stored: Stored) -> bytes:
     """The record as JSON."""
     head = {"format": FORMAT, "at_utc_ns": str(stored.at_utc_ns), "lane": stored.lane, "app_version": stored.app_version}
-    body = head | {"stamp": _exact(asdict(stored.stamp)), "judged": stored.judged} | _told(stored.judgement)
+    body = head | {"stamp": _exact(stored.stamp._asdict()), "judged": stored.judged} | _told(stored.judgement)
     if stored.shadow is not None:
         body["shadow"] = _told(stored.shadow)
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()

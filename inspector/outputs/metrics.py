@@ -36,11 +36,12 @@ class Histogram:
         self.total = 0.0
         self._lock = threading.Lock()
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
+    def observe(self, *values: float) -> None:
+        """Count these values."""
         with self._lock:
-            self.counts[bisect_left(self.bounds, value)] += 1
-            self.total += value
+            for value in values:
+                self.counts[bisect_left(self.bounds, value)] += 1
+                self.total += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulated counts as Prometheus wants them, and the sum of the values."""

@@ -243,7 +243,7 @@ class Capture:
 
 
 def _fields(stamp: Stamp) -> list[Any]:
-    return [getattr(stamp, name) for name in Stamp.__slots__]
+    return list(stamp)
 
 
 def _say(end: socket.socket, message: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -63,7 +62,7 @@ class Shadow:
             self.counts["skipped"] += 1
             return
         image: Image = frame.image.copy()
-        self.waiting.put((replace(frame, image=image), inspection, judged_by, at_utc_ns))
+        self.waiting.put((frame._replace(image=image), inspection, judged_by, at_utc_ns))
 
     def told(self) -> dict[str, Any]:
         """What it is, and how often it said the same."""

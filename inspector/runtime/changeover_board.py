@@ -72,7 +72,11 @@ class Board:
 
     def of(self, stamp: Stamp) -> tuple[Recipe, int | None]:
         """The recipe of an exposure, and the number of its part where several cameras see one (None: they do not, or nobody can tell)."""
-        recipe = next((turn.recipe for turn in reversed(self._turns) if turn.from_ns <= stamp.at_ns), self._turns[0].recipe)
+        turns = self._turns
+        last = turns[-1]
+        if last.from_ns > stamp.at_ns:
+            last = next((turn for turn in reversed(turns) if turn.from_ns <= stamp.at_ns), turns[0])
+        recipe = last.recipe
         lane, counts = self._lanes.get(stamp.camera), stamp.at_counts
         if lane is None or counts is None:
             return recipe, None

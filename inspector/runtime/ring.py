@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
 
-@dataclass(frozen=True, slots=True)
-class Lent:
+class Lent(NamedTuple):
     """A picture that somebody reads; `committed_ns` is when it came into the ring."""
 
     frame: Frame
@@ -92,7 +91,7 @@ class Ring:
         self._given: set[int] = set()  # the writer's too, and handed on to its driver
         self._ready: deque[tuple[int, Stamp, int]] = deque()
         self._lent: set[int] = set()
-        self._images: dict[int, Image] = {}
+        self._images: dict[int, tuple[tuple[int, ...], Image]] = {}
         self._written = self._dropped = self._done = 0
 
     def slot(self, timeout_s: float) -> Bytes1D | None:
@@ -181,10 +180,12 @@ class Ring:
 
     def _seen_as(self, slot: int, shape: tuple[int, ...]) -> Image:
         """The slot's bytes as a picture that nobody may write; the same one as long as the camera's pictures have one shape."""
-        image = self._images.get(slot)
-        if image is None or image.shape != shape:
-            image = self._images[slot] = self._buffers[slot][: math.prod(shape)].reshape(shape)
-            image.flags.writeable = False
+        known = self._images.get(slot)
+        if known is not None and known[0] == shape:
+            return known[1]
+        image = self._buffers[slot][: math.prod(shape)].reshape(shape)
+        image.flags.writeable = False
+        self._images[slot] = shape, image
         return image
 
     def give_back(self, *lent: Lent) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -90,23 +90,27 @@ def _known(state: Capturing, stamp: Stamp, slot: int | None) -> bool:
     if state.offset is None:
         state.offset = state.last_seq + 1 - stamp.seq
     if state.offset or state.settling:
-        stamp = replace(stamp, seq=stamp.seq + state.offset, complete=stamp.complete and not state.settling)
-    if stamp.seq <= state.last_seq:
-        state.counts["repeated"] += 1
+        stamp = stamp._replace(seq=stamp.seq + state.offset, complete=stamp.complete and not state.settling)
+    camera, counts, last_seq = state.camera, state.counts, state.last_seq
+    if stamp.seq <= last_seq:
+        counts["repeated"] += 1
         return False
-    if state.last_seq and stamp.seq - state.last_seq > LARGEST_GAP:
-        raise DeviceError(f"camera {state.camera}: the exposure number jumped from {state.last_seq} to {stamp.seq}")
-    for missing in range(state.last_seq + 1 if state.last_seq else stamp.seq, stamp.seq):
-        if not _tell(state, Lost(state.camera, missing, stamp.at_ns, stamp.at_counts)):
-            return False
-        state.last_seq = missing
-        state.counts["lost"] += 1
-    if not _tell(state, Seen(state.camera, stamp.seq, stamp.at_ns, stamp.at_counts, stamp.complete, stamp.uid)):
+    if last_seq and stamp.seq != last_seq + 1:
+        if stamp.seq - last_seq > LARGEST_GAP:
+            raise DeviceError(f"camera {camera}: the exposure number jumped from {last_seq} to {stamp.seq}")
+        for missing in range(last_seq + 1, stamp.seq):
+            if not _tell(state, Lost(camera, missing, stamp.at_ns, stamp.at_counts)):
+                return False
+            state.last_seq = missing
+            counts["lost"] += 1
+    if not _tell(state, Seen(camera, stamp.seq, stamp.at_ns, stamp.at_counts, stamp.complete, stamp.uid)):
         return False  # the next exposure will show the gap, and this one counts as lost
     state.last_seq = stamp.seq
-    state.settling = max(0, state.settling - 1)
-    state.counts["seen"] += 1
-    state.counts["incomplete"] += not stamp.complete
+    if state.settling:
+        state.settling -= 1
+    counts["seen"] += 1
+    if not stamp.complete:
+        counts["incomplete"] += 1
     dropped = state.ring.commit(stamp, state.clock(), slot)
     if dropped is not None:
         state.counts["dropped"] += 1
@@ -154,9 +158,11 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
     While no picture waits it helps the other threads with theirs.
     """
     with state.bell:
-        if not state.bell.wait_for(lambda: crew.wants_help() or any(ring.waits for ring in state.rings.values()), timeout_s):
-            return 0
-        ring = min((ring for ring in state.rings.values() if ring.waits), key=lambda ring: ring.oldest_ns, default=None)
+        ring = _oldest(state.rings)
+        if ring is None:
+            if not state.bell.wait_for(lambda: crew.wants_help() or _oldest(state.rings) is not None, timeout_s):
+                return 0
+            ring = _oldest(state.rings)
         lent = ring.borrow(state.batch) if ring is not None else []
     if ring is None:
         crew.lend_a_hand()
@@ -166,6 +172,15 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
     finally:
         ring.give_back(*lent)
     return len(lent)
+
+
+def _oldest(rings: Mapping[str, Ring]) -> Ring | None:
+    """Where the picture that waits longest is (hold the bell)."""
+    oldest = None
+    for ring in rings.values():
+        if ring.waits and (oldest is None or ring.oldest_ns < oldest.oldest_ns):
+            oldest = ring
+    return oldest
 
 
 def _inspect(state: Inspecting, lent: list[Lent]) -> None:
@@ -184,11 +199,12 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         if trouble is None:
             inspection = inspections[n]
         else:
-            inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest)
+            inspection = Inspection(each.frame.stamp, Decision.UNJUDGED, trouble[0], trouble[1], (), None, recipe.digest, {})
         reports.append(_reported(state, each, inspection, _Case(recipe, part, trouble is None, quality, start_ns, end_ns)))
     told = state.tell(*[report.said for report in reports])
+    _count(state, camera, reports, told=told)
     for report in reports:
-        _account(state, report, told=told)
+        _account(state, report)
 
 
 def _judged(state: Inspecting, frames: list[Frame], recipe: Recipe) -> list[Inspection]:
@@ -204,7 +220,7 @@ def _judged(state: Inspecting, frames: list[Frame], recipe: Recipe) -> list[Insp
     for frame, digest in zip(frames, digests, strict=True):
         if quarantine.poisonous(digest):
             text = f"this picture ({digest.hex()[:12]}) has ended the process that judged it {MOST_CRASHES} times: it is not judged again"
-            inspections.append(Inspection(frame.stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, recipe.digest))
+            inspections.append(Inspection(frame.stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, recipe.digest, {}))
             continue
         with quarantine.judging([digest]):
             inspections += judge([frame], recipe, state.clock)
@@ -224,7 +240,7 @@ class _Case(NamedTuple):
 
 def _unjudged(stamp: Stamp, error: Exception, digest: str) -> Inspection:
     text = f"{type(error).__name__}: {error}".encode()[:LONGEST_TEXT_BYTES].decode(errors="ignore")
-    return Inspection(stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, digest)
+    return Inspection(stamp, Decision.UNJUDGED, Reason.INFER_ERROR, text, (), None, digest, {})
 
 
 class _Report(NamedTuple):
@@ -242,12 +258,13 @@ class _Report(NamedTuple):
 def _reported(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case) -> _Report:
     stamp, now_ns, keeps = inspection.stamp, state.clock(), state.archive
     reference = keeps.wanted(lent.frame, inspection.decision, case.part) if keeps else None
-    timing = {
-        "acq": _ms(lent.committed_ns - stamp.at_ns),
-        "queue": _ms(case.start_ns - lent.committed_ns),
-        "infer": _ms(case.end_ns - case.start_ns),
-        "decide": _ms(now_ns - case.end_ns),
-        "total": _ms(now_ns - stamp.at_ns),
+    timing: dict[str, float | Mapping[str, float]] = {  # milliseconds, to the microsecond
+        "acq": (lent.committed_ns - stamp.at_ns) // 1000 / 1000,
+        "queue": (case.start_ns - lent.committed_ns) // 1000 / 1000,
+        "infer": (case.end_ns - case.start_ns) // 1000 / 1000,
+        "decide": (now_ns - case.end_ns) // 1000 / 1000,
+        "total": (now_ns - stamp.at_ns) // 1000 / 1000,
+        "stages": {stage: spent_ns // 1000 / 1000 for stage, spent_ns in inspection.spent_ns.items()},
     }
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
     plan = case.recipe.plans[stamp.camera]
@@ -257,13 +274,31 @@ def _reported(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
         body = body_of(inspection, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
-    said = Judged(stamp.camera, stamp.seq, inspection.decision.value, inspection.reason, inspection.reason_text, body)
+    said = Judged(stamp.camera, stamp.seq, inspection.decision._value_, inspection.reason, inspection.reason_text, body)
     return _Report(said, lent, inspection, case, reference, utc_ns, now_ns)
 
 
-def _account(state: Inspecting, report: _Report, *, told: bool) -> None:
-    """After the gate has heard it: what is to be kept is kept, and everything is counted."""
-    said, lent, inspection, case, reference, utc_ns, now_ns = report
+def _count(state: Inspecting, camera: str, reports: Sequence[_Report], *, told: bool) -> None:
+    """Count what the gate has heard of one camera's pictures."""
+    by_stage: dict[str, list[float]] = {}
+    for report in reports:
+        for stage, spent_ns in report.inspection.spent_ns.items():
+            by_stage.setdefault(stage, []).append(spent_ns / 1e9)
+    with state.lock:
+        state.untold += 0 if told else len(reports)
+        for report in reports:
+            state.counts[camera, report.said.decision] += 1
+        histograms = [(state.spent[stage], spent_s) for stage, spent_s in by_stage.items()]
+        latency = state.latency[camera]
+    latency.observe(*[(report.at_ns - report.inspection.stamp.at_ns) / 1e9 for report in reports])
+    state.waited.observe(*[(report.case.start_ns - report.lent.committed_ns) / 1e9 for report in reports])
+    for histogram, spent_s in histograms:
+        histogram.observe(*spent_s)
+
+
+def _account(state: Inspecting, report: _Report) -> None:
+    """After the gate has heard it: what is to be kept is kept, and who watches pictures is shown it."""
+    _, lent, inspection, case, reference, utc_ns, _ = report
     stamp, keeps = inspection.stamp, state.archive
     state.board.judged(inspection)
     if keeps and (reference or case.part is not None):
@@ -275,15 +310,6 @@ def _account(state: Inspecting, report: _Report, *, told: bool) -> None:
             keeps.hold(lent.frame, record, case.part)
     if case.judged and (shadow := state.shadow()) is not None:
         shadow.offer(lent.frame, inspection, case.recipe, utc_ns)
-    with state.lock:
-        state.untold += not told
-        state.counts[stamp.camera, said.decision] += 1
-        histograms = [state.spent[stage] for stage in inspection.spent_ns]
-        latency = state.latency[stamp.camera]
-    latency.observe((now_ns - stamp.at_ns) / 1e9)
-    state.waited.observe((case.start_ns - lent.committed_ns) / 1e9)
-    for histogram, spent_ns in zip(histograms, inspection.spent_ns.values(), strict=True):
-        histogram.observe(spent_ns / 1e9)
     if case.judged and state.quality is not None:
         quality = state.quality.of(stamp.camera, case.recipe.plans[stamp.camera].recipe)
         for severity, text in quality.see(lent.frame.image):
@@ -295,7 +321,7 @@ def body_of(
     *,
     quality: float,
     utc_ns: int,
-    timing_ms: Mapping[str, float],
+    timing_ms: Mapping[str, float | Mapping[str, float]],
     image_ref: str | None,
     named: tuple[str, int | None] = ("", None),
 ) -> bytes:
@@ -313,7 +339,7 @@ def body_of(
         utc_ns,
         _TRUTH[stamp.complete],
         quality,
-        protocol.dumps({**timing_ms, "stages": {stage: _ms(spent_ns) for stage, spent_ns in inspection.spent_ns.items()}}),
+        protocol.dumps(timing_ms),
         b"null" if pose is None else protocol.dumps(_pose(pose)),
         b"null" if image_ref is None else protocol.dumps(image_ref),
         b"null" if stamp.uid is None else protocol.dumps(stamp.uid),
@@ -336,11 +362,6 @@ def _constant(text: str) -> bytes:
     return protocol.dumps(text)
 
 
-def _ms(spent_ns: int) -> float:
-    """Milliseconds, to the microsecond."""
-    return spent_ns // 1000 / 1000
-
-
 def _number(value: float | None) -> float | None:
     """Six significant digits are more than any gauge has; what is not finite is null."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
@@ -352,10 +373,9 @@ def _written(value: float | None) -> bytes:
 
 
 def _finding(finding: Finding) -> bytes:
-    place = finding.at_mm
+    check, feature, value, low, high, unit, place, _ = finding
     at_mm = b"null" if place is None else b"[%b,%b]" % (_written(place[0]), _written(place[1]))
-    form = _finding_form(finding.check, finding.feature, finding.low, finding.high, finding.unit)
-    return form % (_written(finding.value), _TRUTH[finding.ok], at_mm)
+    return _finding_form(check, feature, low, high, unit) % (_written(value), _TRUTH[finding.ok], at_mm)
 
 
 @lru_cache(maxsize=1024)

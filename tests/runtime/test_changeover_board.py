@@ -70,7 +70,7 @@ def test_the_watch_counts_only_the_new_recipe_on_the_cameras_that_changed() -> N
     board.switch(recipe("new"), 10, watch)
 
     def judged(camera: str, digest: str, decision: Decision) -> None:
-        board.judged(Inspection(stamp(camera, 1, 1, 1), decision, 0, "", (), None, digest))
+        board.judged(Inspection(stamp(camera, 1, 1, 1), decision, 0, "", (), None, digest, {}))
 
     judged("end", "old", Decision.FAIL)
     judged("top", "new", Decision.FAIL)

@@ -18,7 +18,7 @@ def offered(shadow: Shadow, picture: Frame, present: str) -> bool:
     """Whether the shadow takes a picture that the recipe `present` has judged."""
     camera, before = picture.stamp.camera, shadow.waiting.qsize()
     judged_by = Recipe("0", {camera: Plan(camera, None, None, None, (), False, recipe=present)}, (), ())
-    shadow.offer(picture, Inspection(picture.stamp, Decision.PASS, 0, "", (), None, "0"), judged_by, 0)
+    shadow.offer(picture, Inspection(picture.stamp, Decision.PASS, 0, "", (), None, "0", {}), judged_by, 0)
     return shadow.waiting.qsize() > before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -201,6 +200,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 GOOD = Finding("mean", "picture", 100.0, 0.0, 200.0, "grey")
+NONSENSE: list[tuple[str, Any]] = [
+    ("value", "bright"), ("value", None), ("value", 1j), ("low", "dark"), ("feature", object()), ("at_mm", ("here", 1.0))
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -209,8 +211,7 @@ GOOD = Finding("mean", "picture", 100.0, 0.0, 200.0, "grey")
         7,
         None,
         (None,),
-        *[(replace(GOOD, **{key: value}),) for key, value in [("value", "bright"), ("value", None), ("value", 1j), ("low", "dark")]],  # type: ignore[arg-type]
-        *[(replace(GOOD, **{key: value}),) for key, value in [("feature", object()), ("at_mm", ("here", 1.0))]],  # type: ignore[arg-type]
+        *[(Finding(**{**GOOD._asdict(), key: value}),) for key, value in NONSENSE],
     ],
 )
 def test_a_check_that_says_nonsense_of_a_picture_costs_that_part_alone(nonsense: Any) -> None:
@@ -268,7 +269,7 @@ def test_the_body_is_strict_json_within_one_message_whatever_the_findings() -> N
         for n in range(500)
     )
     inspection = Inspection(stamp, Decision.FAIL, 101, "x", findings, Pose(1, 2, 0.1, 10, 0.9, 0.01), "r", {"locate": 1000})
-    body = body_of(inspection, quality=0.5, utc_ns=5, timing_ms={"total": 1.23456}, image_ref=None)
+    body = body_of(inspection, quality=0.5, utc_ns=5, timing_ms={"total": 1.23456, "stages": {"locate": 0.001}}, image_ref=None)
     content = json.loads(body, parse_constant=pytest.fail)
     assert len(content["findings"]) == 64
     assert not any(finding["ok"] for finding in content["findings"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,7 @@ def test_a_web_that_runs_back_is_not_seen_twice_and_what_a_lost_camera_leaves_is
         read_all(source, stamps)
     assert [s.complete for s in stamps] == [True, True, True, False]
     assert [s.web and s.web.start_mm for s in stamps] == pytest.approx([0.1, 8.1, 16.1, 24.1])
-    assert stamps == [replace(s, seq=n) for n, s in enumerate(stamps, 1)]
+    assert stamps == [s._replace(seq=n) for n, s in enumerate(stamps, 1)]
 
 
 def test_a_jump_of_the_encoder_is_no_web() -> None:
@@ -192,7 +191,7 @@ class Damaged(Script):
 
     def read(self, into: Any, timeout_s: float) -> Stamp | None:
         stamp = super().read(into, timeout_s)
-        return replace(stamp, shape=(1, 1), complete=False) if stamp and stamp.seq == 12 else stamp
+        return stamp._replace(shape=(1, 1), complete=False) if stamp and stamp.seq == 12 else stamp
 
 
 def test_a_damaged_block_makes_its_length_incomplete_and_no_other() -> None:

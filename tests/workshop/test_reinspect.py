@@ -176,7 +176,7 @@ def test_a_record_gives_every_number_back(tmp_path: Path) -> None:
     pose = Pose(1 / 7, 2.0, 3.0, 4.0, 0.5, 0.001, True, tuple(n / 9 for n in range(9)))
     stamp = Stamp("top", 7, 2**62, -5, (4, 6, 3), True, "part ü")
     made = Recipe("d", {"top": Plan("top", None, None, None, (), False, recipe="plate", number=3, digest="p")}, (), ("locate", "a"))
-    inspection = Inspection(stamp, Decision.FAIL, 101, "why", findings, pose, "d")
+    inspection = Inspection(stamp, Decision.FAIL, 101, "why", findings, pose, "d", {})
     record = archive.stored(inspection, made, at_utc_ns=2**62 + 1, lane=4, judged=True)
     record = replace(record, shadow=record.judgement)
     path = tmp_path / "x.png"
