@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from inspector.geometry import raster
+import numpy as np
+
+from inspector.geometry import polygon, raster
 from inspector.interfaces import Clock
 from inspector.records import (
     FIRST_CLASS_REASON,
@@ -32,7 +34,9 @@ from inspector.records import (
 LOCATE = "locate"
 LONGEST_TEXT_BYTES = 200
 BORDER_PX = 1.0
+OUTLINE_STEP_PX = 4.0
 _PASS, _FAIL = Decision.PASS, Decision.FAIL
+"""Names of their own: looking a member up in its class takes as long as a call."""
 
 
 class _Case:
@@ -116,7 +120,8 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     if plan.locator is None:
         return View(frame, None, plan.template, frame.image)
     start_ns = now_ns()
-    found = plan.locator.find(frame.image, max_parts=1)
+    shown = None if plan.straighten is None else plan.straighten.shown
+    found = plan.locator.find(frame.image, max_parts=1, shown=shown)
     located_ns = now_ns()
     case.spent_ns[LOCATE] = located_ns - start_ns
     score = found[0].pose.score_ratio if found else 0.0
@@ -126,21 +131,22 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     case.pose = found[0].pose
     image = frame.image
     if plan.raster and plan.template is not None:
-        case.findings.append(Finding(LOCATE, "in_view", _in_view(plan.template, found[0].pose, image), 1.0, None, "ratio"))
+        case.findings.append(Finding(LOCATE, "in_view", _in_view(plan.template, found[0].pose, image, shown), 1.0, None, "ratio"))
         image = raster.rectify(frame.image, found[0].pose, plan.template)
         case.spent_ns["view"] = now_ns() - located_ns
     return View(frame, found[0].pose, plan.template, image, found[0].gauged)
 
 
-def _in_view(template: Template, pose: Pose, image: Image) -> float:
-    """The share of the outline that lies in the picture: beyond its border the raster repeats the last pixel, which shows no defect.
+def _in_view(template: Template, pose: Pose, image: Image, shown: Image | None) -> float:
+    """The share of the outline that lies where the picture is `shown`: beyond its border the last pixel is repeated, which shows no defect.
 
-    A polygon lies in a rectangle when its corners do. `BORDER_PX` beyond the border is the pose's own error.
+    A polygon lies in a rectangle when its corners do, but not in what a lens shows. `BORDER_PX` beyond the border is the pose's own error.
     """
-    outline = [point for contour in template.contours if contour.kind == "outer" for point in contour.points_mm]
-    high = image.shape[1] - 1 + BORDER_PX, image.shape[0] - 1 + BORDER_PX
-    inside = [-BORDER_PX <= u <= high[0] and -BORDER_PX <= v <= high[1] for u, v in raster.to_picture(outline, pose)] if outline else [True]
-    return float(sum(inside)) / len(inside)
+    outlines = [contour.points_mm for contour in template.contours if contour.kind == "outer"]
+    if shown is not None:
+        outlines = [polygon.finely(points, OUTLINE_STEP_PX * template.mm_per_px) for points in outlines]
+    inside = [raster.inside(raster.to_picture(points, pose), image.shape, shown, BORDER_PX) for points in outlines]
+    return float(sum(map(np.count_nonzero, inside))) / sum(map(len, inside)) if inside else 1.0
 
 
 def _ask(name: str, check: Check, cases: list[_Case]) -> None:

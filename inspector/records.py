@@ -261,7 +261,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A defect's place in the picture: `bbox_px` (x, y, w, h) in the camera's picture, area on the part, score against its threshold."""
+    """A defect's place: `bbox_px` (x, y, w, h) in the picture that was judged, straightened where `Plan` says so, area on the part, score
+    against its threshold.
+    """
 
     class_name: str
     score: float
@@ -303,8 +305,8 @@ class Plan:
     `locator` finds the template (None: the whole picture is judged as it is); its type is the geometry's. `checks` are
     (name, check) in the order of the configuration; `raster` says whether any of them reads the part on the template's raster.
     `correct` evens out what the camera's pixels show of an even grey (None: they are good as they are), before all else.
-    `straighten` takes a picture to what a lens without distortion would have shown (None: it has none to speak of); all is then judged,
-    and every px of findings and evidence is, in the straightened picture.
+    `straighten` takes a picture to what a lens without distortion would have shown straight on (None: as it does); all is then judged,
+    and every px of pose, findings and evidence is, in the straightened picture. Its type is the geometry's.
     `load_model` is there while checks are built: (path, threads=, task=) → the network, loaded once for all recipes.
     `recipe` and `number` are the names of the recipe that this is a part of, `digest` covers what this plan alone depends on.
     """
@@ -317,7 +319,7 @@ class Plan:
     raster: bool
     least_score_ratio: float = 0.6
     load_model: Any = None
-    straighten: Callable[[Image], Image] | None = None
+    straighten: Any = None
     correct: Callable[[Image], Image] | None = None
     recipe: str = ""
     number: int | None = None

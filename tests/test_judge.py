@@ -35,7 +35,7 @@ class Located:
 class Locator:
     """Finds the part where the picture is brighter than 50, and dies where it is black."""
 
-    def find(self, image: Any, *, max_parts: int = 1) -> tuple[Located, ...]:
+    def find(self, image: Any, *, max_parts: int = 1, shown: Any = None) -> tuple[Located, ...]:
         level = int(image[0, 0])
         if level == 0:
             raise RuntimeError("nothing to divide by")
@@ -93,7 +93,7 @@ def test_a_part_that_leaves_the_picture_is_not_judged_good_by_its_border(x_px: f
     outer = Contour("outer", "outer", "0", corners, True, -0.1, 0.1)
     part = Template("plate", "d", 1.0, (-50.0, 40.0), (outer,), np.full((80, 100), -5.0, np.float32), np.ones((80, 100), np.uint8))
     pose = Pose(x_px, 100.0, 0.0, 2.4, 1.0, 0.0)
-    locator = SimpleNamespace(find=lambda image, max_parts: (Located(pose),))
+    locator = SimpleNamespace(find=lambda image, max_parts, shown: (Located(pose),))
     image = np.full((200, 400), 100, np.uint8)
     of = Recipe("d", {"c": Plan("c", part, locator, None, (("surface", brightness),), True)}, (), REASONS)
     (seen,) = judge([Frame(Stamp("c", 1, 0, None, image.shape), image)], of, lambda: 0)

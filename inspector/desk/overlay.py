@@ -1,17 +1,20 @@
-"""The drawing laid over a part's picture: outlines, findings and defects in the picture's own pixels, ready for an SVG of its size."""
+"""The drawing laid over a part's picture: outlines, findings and defects in the picture's own pixels, ready for an SVG of its size.
+
+Where the camera is calibrated, judging was done in the straightened picture, and what is shown is the raw one: all is bent as that is.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspector.desk.state import Defect, Part
-from inspector.geometry import raster
-from inspector.records import Contour, Pose
+from inspector.geometry import calibrate, polygon, raster
+from inspector.records import Calibration, Contour, Pose
 
 if TYPE_CHECKING:
     from inspector.records import Floats
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 LEAST_STEP_PX = 0.7
 CLOSE_UP_PX = 60.0
 MOST_CLOSE_UPS = 6
+SIDE_PIECES = 16
+"""Of so many straight pieces is the side of a box, or a line of the drawing as long as the part, where straight lines are bent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,9 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A defect's box."""
+    """A defect's box as an SVG path, and the upright rectangle around that."""
 
+    path: str
     x: float
     y: float
     width: float
@@ -125,8 +131,11 @@ def path_of(points: Floats, *, least_step: float, closed: bool = True) -> str:
     return "M" + "L".join(f"{x:.{digits}f} {y:.{digits}f}" for x, y in kept) + ("Z" if closed else "")
 
 
-def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour]) -> Overlay:
-    """What is drawn over the part's picture of `size` (width, height) px; without a usable pose only the defects' boxes."""
+def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour], calibration: Calibration | None = None) -> Overlay:
+    """What is drawn over the part's picture of `size` (width, height) px; without a usable pose only the defects' boxes.
+
+    `calibration` is the one by which the picture was straightened before it was judged.
+    """
     width, height = size
     pose = pose_of(part.pose)
     line = max(1.0, max(width, height) / 640)
@@ -135,20 +144,36 @@ def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour]) -> O
     markers: tuple[Marker, ...] = ()
     if pose is not None:
         outlines = tuple(
-            Outline(c.name, c.kind, path_of(raster.to_picture(c.points_mm, pose), least_step=LEAST_STEP_PX * line), c.name in bad)
-            for c in contours
+            Outline(c.name, c.kind, path_of(points, least_step=LEAST_STEP_PX * line), c.name in bad)
+            for c, points in zip(contours, _outlines(contours, pose, calibration), strict=True)
         )
-        markers = tuple(Marker(i, *_point(f.at_mm, pose), f.ok, f.name) for i, f in enumerate(part.findings, 1) if f.at_mm is not None)
-    boxes = tuple(_box(d, markers) for d in part.defects if d.bbox_px is not None)
+        found = [(i, f, f.at_mm) for i, f in enumerate(part.findings, 1) if f.at_mm is not None]
+        markers = tuple(Marker(i, *_point(at_mm, pose, calibration), f.ok, f.name) for i, f, at_mm in found)
+    boxes = tuple(_box(d, d.bbox_px, markers, calibration) for d in part.defects if d.bbox_px is not None)
     markers = tuple(m for m in markers if not any(_within(m, box) for box in boxes))
     return Overlay(width, height, round(line, 2), outlines, markers, boxes, tuple(_close_ups(markers, boxes, line)))
 
 
-def _box(defect: Defect, markers: Sequence[Marker]) -> Box:
+def _outlines(contours: Sequence[Contour], pose: Pose, calibration: Calibration | None) -> Iterator[Floats]:
+    """The contours' points (N, 2) in the raw picture."""
+    if calibration is None:
+        yield from (raster.to_picture(c.points_mm, pose) for c in contours)
+        return
+    step_mm = max((float(np.ptp(c.points_mm, axis=0).max()) for c in contours), default=1.0) / SIDE_PIECES
+    for c in contours:
+        yield calibrate.as_taken(raster.to_picture(polygon.finely(c.points_mm, step_mm), pose), calibration)
+
+
+def _box(defect: Defect, bbox_px: Sequence[float], markers: Sequence[Marker], calibration: Calibration | None) -> Box:
     """The defect's box; a finding that lies in it gives it its number, and needs no mark of its own."""
-    x, y, width, height = defect.bbox_px or (0.0, 0.0, 0.0, 0.0)
+    x, y, width, height = bbox_px
+    corners = np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)])
+    if calibration is not None:
+        step = max(float(np.ptp(corners, axis=0).max()), 1.0) / SIDE_PIECES
+        corners = calibrate.as_taken(polygon.finely(corners, step), calibration)
+        (x, y), (width, height) = corners.min(axis=0).tolist(), np.ptp(corners, axis=0).tolist()
     label = defect.class_name if defect.score is None else f"{defect.class_name} {defect.score:.2f}"
-    box = Box(x, y, width, height, label)
+    box = Box(path_of(corners, least_step=0.0), x, y, width, height, label)
     mine = next((m.index for m in markers if not m.ok and _within(m, box)), None)
     return box if mine is None else replace(box, label=f"{mine}: {label}")
 
@@ -157,8 +182,9 @@ def _within(marker: Marker, box: Box) -> bool:
     return box.x - 2 <= marker.x <= box.x + box.width + 2 and box.y - 2 <= marker.y <= box.y + box.height + 2
 
 
-def _point(at_mm: tuple[float, float] | None, pose: Pose) -> tuple[float, float]:
-    ((x, y),) = raster.to_picture([at_mm or (0.0, 0.0)], pose)
+def _point(at_mm: tuple[float, float], pose: Pose, calibration: Calibration | None) -> tuple[float, float]:
+    judged = raster.to_picture([at_mm], pose)
+    ((x, y),) = judged if calibration is None else calibrate.as_taken(judged, calibration)
     return round(float(x), 1), round(float(y), 1)
 
 

@@ -33,6 +33,7 @@ from inspector.desk.tally import Tally, Told
 from inspector.desk.trial import Trial, Tried
 from inspector.desk.users import Role
 from inspector.interfaces import Clock
+from inspector.outputs.archive import camera_of
 from inspector.records import ConfigError
 
 THUMB_PX = 360
@@ -210,7 +211,7 @@ class Pages:
         """The page of one part."""
         data = self.picture(part)
         size = None if data is None else size_of(data)
-        drawn = None if size is None else overlay(part, size, self._desk.recipes.contours.get(part.recipe_name, ()))
+        drawn = None if size is None else overlay(part, size, *self._desk.recipes.view(part.recipe_name, camera_of(part.image_ref or "")))
         opinions = self._desk.opinions
         classes = sorted({*opinions.classes(), *(d.class_name for d in part.defects)} - {""})
         return self.page("part.html", who, part=part, drawn=drawn, opinion=opinions.of(part), classes=classes)
@@ -218,7 +219,8 @@ class Pages:
     def disagreement(self, found: Disagreement, who: Who) -> str:
         """The page of a picture on which a recipe in shadow said something else: what each of the two saw in it."""
         size = size_of(found.data())
-        sides = [(p, None if size is None else overlay(p, size, self._desk.recipes.contours.get(p.recipe_name, ()))) for p in found.parts]
+        view = self._desk.recipes.view
+        sides = [(p, None if size is None else overlay(p, size, *view(p.recipe_name, found.camera))) for p in found.parts]
         return self.page("disagreement.html", who, found=found, sides=sides)
 
     def picture(self, part: Part) -> bytes | None:

@@ -60,7 +60,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One defect's place in the picture: `bbox_px` is (x, y, w, h)."""
+    """One defect's place: `bbox_px` is (x, y, w, h) in the picture that was judged, the camera's straightened where it is calibrated."""
 
     class_name: str
     score: float | None

@@ -134,7 +134,7 @@ class Trial:
         (inspection,) = judge.judge([frame], ready, self._clock)
         stages = tuple((stage, ns / 1e6) for stage, ns in inspection.spent_ns.items())
         part = replace(judged(archive.judgement(inspection, ready)), stages_ms=stages)
-        drawn = overlay(part, (image.shape[1], image.shape[0]), self._known.contours.get(name, ()))
+        drawn = overlay(part, (image.shape[1], image.shape[0]), *self._known.view(name, camera.id))
         return Tried(_token(), choice.text, data, drawn, part, (), None, (self._clock() - began) / 1e6)
 
     def _predicted(self, choice: Choice, path: Path, data: bytes, image: Image) -> Tried:

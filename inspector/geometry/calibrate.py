@@ -13,10 +13,10 @@ E_CAL_BOARD, E_CAL_PART, E_CAL_FIT the pictures.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -217,11 +217,27 @@ def distorted(points_px: Floats, calibration: Calibration) -> Floats:
     return _through_lens(rays[:, :2], matrix, calibration.distortion)
 
 
-def straightener(calibration: Calibration) -> Callable[[Image], Image] | None:
-    """A function from raw pictures to those of the same shape that a camera without distortion would take straight on: of the plane of
-    the parts, `mm_per_px` everywhere, its middle and its direction as in the raw picture. None where nothing is to be done. Bilinear,
-    tables made once.
+@dataclass(frozen=True, slots=True, eq=False)
+class Straightener:
+    """Takes raw pictures to those of the same shape that a camera without distortion would take straight on: of the plane of the parts,
+    `mm_per_px` everywhere, its middle and its direction as in the raw picture. Bilinear, by tables (`x`, `y`, as OpenCV's remap) made once.
+
+    `shown` (rows, columns), 0 or 255: which of its pixels the raw picture shows; None where it shows all. The others repeat its border.
     """
+
+    calibration: Calibration
+    x: NDArray[np.int16]
+    y: NDArray[np.uint16]
+    shown: NDArray[np.uint8] | None
+
+    def __call__(self, picture: Image) -> Image:
+        """The picture straightened. Raises `ConfigError` E_CAL_SIZE."""
+        fits(self.calibration, picture.shape)
+        return np.asarray(cv2.remap(picture, self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def straightener(calibration: Calibration) -> Straightener | None:
+    """What straightens this camera's pictures; None where nothing is to be done."""
     if calibration.shape_px is None or (calibration.homography is None and calibration.distortion is None):
         return None
     rows, columns = calibration.shape_px
@@ -229,12 +245,28 @@ def straightener(calibration: Calibration) -> Callable[[Image], Image] | None:
     lens = np.zeros(5) if calibration.distortion is None else calibration.distortion
     shown = matrix if calibration.homography is None else np.linalg.inv(_from_front(calibration)) @ matrix
     x, y = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), shown, (columns, rows), cv2.CV_16SC2)
+    return Straightener(calibration, np.asarray(x, np.int16), np.asarray(y, np.uint16), _shown(x, y))
 
-    def straight(picture: Image) -> Image:
-        fits(calibration, picture.shape)
-        return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
-    return straight
+def _shown(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """As in `Straightener`: where the tables stay in the raw picture, in one piece about the middle. They come into it again beyond the
+    horizon, and where the formula of the lens turns back.
+    """
+    white = np.full(x.shape[:2], 255, np.uint8)
+    within = cv2.threshold(cv2.remap(white, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), 127, 255, cv2.THRESH_BINARY)[1]
+    if within.all():
+        return None
+    labels = cv2.connectedComponents(np.asarray(within, np.uint8), connectivity=4)[1]
+    within[labels != labels[labels.shape[0] // 2, labels.shape[1] // 2]] = 0
+    return np.asarray(within, np.uint8)
+
+
+def as_taken(points_px: Floats, calibration: Calibration) -> Floats:
+    """Points (N, 2) of the straightened picture → where the raw picture shows them."""
+    if calibration.shape_px is None or not len(points_px):
+        return np.asarray(points_px, np.float64)
+    slanted = calibration.homography is not None
+    return distorted(raster.apply(_from_front(calibration), points_px) if slanted else points_px, calibration)
 
 
 def _from_front(calibration: Calibration) -> Floats:
@@ -250,16 +282,6 @@ def _from_front(calibration: Calibration) -> Floats:
     linear = turn * calibration.mm_per_px @ np.diag([1.0, -1.0])
     front_to_mm = np.vstack([np.column_stack([linear, centre - linear @ middle]), [0.0, 0.0, 1.0]])
     return np.asarray(np.linalg.inv(to_mm) @ front_to_mm, np.float64)
-
-
-def to_plane(points_px: Floats, calibration: Calibration) -> Floats:
-    """Raw pixels (N, 2) → mm in the plane of the parts, (0, 0) at the middle of the picture where it is seen straight on; y up."""
-    ideal = undistorted(points_px, calibration)
-    if calibration.homography is not None:
-        return raster.apply(np.array(calibration.homography).reshape(3, 3), ideal)
-    rows, columns = calibration.shape_px or (1, 1)
-    middle = np.array([0.5 * (columns - 1), 0.5 * (rows - 1)])
-    return np.asarray((ideal - middle) * (calibration.mm_per_px, -calibration.mm_per_px))
 
 
 # --- from a board ------------------------------------------------------------------------------------------------------
@@ -433,7 +455,8 @@ def _seen_outline(locator: locate.Locator, picture: NDArray[np.uint8], number: i
     Normals follow from the samples' order along each contour (material to the left, y up).
     """
     straight = straightener(so_far)
-    found = locator.find(picture if straight is None else straight(picture), max_parts=1)
+    shown = None if straight is None else straight.shown
+    found = locator.find(picture if straight is None else straight(picture), max_parts=1, shown=shown)
     if not found or found[0].gauged is None:
         raise ConfigError("E_CAL_PART", f"the part is not found in picture {number}")
     pose, gauged = found[0].pose, found[0].gauged

@@ -140,12 +140,17 @@ class Locator:
 
     # --- finding -------------------------------------------------------------------------------------------------------
 
-    def find(self, image: NDArray[np.uint8], *, max_parts: int = 1, gauge: bool = True) -> tuple[Located, ...]:
-        """The parts found in a picture uint8 (H, W[, 3]), best first; empty when there is none. Same picture, same answer, bit for bit."""
+    def find(
+        self, image: NDArray[np.uint8], *, max_parts: int = 1, gauge: bool = True, shown: NDArray[np.uint8] | None = None
+    ) -> tuple[Located, ...]:
+        """The parts found in a picture uint8 (H, W[, 3]), best first; empty when there is none. Same picture, same answer, bit for bit.
+
+        Where `shown` (H, W) is 0 nobody has seen anything, as beyond the picture's border.
+        """
         grey = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
         if min(grey.shape) < 32:
             return ()
-        levels = pyramid(np.ascontiguousarray(grey), self._depth(grey))
+        levels = pyramid(np.ascontiguousarray(grey), self._depth(grey), shown)
         if self._whitened is not None:
             return self._find_slanted(levels, self._whitened, max_parts, gauge)
         found = self._search(levels, max_parts)

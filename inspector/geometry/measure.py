@@ -12,7 +12,7 @@ import numpy as np
 
 from inspector.geometry import gauge
 from inspector.geometry.oblique import Slanted, design, look_through, step
-from inspector.geometry.raster import apply, warp
+from inspector.geometry.raster import apply, inside, warp
 from inspector.geometry.refine import (
     Level,
     moved,
@@ -152,9 +152,11 @@ def along_view(levels: Sequence[Level], at: Scaled, found: Slanted) -> tuple[Sla
 
 def _reaches_out(level: Level, at: Scaled, matrix: Floats, more_px: float = 0.0) -> bool:
     """Whether the drawing, or what is `more_px` of the model around it, may lie beyond the picture's border; by its box, which is quick."""
+    if level.shown is not None:
+        return True  # the border of what is shown may be bent, and the box's corners say nothing of it
     reach = at.shape.radius_px + more_px
     corners = apply(matrix, reach * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]))
-    return not _inside(level, corners).all()
+    return not inside(corners, level.image.shape).all()
 
 
 def _beyond(level: Level, at: Scaled, matrix: Floats) -> tuple[int, ...]:
@@ -166,9 +168,7 @@ def _beyond(level: Level, at: Scaled, matrix: Floats) -> tuple[int, ...]:
 
 
 def _inside(level: Level, points_px: Floats) -> NDArray[np.bool_]:
-    """Which of the picture's points (N, 2) lie on it, (N,)."""
-    last = np.array(level.image.shape[1::-1]) - 1
-    return np.asarray(((points_px >= 0) & (points_px <= last)).all(axis=1), bool)
+    return inside(points_px, level.image.shape, level.shown)
 
 
 def _in_picture(level: Level, at: Scaled, matrix: Floats, edges: gauge.Edges) -> gauge.Edges:
@@ -236,6 +236,8 @@ def _extra(levels: Sequence[Level], at: Scaled, matrix: Floats, edges: gauge.Edg
         columns, rows = levels[0].image.shape[1] - 1, levels[0].image.shape[0] - 1
         border = apply(np.linalg.inv(matrix @ from_grid), [(0, 0), (columns, 0), (columns, rows), (0, rows)])
         cv2.fillConvexPoly(shown, np.rint(border).astype(np.int32), 255)
+        if levels[0].shown is not None:
+            shown &= warp(levels[0].shown, matrix @ from_grid, shown.shape, smooth=False)
         grid = replace(grid, material=grid.material & shown, in_hole=grid.in_hole & shown)
     size = math.sqrt(abs(float(np.linalg.det(matrix[:2, :2])))) * grid.px
     level = min(levels, key=lambda one: abs(math.log(size / one.factor)))

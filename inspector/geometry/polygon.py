@@ -52,6 +52,15 @@ def is_upright_rectangle(points: Points) -> bool:
     return whole and perimeter(points) <= 1.001 * 2.0 * float(width + height)
 
 
+def finely(points: Points, step: float) -> Points:
+    """The closed line (N, 2) with more points along its sides, at most `step` apart."""
+    along = np.roll(points, -1, axis=0) - points
+    count = np.maximum(np.ceil(np.hypot(*along.T) / step), 1).astype(np.intp)
+    side = np.repeat(np.arange(len(points)), count)
+    share = (np.arange(len(side)) - np.repeat(np.cumsum(count) - count, count)) / count[side]
+    return np.asarray(points[side] + share[:, None] * along[side], np.float64)
+
+
 def centroid(points: Points) -> Points:
     """The centre of the enclosed area, or of the points where the area is nothing."""
     shifted = points - points[0]

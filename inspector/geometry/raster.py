@@ -42,6 +42,16 @@ def to_drawing(points_px: ArrayLike, pose: Pose) -> Floats:
     return apply(np.asarray(np.linalg.inv(matrix_of(pose)), np.float64), points_px)
 
 
+def inside(points_px: Floats, shape: tuple[int, ...], shown: NDArray[np.uint8] | None = None, border_px: float = 0.0) -> NDArray[np.bool_]:
+    """Which points (N, 2) lie on a picture of `shape`, or up to `border_px` beyond its border, and not where `shown` (H, W) is 0."""
+    last = np.array(shape[1::-1]) - 1
+    on_it = np.asarray(((points_px >= -border_px) & (points_px <= last + border_px)).all(axis=1), np.bool_)
+    if shown is not None:
+        columns, rows = np.rint(np.clip(points_px[on_it], 0, last)).astype(np.intp).T
+        on_it[on_it] = shown[rows, columns] > 0
+    return on_it
+
+
 def grid_matrix(template: Template) -> Floats:
     """The (3, 3) matrix, pixel of the template's raster → drawing mm."""
     x0, y0 = template.origin_mm

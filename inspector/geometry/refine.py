@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of the pyramid: the picture, and how many full pixels one of its pixels spans."""
+    """One level of the pyramid: the picture, and how many full pixels one of its pixels spans.
+
+    `shown` (H, W), 0 or 255: which pixels of the full picture a camera has seen, where these are not all.
+    """
 
     image: Image
     factor: float
+    shown: NDArray[np.uint8] | None = None
 
 
-def pyramid(image: Image, count: int) -> tuple[Level, ...]:
+def pyramid(image: Image, count: int, shown: NDArray[np.uint8] | None = None) -> tuple[Level, ...]:
     """The picture and `count` halvings of it (area mean of 2 × 2; an odd last row or column is left out)."""
-    levels = [Level(image, 1.0)]
+    levels = [Level(image, 1.0, shown)]
     for _ in range(count):
         last = levels[-1]
         height, width = (side // 2 for side in last.image.shape[:2])

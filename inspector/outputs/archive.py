@@ -77,6 +77,12 @@ def letter_of(reference: str) -> str:
     return match[3] if match else ""
 
 
+def camera_of(reference: str) -> str:
+    """The camera that took it; empty for what is no reference."""
+    match = _REFERENCE.fullmatch(reference)
+    return match[4] if match else ""
+
+
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of an archive, or of one of its days, in order of time. Raises `ConfigError` E_ARCHIVE_OPEN where there is no folder."""
     if not folder.is_dir():

@@ -111,7 +111,7 @@ def judge(plan: Plan, path: Path, max_parts: int = 1, overlay: Path | None = Non
     if made is None:
         raise ValueError("a plan without template finds nothing")
     start_ns = time.thread_time_ns()
-    found = plan.locator.find(picture, max_parts=max_parts)
+    found = plan.locator.find(picture, max_parts=max_parts, shown=None if plan.straighten is None else plan.straighten.shown)
     total_ms = (time.thread_time_ns() - start_ns) / 1e6
     found = tuple(one for one in found if one.pose.score_ratio >= plan.least_score_ratio)
     spent = {"locate": total_ms - sum(one.gauge_ms for one in found), "gauge": sum(one.gauge_ms for one in found), "total": total_ms}

@@ -19,7 +19,7 @@ from inspector.desk.disagreements import Disagreements
 from inspector.desk.health import Health
 from inspector.desk.history import History
 from inspector.desk.opinions import Opinions
-from inspector.desk.recipes import Recipes
+from inspector.desk.recipes import Recipes, View
 from inspector.desk.render import Desk
 from inspector.desk.sessions import Sessions
 from inspector.desk.state import Board
@@ -138,7 +138,7 @@ def desk(
 ) -> Desk:
     """A desk whose state is in `folder`, with the drawing of `contours` for the recipe plate."""
     settings = (config(("cam1", 1)) if settings is None else settings).model_copy(update={"state_dir": folder})
-    audit, recipes = Audit(folder / "desk"), Recipes(settings, contours={"plate": contours()})
+    audit, recipes = Audit(folder / "desk"), Recipes(settings, views={("plate", ""): View(contours())})
     history = History(folder / "journal.sqlite")
     known: dict[str, Any] = {
         "config": settings,

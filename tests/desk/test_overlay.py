@@ -4,13 +4,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from inspector.desk.overlay import overlay, places, pose_of
+from inspector.desk.recipes import View
 from inspector.desk.render import Pages
 from inspector.desk.sessions import Who
 from inspector.desk.state import part_of
 from inspector.desk.users import Role
+from inspector.records import Calibration
 from tests.desk.events import EPOCH, POSE, board, contours, desk, finding, png, verdict
 
 
@@ -48,6 +52,45 @@ def test_a_defect_with_its_finding_is_marked_once() -> None:
     drawn = overlay(part_of(verdict(1, "REJECT_DEFECT", defects=defects)), (600, 400), contours())
     assert drawn.markers == ()
     assert [b.label for b in drawn.boxes] == [c.label for c in drawn.close_ups] == ["1: scratch 0.90"]
+
+
+def points_of(path: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([tuple(map(float, xy.split())) for xy in re.findall(r"[-\d.]+ [-\d.]+", path)])
+
+
+def test_behind_a_lens_all_is_drawn_where_the_raw_picture_shows_it() -> None:
+    matrix, lens = np.array([[600.0, 0, 300], [0, 600, 200], [0, 0, 1]]), np.array([-0.25, 0.0, 0.0, 0.0, 0.0])
+    camera = Calibration("cam0", 0.2, matrix, lens, 0.0, 1, (400, 600))
+
+    def seen(x: float, y: float) -> list[float]:
+        ray = np.array([[(x - 300) / 600, (y - 200) / 600, 1.0]])
+        return cv2.projectPoints(ray, np.zeros(3), np.zeros(3), matrix, lens)[0].ravel().tolist()
+
+    defects = [{"class": "scratch", "score": 0.9, "bbox_px": [380, 280, 100, 80]}]
+    part = part_of(verdict(1, "REJECT_DEFECT", defects=defects))
+    drawn = overlay(part, (600, 400), contours(), camera)
+    outer = points_of(drawn.outlines[0].path)
+    for x, y in ((100, 300), (400, 300), (400, 100), (100, 100), (250, 300), (400, 150), (250, 100)):  # corners, and points of the sides
+        assert np.hypot(*(outer - seen(x, y)).T).min() < 10.0  # px: one of the points is near, and the line goes through it
+        assert abs(cv2.pointPolygonTest(outer.astype(np.float32), seen(x, y), measureDist=True)) < 0.5
+    (marker,), (box,) = drawn.markers, drawn.boxes
+    assert (marker.x, marker.y) == pytest.approx(seen(160, 150), abs=0.06)
+    corners = [seen(x, y) for x, y in ((380, 280), (480, 280), (480, 360), (380, 360))]
+    assert all(abs(cv2.pointPolygonTest(points_of(box.path).astype(np.float32), c, measureDist=True)) < 0.1 for c in corners)
+    assert (box.x, box.y + box.height) == pytest.approx((min(c[0] for c in corners), max(c[1] for c in corners)), abs=0.5)
+    assert np.hypot(*(np.array(corners[2]) - (480, 360))) > 2.0  # and it was worth it
+
+
+def test_a_part_is_drawn_as_the_camera_saw_it_that_took_the_picture(tmp_path: Path) -> None:
+    parts = board(("cam0", 0))
+    known = desk(tmp_path, parts, picture=lambda reference: png())
+    camera = Calibration("cam1", 0.2, np.array([[600.0, 0, 300], [0, 600, 200], [0, 0, 1]]), np.array([-0.25, 0, 0, 0]), 0.0, 1, (400, 600))
+    known.recipes.views = {("plate", ""): View(contours()), ("plate", "cam1"): View(contours()[:1], camera)}
+    for seq, name in enumerate(("cam0", "cam1"), 1):
+        parts.verdict(verdict(seq, image_ref=f"20260101-0000000000000001-r-{name}-{seq}"), 1)
+    shown = [Pages(known).part(part, Who("", Role.VIEWER, "")) for seq in (1, 2) if (part := parts.part(EPOCH, seq)) is not None]
+    assert ["M100.0 300.0L400.0 300.0L" in page for page in shown] == [True, False]
+    assert [page.count("<path class=") for page in shown] == [2, 1]
 
 
 def test_a_part_is_drawn_with_the_drawing_of_the_recipe_that_judged_it(tmp_path: Path) -> None:

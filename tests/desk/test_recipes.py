@@ -11,9 +11,10 @@ import pytest
 from inspector import config as settings_of
 from inspector.desk.acts import Acts
 from inspector.desk.audit import Audit
-from inspector.desk.recipes import Recipes
+from inspector.desk.recipes import Recipes, View
 from inspector.desk.trial import Trial
-from inspector.records import ConfigError
+from inspector.geometry import calibrate
+from inspector.records import Calibration, ConfigError
 from inspector.runtime import in_force
 from tests.desk.events import png
 
@@ -61,6 +62,23 @@ def test_what_the_daemon_takes_later_is_drawn_tried_and_selected(line: Path) -> 
     assert trial.run(trial.choices()[1], png()).part is not None
     recipes.look()
     assert recipes.changes == 1
+
+
+def test_each_camera_has_its_own_drawing_and_calibration(line: Path) -> None:
+    known = Calibration("cam0", 0.1, None, None, 0.0, 1_800_000_000 * 10**9, (480, 640))
+    calibrate.write(known, line.parent / "cam0.yaml", "by hand")
+    side = "{template: {drawing: gear.dxf, calibration: %s}, checks: {outline: {kind: outline}}}"
+    own = f"cameras: {{cam1: {side % 'cam0.yaml'}, cam2: {side % 'gone.yaml'}, cam3: {{checks: {{outline: {{kind: outline}}}}}}}}"
+    cameras = "".join(f"  - {{id: cam{i}, lane: {i}, recipe: plate, source: {{kind: replay, folder: pictures}}}}\n" for i in (1, 2, 3))
+    text = TEXT.replace("recipes:\n", f"{cameras}recipes:\n").replace("}}}\n", f"}}}}, {own}}}\n")
+    line.write_text(text)
+    (line.parent / "gone.yaml").write_text("version: 2\n")
+    recipes = Recipes(settings_of.read(line), line)
+    others, first = recipes.view("plate", "cam0"), recipes.view("plate", "cam1")
+    assert others == View(recipes.contours["plate"])
+    assert first.calibration == known
+    assert len(first.contours) != len(others.contours)
+    assert recipes.view("plate", "cam2") == recipes.view("plate", "cam3") == recipes.view("gear", "cam0") == View()
 
 
 def test_what_cannot_be_read_leaves_what_is_known(line: Path) -> None:

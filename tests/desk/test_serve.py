@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from inspector.desk.recipes import contours_of
+from inspector.desk.recipes import View, views_of
 from inspector.desk.serve import listen
 from inspector.records import ConfigError
 from tests.desk.events import config
@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_is_said() -> None:
 
 def test_contours_come_from_the_configuration() -> None:
     settings = config()
-    assert contours_of(settings)["plate"][0].name == "outer"
+    assert views_of(settings)["plate", ""].contours[0].name == "outer"
 
 
 def test_a_drawing_that_cannot_be_read_leaves_the_page_without(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_drawing_that_cannot_be_read_leaves_the_page_without(tmp_path: Path) -
     broken = settings.recipes["plate"].model_copy(
         update={"template": settings.recipes["plate"].template.model_copy(update={"drawing": tmp_path / "gone.dxf"})}  # type: ignore[union-attr]
     )
-    assert contours_of(settings.model_copy(update={"recipes": {"plate": broken}})) == {}
+    assert views_of(settings.model_copy(update={"recipes": {"plate": broken}})) == {("plate", ""): View()}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 
 from inspector.config import Kind, RecipeSettings
 from inspector.desk import trial
-from inspector.desk.recipes import Recipes, contours_of
+from inspector.desk.recipes import Recipes, views_of
 from inspector.desk.trial import Trial
-from inspector.geometry import raster
+from inspector.geometry import calibrate, polygon, raster
 from inspector.geometry.coverage import coverage
-from inspector.records import ConfigError, DeviceError, Pose
+from inspector.records import Calibration, ConfigError, DeviceError, Floats, Pose
 from tests.desk.events import board, config, csrf_of, png
 from tests.desk.test_app import Scene
 
@@ -36,7 +37,7 @@ def trial_of(**recipes: RecipeSettings) -> Trial:
 
 def photo(*, without: str = "") -> bytes:
     """The plate of the drawing on a dark ground, as `POSE` says; one hole may be missing."""
-    outlines = [raster.to_picture(c.points_mm, POSE) for c in contours_of(config())["plate"] if c.name != without]
+    outlines = [raster.to_picture(c.points_mm, POSE) for c in views_of(config())["plate", ""].contours if c.name != without]
     image = 50 + 120 * cv2.GaussianBlur(coverage(outlines, (600, 700)), (0, 0), 0.8)
     return cv2.imencode(".png", image.round().astype(np.uint8))[1].tobytes()
 
@@ -52,8 +53,42 @@ def test_a_good_part_passes_where_it_lies(plates: Trial) -> None:
     assert found.part.passed, found.part.reason_text
     assert found.part.pose is not None
     assert abs(found.part.pose["x_px"] - POSE.x_px) < 1
-    assert len(found.drawn.outlines) == len(contours_of(config())["plate"])
+    assert len(found.drawn.outlines) == len(views_of(config())["plate", ""].contours)
     assert found.spent_ms > 0
+
+
+def test_behind_a_slanted_camera_the_drawing_lies_on_the_part_as_it_was_photographed(tmp_path: Path) -> None:
+    """The picture is of OpenCV's own projection; what is drawn over it comes from judging it turned to the front."""
+    matrix, lens = np.array([[900.0, 0, 350], [0, 900, 300], [0, 0, 1]]), np.array([-0.15, 0.0, 0.0, 0.0, 0.0])
+    turn = cv2.Rodrigues(np.array([0.45, 0.0, 0.0]))[0] @ cv2.Rodrigues(np.array([0.0, 0.2, 0.0]))[0] @ np.diag([1.0, -1.0, -1.0])
+    away = np.array([0.0, 0.0, 220.0])
+    to_px = matrix @ np.column_stack([turn[:, 0], turn[:, 1], away])
+    to_mm = np.linalg.inv(to_px) / np.linalg.inv(to_px)[2, 2]
+    right, left = raster.apply(to_mm, [(350.0, 299.5), (349.0, 299.5)])
+    scale = float(np.hypot(*(right - left)))
+    camera = Calibration("cam0", scale, matrix, lens, 0.0, 1_800_000_000 * 10**9, (600, 700), tuple(to_mm.ravel()))
+    calibrate.write(camera, tmp_path / "cam0.yaml", "by hand")
+    plate = config().recipes["plate"]
+    assert plate.template is not None
+    template = plate.template.model_copy(update={"scale_px_per_mm": None, "calibration": tmp_path / "cam0.yaml"})
+    made = trial_of(plate=plate.model_copy(update={"template": template}))
+
+    def seen(points_mm: Floats) -> Floats:
+        around = polygon.finely(points_mm, 1.0) - (50.0, 35.0)
+        lying = np.column_stack([around @ np.array([[0.96, 0.28], [-0.28, 0.96]]), np.zeros(len(around))])
+        return np.asarray(cv2.projectPoints(lying, cv2.Rodrigues(turn)[0], away, matrix, lens)[0].reshape(-1, 2), np.float64)
+
+    truth = {c.name: seen(c.points_mm) for c in views_of(config())["plate", ""].contours}
+    image = 50 + 120 * cv2.GaussianBlur(coverage(list(truth.values()), (600, 700)), (0, 0), 0.8)
+    found = made.run(made.choices()[0], cv2.imencode(".png", image.round().astype(np.uint8))[1].tobytes())
+    assert found.part is not None
+    assert found.part.passed, found.part.reason_text
+    for outline in found.drawn.outlines:
+        drawn = np.array([tuple(map(float, xy.split())) for xy in re.findall(r"[-\d.]+ [-\d.]+", outline.path)])
+        line = truth[outline.name].astype(np.float32)
+        assert max(abs(cv2.pointPolygonTest(line, point.tolist(), measureDist=True)) for point in drawn) < 1.0, outline.name
+        back = drawn.astype(np.float32)
+        assert max(abs(cv2.pointPolygonTest(back, point.tolist(), measureDist=True)) for point in truth[outline.name]) < 1.0, outline.name
 
 
 def test_a_missing_hole_is_found_and_marked(plates: Trial) -> None:

@@ -129,7 +129,7 @@ def test_from_the_login_to_the_shift_report(plant: Plant, page: Any) -> None:  #
     seen(page, "walk-04-rejects")
     page.locator("a.card.fail:has(img)").first.click()
     page.wait_for_url("**/part/**")
-    page.wait_for_selector("svg.picture g.bad, svg.picture rect.defect")
+    page.wait_for_selector("svg.picture g.bad, svg.picture path.defect")
     assert page.locator(".contours path").count() > 3
     assert page.evaluate("fetch(document.querySelector('svg.picture image').href.baseVal).then(a => a.status)") == 200
     seen(page, "walk-05-part")

@@ -93,6 +93,11 @@ def seen_from(tilt_x: float, tilt_y: float, distance_mm: float, matrix: Points) 
     return np.asarray(matrix @ np.column_stack([to_camera[:, 0], to_camera[:, 1], np.array([0, 0, distance_mm]) - middle]))
 
 
+def on_plane(points_px: Points, found: Calibration) -> Points:
+    """Raw pixels → mm in the plane, as the calibration of a slanted camera says."""
+    return raster.apply(np.array(found.homography).reshape(3, 3), calibrate.undistorted(points_px, found))
+
+
 # --- from the part -----------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +130,7 @@ def test_a_part_seen_at_a_slant_gives_the_plane() -> None:
     found = calibrate.from_part([picture_of(outlines)], plate(), camera="cam", taken_utc_ns=TAKEN_NS, perspective=True)
     points = np.array([[10.0, 10.0], [90.0, 10.0], [28.0, 48.0], [80.0, 56.0]])
     assert found.homography is not None
-    np.testing.assert_allclose(calibrate.to_plane(raster.apply(view, points), found), points, atol=0.02)
+    np.testing.assert_allclose(on_plane(raster.apply(view, points), found), points, atol=0.02)
 
 
 def test_what_is_no_part_is_refused() -> None:
@@ -178,7 +183,7 @@ def test_a_slanted_plane_is_known_by_its_homography() -> None:
     found = calibrate.from_board([board_picture(view, truth)], calibrate.Board(9, 6, 10.0), camera="cam", taken_utc_ns=TAKEN_NS)
     assert found.homography is not None
     ends = raster.apply(view, np.array([[0.0, 0.0], [80.0, -50.0]]))
-    first, last = calibrate.to_plane(ends, found)
+    first, last = on_plane(ends, found)
     assert math.dist(first, last) == pytest.approx(math.hypot(80, 50), rel=1e-3)
 
 
@@ -246,6 +251,78 @@ def test_a_slanted_picture_is_turned_to_the_front() -> None:
     assert abs(angles[0] - angles[1]) < math.radians(4)
 
 
+def steep(tilt: float) -> Calibration:
+    """A camera that looks at the plane at this angle (rad) from the vertical, known exactly."""
+    to_mm = np.asarray(np.linalg.inv(seen_from(tilt, 0.2, 130, calibrate.nominal(ROWS, COLUMNS))), np.float64)
+    middle = np.array([0.5 * (COLUMNS - 1), 0.5 * (ROWS - 1)])
+    scale = math.dist(*raster.apply(to_mm, np.array([middle, [middle[0] + 1.0, middle[1]]])))
+    return replace(lens(-0.1), mm_per_px=scale, homography=tuple((to_mm / to_mm[2, 2]).ravel()))
+
+
+def test_a_place_in_the_straightened_picture_is_found_again_in_the_raw_one() -> None:
+    found, raw = slanted(), board_picture(SLANTED, lens(-0.1))
+    straight = calibrate.straightener(found)
+    assert straight is not None
+    there = calibrate.corners(straight(raw), calibrate.Board(9, 6, 10.0))
+    assert there is not None
+    columns, rows = np.meshgrid(np.arange(9) * 10.0, np.arange(6) * -10.0)
+    inner = np.column_stack([columns.ravel(), rows.ravel()])
+    truth = calibrate.distorted(raster.apply(SLANTED, inner), lens(-0.1))
+    front = there.picture_px[::-1] if there.picture_px[0, 0] > there.picture_px[-1, 0] else there.picture_px
+    assert np.hypot(*(front - truth).T).max() > 10.0
+    np.testing.assert_allclose(calibrate.as_taken(front, found), truth, atol=0.3)
+
+
+@pytest.mark.parametrize("camera", [lens(-0.15), lens(0.1), steep(0.3), steep(1.1), steep(1.5)], ids=["in", "out", "0.3", "1.1", "1.5"])
+def test_what_no_raw_pixel_shows_is_known(camera: Calibration) -> None:
+    straight = calibrate.straightener(camera)
+    assert straight is not None
+    v, u = (each.ravel() for each in np.mgrid[:ROWS:3, :COLUMNS:3])
+    front = np.eye(3) if camera.homography is None else calibrate._from_front(camera)
+    ideal = raster.apply(front, np.column_stack([u, v]))
+    raw = calibrate.distorted(ideal, camera)
+    shown = ((raw >= -0.5) & (raw <= (COLUMNS - 0.5, ROWS - 0.5))).all(axis=1)
+    ahead = np.column_stack([u, v, np.ones_like(u)]) @ front[2]
+    shown &= ahead * (front[2] @ (COLUMNS / 2, ROWS / 2, 1.0)) > 0  # nothing that lies behind the camera
+    shown[shown] = np.hypot(*(calibrate.undistorted(raw[shown], camera) - ideal[shown]).T) < 1.0  # nor a ray that the lens never saw
+    known = np.ones(len(u), np.bool_) if straight.shown is None else straight.shown[v, u] > 0
+    assert (known != shown).mean() < 1e-3
+    assert (straight.shown is None) is bool(shown.all())
+
+
+@pytest.mark.parametrize("on_the_raster", [False, True])
+@pytest.mark.parametrize(("right_mm", "ok"), [(0.0, True), (16.0, False)])
+def test_what_no_raw_pixel_shows_is_not_measured(right_mm: float, ok: bool, on_the_raster: bool) -> None:
+    found, made = slanted(), plate()
+    outlines = [fine(c.points_mm, 2.0) - (50.0, 35.0) + (40.0 + right_mm, -25.0) for c in made.contours]
+    image = picture_of([calibrate.distorted(raster.apply(SLANTED, o), lens(-0.1)) for o in outlines])
+    seen: list[View] = []
+
+    def look(views: Sequence[View]) -> list[tuple[Finding, ...]]:
+        seen.extend(views)
+        return [(Finding("look", "part", 1.0, None, None, "count"),)]
+
+    locator = locate.compile(made, scale_px_per_mm=1 / found.mm_per_px)
+    plan = Plan("cam", made, locator, found, (("look", look),), on_the_raster, straighten=calibrate.straightener(found))
+    frame = Frame(Stamp("cam", 1, 0, None, image.shape), image)
+    (inspection,) = judge([frame], Recipe("", {"cam": plan}, (), ("locate", "look")), lambda: 0)
+    (view,) = seen
+    assert view.pose is not None
+    gauged, places = view.gauged, raster.to_picture(view.gauged.points_mm, view.pose)
+    assert ((places >= 0) & (places <= (COLUMNS - 1, ROWS - 1))).all()  # all of it lies on the straightened picture
+    raw = calibrate.as_taken(places, found)
+    hidden = ((raw < -1.0) | (raw > (COLUMNS, ROWS))).any(axis=1)
+    assert hidden.any() is not np.bool_(ok)
+    assert np.isnan(gauged.deviation_mm[hidden]).all()
+    assert not gauged.seen[hidden].any()
+    assert bool(gauged.beyond) is not ok
+    assert gauged.extra == ()
+    assert gauged.missing == ()
+    assert np.nanpercentile(np.abs(gauged.deviation_mm[gauged.trusted]), 99) < 0.1
+    in_view = [f for f in inspection.findings if f.feature == "in_view"]
+    assert [f.ok for f in in_view] == ([ok] if on_the_raster else [])
+
+
 @pytest.mark.parametrize(("larger", "ok"), [((1.0, 1.0), True), ((1.01, 1.01), False), ((0.99, 0.99), False), ((1.0, 1.012), False)])
 def test_behind_a_calibrated_slant_sizes_are_sizes(tmp_path: Path, larger: tuple[float, float], ok: bool) -> None:
     calibrate.write(slanted(), tmp_path / "cam.yaml", "chessboard")
@@ -254,11 +331,6 @@ def test_behind_a_calibrated_slant_sizes_are_sizes(tmp_path: Path, larger: tuple
     plan = matching.prepare(PLATE, calibration=tmp_path / "cam.yaml", tolerance_mm=0.15)
     (found,) = matching.judge(plan, tmp_path / "part.png")
     assert (found["decision"] == "pass") is ok
-
-
-def test_straight_on_the_plane_begins_in_the_middle() -> None:
-    plain = Calibration("cam", 0.1, None, None, 0.0, TAKEN_NS, (101, 201))
-    np.testing.assert_allclose(calibrate.to_plane(np.array([[100.0, 50.0], [110.0, 40.0]]), plain), [[0, 0], [1, 1]])
 
 
 # --- the file ----------------------------------------------------------------------------------------------------------
