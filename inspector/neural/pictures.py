@@ -36,13 +36,19 @@ def read(path: Path, channels: int | None = None) -> Image:
 
 
 def write(path: Path, image: Image, how: Sequence[int] = ()) -> None:
-    """The picture (H, W[, 3 or 4]) into a PNG, `how` as OpenCV's flags. Raises E_OUT, and leaves no half file."""
-    encoded = cv2.imencode(".png", image, how)[1].tobytes()
+    """The picture (H, W[, 3 or 4]) into a PNG, `how` as OpenCV's flags. Raises E_OUT, and leaves no half file.
+
+    What cannot even be opened (a file that is write-protected) stays, and so does what is no file (a device).
+    """
+    encoded, opened = cv2.imencode(".png", image, how)[1].tobytes(), False
     try:
-        path.write_bytes(encoded)
+        with path.open("wb") as file:
+            opened = True
+            file.write(encoded)
     except OSError as error:
         with suppress(OSError):
-            path.unlink()
+            if opened and path.is_file():
+                path.unlink()
         raise ConfigError("E_OUT", f"cannot be written: {error.strerror}", file=str(path)) from error
 
 

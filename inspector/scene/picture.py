@@ -32,6 +32,7 @@ class Drawn:
 
     `image` uint8 (H, W); `mask` uint8 (H, W): 0, or 1 + the index in `look.SURFACE` where a surface defect is seen. `pose` is where the
     part really lies (the lens distortion not counted), `distortion_ratio` how far the lens moves the corner of the picture outwards.
+    `missed` defects were wanted and are not drawn: they fit nowhere, or no pixel shows them.
     """
 
     image: Image
@@ -166,7 +167,7 @@ class _Lens:
 
     def shows(self, point_mm: tuple[float, float]) -> bool:
         """Whether the point is in the picture."""
-        x, y = raster.to_picture(np.array([point_mm]), self.pose)[0]
+        x, y = _distorted(raster.to_picture(np.array([point_mm]), self.pose), self.size_px, self.ratio)[0]
         return bool(0 <= x <= self.size_px[0] - 1 and 0 <= y <= self.size_px[1] - 1)
 
     def drawing_of(self, left: int, top: int, right: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,6 +15,7 @@ names them, and get the network's numbers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -273,6 +274,8 @@ def split(
 def _exists(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError("E_DATA_OPEN", "no such folder", file=str(folder))
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ConfigError("E_DATA_OPEN", "this folder cannot be read: permission denied", file=str(folder))
 
 
 def _pictures(folder: Path) -> list[Path]:

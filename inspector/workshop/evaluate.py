@@ -353,16 +353,18 @@ def groups(class_map: Image) -> NDArray[np.int32]:
     return np.asarray(cv2.connectedComponents((class_map > 0).astype(np.uint8), connectivity=8)[1], np.int32)
 
 
-def kept_defects(model: models.Model, class_map: Image, score_map: Image, *, least_px: int = 1) -> tuple[list[surface.Defect], Image]:
-    """(defects of at least their class's threshold and so many pixels, the class map (H, W) without the other ones)."""
+def kept_defects(model: models.Model, class_map: Image, score_map: Image) -> tuple[list[surface.Defect], Image]:
+    """(defects of at least their class's threshold, the class map (H, W) without the other ones)."""
     found = surface.defects(class_map, score_map, model.card.classes)
-    kept = [d for d in found if d.score >= model.card.threshold(d.class_name) and d.area_px >= least_px]
-    if len(kept) == len(found):
-        return kept, class_map
-    of = groups(class_map)
-    stays = np.zeros(int(of.max()) + 1, np.bool_)
-    stays[[of[d.at_px[::-1]] for d in kept]] = True
-    return kept, np.where(stays[of], class_map, np.uint8(0))
+    kept = [d for d in found if d.score >= model.card.threshold(d.class_name)]
+    return kept, class_map if len(kept) == len(found) else np.where(_of(kept, groups(class_map)), class_map, np.uint8(0))
+
+
+def _of(defects: Sequence[surface.Defect], of: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """The pixels (H, W) of these defects, by the `groups`."""
+    theirs = np.zeros(int(of.max()) + 1, np.bool_)
+    theirs[[of[d.at_px[::-1]] for d in defects]] = True
+    return theirs[of]
 
 
 def _touches(defect: surface.Defect, of: NDArray[np.int32], near: Image) -> bool:
@@ -379,8 +381,9 @@ def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Ima
         bad = mask > 0
         region_sum, region_count = np.zeros(256), 0
         found, defects = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        kept, seen = kept_defects(model, class_map, score_map, least_px=LEAST_PX)
-        wide = cv2.dilate((seen > 0).astype(np.uint8), np.ones((9, 9), np.uint8))
+        kept, written = kept_defects(model, class_map, score_map)
+        large, of = [d for d in kept if d.area_px >= LEAST_PX], groups(class_map)
+        wide = cv2.dilate(_of(large, of).astype(np.uint8), np.ones((9, 9), np.uint8))
         count, labels = cv2.connectedComponents(bad.astype(np.uint8))
         for label in range(1, count):
             mine = labels == label
@@ -393,9 +396,7 @@ def _count(model: models.Model, data: Segmented, maps: Sequence[tuple[Image, Ima
             region_sum += np.bincount(score_map[mine], minlength=256) / pixels
             region_count += 1
         near = np.asarray(cv2.dilate(bad.astype(np.uint8), np.ones((9, 9), np.uint8)), np.uint8)
-        of = groups(class_map)
-        false = sum(not _touches(d, of, near) for d in kept)
-        written = kept_defects(model, class_map, score_map)[1]
+        false = sum(not _touches(d, of, near) for d in large)
         good_hist, bad_hist = (np.bincount(score_map[part], minlength=256) for part in (~bad, bad))
         matrices = (confusion(mask, each, size + 1) for each in (class_map, written))
         rows.append((*matrices, good_hist, bad_hist, region_sum, region_count, found, defects, false))

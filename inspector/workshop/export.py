@@ -155,10 +155,7 @@ def place(path: Path) -> None:
     if not re.fullmatch(NAME, path.name):
         text = f"{path.name!r}; allowed: 1 to 100 of the letters A-Z and a-z, digits, '.', '_' and '-', then .onnx"
         raise ConfigError("E_MODEL_NAME", text, file=str(path), key="--out")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("E_MODEL_OUT", f"no folder can be made there: {error.strerror}", file=str(path.parent), key="--out") from error
+    places.folder(path.parent, code="E_MODEL_OUT")
 
 
 def save(path: Path, data: bytes, proofs: Sequence[Image], card: dict[str, Any]) -> models.Model:

@@ -13,14 +13,14 @@ from inspector.records import ConfigError
 TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def folder(path: Path, key: str = "--out") -> Path:
-    """Make the folder, unless it is there. Raises E_OUT where that is not possible, or where nothing can be written into it."""
+def folder(path: Path, key: str = "--out", code: str = "E_OUT") -> Path:
+    """Make the folder, unless it is there. Raises `code` where that is not possible, or where nothing can be written into it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError("E_OUT", f"no folder can be made there: {error.strerror}", file=str(path), key=key) from error
+        raise ConfigError(code, f"no folder can be made there: {error.strerror}", file=str(path), key=key) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigError("E_OUT", "nothing can be written into this folder", file=str(path), key=key)
+        raise ConfigError(code, "nothing can be written into this folder", file=str(path), key=key)
     return path
 
 

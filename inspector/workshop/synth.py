@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,9 +29,6 @@ from inspector.neural import pictures
 from inspector.records import ConfigError, Template
 from inspector.scene import GEOMETRIC, SURFACE, Defect, Drawn, Look, draw, fitting_mm_per_px, on_raster, place, truth_of
 from inspector.workshop import outlines, places
-
-if TYPE_CHECKING:
-    pass
 
 KINDS = (*SURFACE, *GEOMETRIC)
 CHUNK = 8

@@ -360,12 +360,18 @@ def test_a_new_session_does_not_mend_an_ejector(outcome: str) -> None:
     assert permit(made)
 
 
-def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> None:
+def unconfirmed() -> core.Arbiter:
+    """A line whose one verdict was not confirmed in time, and a new session of its gateway, from 700 ms on."""
     made = running()
     expose(made, 1, 10)
     for at_ms in range(100, 700, 100):
         say(made, at_ms, "HB", {})
     say(made, 700, "HELLO", HELLO)
+    return made
+
+
+def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> None:
+    made = unconfirmed()
     assert not permit(made)
     expose(made, 2, 710)
     say(made, 720, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "2"})
@@ -374,11 +380,7 @@ def test_what_was_not_confirmed_withholds_the_permit_over_a_new_session() -> Non
 
 def test_what_was_not_confirmed_is_offered_again_in_the_next_session() -> None:
     """The gateway lost its lease, not its connection: on a line that stands no other verdict would come for it to confirm."""
-    made = running()
-    expose(made, 1, 10)
-    for at_ms in range(100, 700, 100):
-        say(made, at_ms, "HB", {})
-    say(made, 700, "HELLO", HELLO)
+    made = unconfirmed()
     again = [o.frames for at_ms in range(701, 1000) for o in made.step(at_ms * MS, core.Tick()) if isinstance(o, Send)]
     orders = [protocol.parse(head, payload) for name, head, payload in again if name == b"VERDICT"]
     assert {(order.seq, order.ttl_us, order.flags & protocol.Flag.RESEND) for order in orders} == {(1, 0, protocol.Flag.RESEND)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -28,20 +29,38 @@ def test_what_was_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert pictures.read(path, 1).shape == (40, 50)
 
 
-def test_what_is_written_is_there_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_is_there_or_refused(tmp_path: Path) -> None:
     pictures.write(tmp_path / "seen", picture())
     np.testing.assert_array_equal(pictures.read(tmp_path / "seen"), picture())
     with pytest.raises(ConfigError, match=r"E_OUT .*nowhere/x\.png: cannot be written: No such file"):
         pictures.write(tmp_path / "nowhere/x.png", picture())
-
-    def full(path: Path, data: bytes) -> None:
-        path.touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ConfigError, match=r"E_OUT .*x\.png: cannot be written: No space left"):
-        pictures.write(tmp_path / "x.png", picture())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"E_OUT .*x\.png: cannot be written: File too large"):
+            pictures.write(tmp_path / "x.png", picture())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_what_was_there_and_takes_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "device"
+    device.symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"E_OUT .*device: cannot be written: No space left"):
+        pictures.write(device, picture())
+    assert device.is_symlink()
+
+    def protected(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    kept = tmp_path / "kept.png"
+    kept.write_text("mine")
+    monkeypatch.setattr(Path, "open", protected)
+    with pytest.raises(ConfigError, match=r"E_OUT .*kept\.png: cannot be written: Permission denied"):
+        pictures.write(kept, picture())
+    monkeypatch.undo()
+    assert kept.read_text() == "mine"
 
 
 def test_a_mask_of_one_colour_on_nothing_is_seen_where_it_is_opaque(tmp_path: Path) -> None:

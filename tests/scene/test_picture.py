@@ -194,15 +194,20 @@ def test_no_defect_of_the_outline_undoes_another() -> None:
     assert several > 15
 
 
-def test_a_burr_beyond_the_picture_is_not_drawn() -> None:
-    """Tolerances as large as the part."""
+@pytest.mark.parametrize("bent", [0.0, 0.3])
+def test_a_burr_beyond_the_picture_is_not_drawn(bent: float) -> None:
+    """Tolerances as large as the part; the lens moves the corners of the picture outwards by `bent` of their way."""
     small = (replace(square(8), inward_mm=-3.0, outward_mm=3.0),)
-    look = Look(defect_ratio=1.0, kinds=("burr",), margin_px=2.0, beyond_tolerance_ratio=(0.3, 1.0), **PLAIN)
+    plain = PLAIN | {"distortion_ratio": (bent, bent)}
+    look = Look(defect_ratio=1.0, kinds=("burr",), margin_px=2.0, beyond_tolerance_ratio=(0.3, 1.0), **plain)
     size = (160, 128)
     drawn = [draw(small, seed=(4, i), size_px=size, mm_per_px=fitting_mm_per_px(small, size, look), look=look) for i in range(60)]
     for each in drawn:
         for defect in each.defects:
-            x, y = raster.to_picture([defect.at_mm], each.pose)[0]
+            at_px, middle = raster.to_picture(np.array([defect.at_mm]), each.pose)[0], (np.array(size) - 1) / 2
+            away = at_px - middle
+            x, y = middle + away * (1 + bent * (away @ away) / (middle @ middle))
             assert 0 <= x < size[0]
             assert 0 <= y < size[1]
+            assert min(defect.bbox_px[2:]) > 0
     assert sum(d.missed for d in drawn) == sum(d.good for d in drawn) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -110,6 +111,14 @@ def test_names_come_from_a_coco_file(tmp_path: Path) -> None:
     assert datasets.segmentation(folder).classes == ("pit", "crack")
     (folder / "coco.json").write_text("{}")
     refused(lambda: datasets.segmentation(folder), "E_DATA_COCO")
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sets.classification(tmp_path, 2)
+    closed = sorted(path for path in folder.iterdir())[-1]
+    monkeypatch.setattr(os, "access", lambda path, _: path != closed)
+    with pytest.raises(ConfigError, match=rf"^E_DATA_OPEN {closed}: this folder cannot be read"):
+        datasets.classification(folder)
 
 
 def test_what_is_wrong_with_a_segmentation_set(tmp_path: Path) -> None:

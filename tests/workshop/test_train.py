@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,12 @@ def test_a_model_that_could_not_be_written_is_refused_first(tmp_path: Path, name
     (tmp_path / "f").write_text("a file")
     with pytest.raises(ConfigError, match=code):
         train.classification(order(tmp_path / "no-data", tmp_path / name, 2), lambda _: None)
+
+
+def test_a_model_whose_folder_takes_nothing_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(ConfigError, match=r"E_MODEL_OUT .*--out: nothing can be written into this folder"):
+        train.classification(order(tmp_path / "no-data", tmp_path / "x.onnx", 2), lambda _: None)
 
 
 def test_a_picture_a_class_is_too_few(tmp_path: Path) -> None:
