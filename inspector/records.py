@@ -4,6 +4,7 @@ Units end the names: `_mm _px _rad _ns _ms _s _counts _ratio`. Arrays are (rows,
 A drawing has y up, a picture has y down; pixel centres are at whole numbers. Clocks: `at_ns` is monotonic (one clock for all
 processes of a machine), `_counts` is the encoder, `_utc_ns` only labels.
 
+What is made for every frame is a named tuple, which takes a third of the time of a frozen data class.
 This module names array types under TYPE_CHECKING only: the gate imports it and loads neither NumPy nor OpenCV.
 """
 
