@@ -64,7 +64,7 @@ PROBE_COMMITS, PROBE_BYTES, COMMITS_WATCHED = 100, 4096, 1000
 DURABLE_FACTOR: Final = 3
 """A PASS waits for the disk only where so many times the slowest commit is set aside for it."""
 RETAIN_EVERY_NS: Final = 1_000_000_000
-_PASSED_ON: Final = (link.Seen, link.Judged, link.Lost, link.Dropped, link.CameraState)
+_PASSED_ON: Final = (link.Judged, link.Seen, link.Lost, link.Dropped, link.CameraState)
 STEP_BOUNDS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
 
@@ -466,24 +466,28 @@ class GateProcess:
 
     def _feed(self, *items: core.Input) -> None:
         self._stepped_ns = now_ns = self._clock()
+        margins_s: list[float] = []
         for out in self._arbiter.step(now_ns, *items):
-            if isinstance(out, Send):
+            if isinstance(out, Record):
+                if out.deadline_ns:
+                    margins_s.append((out.deadline_ns - now_ns) / 1e9)
+                if out.stream == "a":
+                    self._untold.append(out)
+            elif isinstance(out, Send):
                 if not sockets.send(self._gate, out.identity, out.frames):
                     self._inbox.put(core.Unreachable(out.identity))
                 continue
-            if isinstance(out, core.Select):
+            elif isinstance(out, core.Select):
                 self.select(link.Switch(*out))
                 continue
-            if isinstance(out, Record) and out.deadline_ns:
-                self._margin.observe((out.deadline_ns - now_ns) / 1e9)
-            if isinstance(out, Record) and out.stream == "a":
-                self._untold.append(out)
             if self._to_journal.qsize() < LARGEST_BACKLOG:
                 self._to_journal.put(out)
             else:
                 self._lost_events += 1
                 if isinstance(out, Record):
                     self._to_events.put(([out], False))
+        if margins_s:
+            self._margin.observe(*margins_s)
 
     def _unlink(self) -> None:
         if self._link is not None:
@@ -567,10 +571,9 @@ class GateProcess:
                 more = self._hear(heard)
             if heard:
                 self._feed(*heard)
+                self._vision_heard_ns = began_ns
                 spent_s = (self._clock() - began_ns) / 1e9
-                for item in heard:
-                    if type(item) is link.Judged:
-                        self._steps.observe(spent_s)
+                self._steps.observe(*[spent_s for item in heard if type(item) is link.Judged])
             if not more:
                 return
             most = HEARD_AT_ONCE
@@ -590,11 +593,10 @@ class GateProcess:
             return True
         if message is None:
             return False
-        self._vision_heard_ns = self._clock()
         if isinstance(message, _PASSED_ON):
             heard.append(message)
         elif isinstance(message, link.Beat):
-            self._vision_ages = message.ages_ms
+            self._vision_ages, self._vision_heard_ns = message.ages_ms, self._clock()
         elif isinstance(message, link.Reloaded):
             heard.append(message)
             self.reloaded.put(message)
