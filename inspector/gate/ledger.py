@@ -620,7 +620,7 @@ class Ledger:
             part.uid = uid
         elif uid is not None and uid != part.uid:
             part.other_uid = uid
-        if part.part_seq not in self._lanes[part.lane].open:
+        if not self._is_open(part):
             self._remember((camera, seq), part)
             return []
         self._exposures[camera, seq] = part
@@ -630,7 +630,7 @@ class Ledger:
 
     def _vote(self, part: Part, camera: str, vote: Vote) -> list[Note]:
         before = part.votes[camera]
-        if part.part_seq not in self._lanes[part.lane].open:
+        if not self._is_open(part):
             return [Late(part.lane, part.part_seq, camera, vote)]
         if before is not None:
             self.duplicates += 1
@@ -641,6 +641,10 @@ class Ledger:
             return []
         return [self._close_by_votes(part)]
 
+    def _is_open(self, part: Part) -> bool:
+        """The part itself, and not another one that has its number since the PLC was restarted."""
+        return self._lanes[part.lane].open.get(part.part_seq) is part
+
     def _is_past(self, part: Part, position_counts: int | None) -> bool:
         """The part is beyond the place where its verdict must be out."""
         act_counts = self.line.act_counts
@@ -650,7 +654,7 @@ class Ledger:
 
     def _close_if_overdue(self, now_ns: int, part: Part) -> list[Note]:
         """A part that waited in a buffer until its time was over never waits in the ledger."""
-        if part.act_by_ns > now_ns or part.part_seq not in self._lanes[part.lane].open:
+        if part.act_by_ns > now_ns or not self._is_open(part):
             return []
         return [self._close_by_votes(part)]
 

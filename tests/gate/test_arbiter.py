@@ -442,6 +442,18 @@ def test_a_plc_that_was_restarted_counts_anew() -> None:
     assert made.ledger.counters.pending == 1
 
 
+def test_a_picture_of_a_part_from_before_the_restart_says_nothing_of_the_new_one_with_its_number() -> None:
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 200})
+    say(made, 10, "HELLO", HELLO)
+    say(made, 20, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1000})
+    out = made.step(25 * MS, core.Seen("top", 1, 1 * MS, 201, True, None))
+    out += made.step(30 * MS, core.Judged("top", 1, "pass", 0, "", body()))
+    assert not verdicts(out)
+    assert codes(out) == ["LATE_RESULT"]
+    assert made.ledger.counters.pending == 1
+
+
 def test_a_gateway_that_comes_back_counts_on() -> None:
     made = running(count="plc")
     say(made, 1, "TRIG", {"lane": 0, "part_seq": "7", "encoder": 1})

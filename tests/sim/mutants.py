@@ -15,7 +15,7 @@ from inspector.gate import arbiter as core
 from inspector.gate import ledger, protocol
 from inspector.gate.arbiter import Arbiter
 from inspector.gate.gateway import Gateway, Slot
-from inspector.gate.ledger import Ledger, Vote
+from inspector.gate.ledger import Ledger, Part, Vote
 from inspector.gate.session import Session
 from inspector.records import Decision, Reason, Verdict
 from tests.sim.world import Broken, World
@@ -48,6 +48,10 @@ def _nothing(*_: Any, **__: Any) -> Any:
 
 def _not_at_its_trigger(real: Any) -> Any:
     return lambda self, part, position: bool(part.bound) and real(self, part, position)
+
+
+def _number_is_open(self: Ledger, part: Part) -> bool:
+    return part.part_seq in self._lanes[part.lane].open
 
 
 def _late(real: Any) -> Any:
@@ -410,6 +414,7 @@ MUTANTS: dict[str, Patch] = {
     "an ACK confirms what was lost before it": _method(Session, "acknowledge", _confirms_what_is_lost),
     "a PASS is sent before it is kept": _method(Session, "_waits", _waits_for_no_disk),
     "a TRIG that waited escapes the deadline in counts": _method(Ledger, "_is_past", _not_at_its_trigger),
+    "a part is known by its number alone": _method(Ledger, "_is_open", lambda real: _number_is_open),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""
 
@@ -427,6 +432,7 @@ RARE = {
     "a belt that goes back slowly is trusted": 200,
     "a belt that went back or jumped is trusted": 100,
     "a TRIG that waited escapes the deadline in counts": 1000,
+    "a part is known by its number alone": 2_003_200,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
 
