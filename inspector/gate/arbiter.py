@@ -32,6 +32,8 @@ MINUTE_NS: Final = 60_000_000_000
 SPEED_NS: Final = 200_000_000
 UNWATCHED_NS: Final = 300_000_000
 """So long after the last look at the encoder the belt may be where it was by way of another place."""
+TREMBLE_SHARE: Final = 10
+"""A standing belt may tremble by this part of the window."""
 SECOND_NS: Final = 1_000_000_000
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
@@ -426,6 +428,8 @@ class Arbiter:
         self._wrap_counts = settings.line.wrap_counts
         self._belt: tuple[int, int] | None = None
         self._furthest: int | None = None
+        self._furthest_ns = 0
+        """When the belt was last seen there."""
         self._looked_ns: int | None = None
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
@@ -766,6 +770,10 @@ class Arbiter:
         self._position = item.counts
         furthest = item.counts if self._furthest is None else max(self._furthest, item.counts)
         back = item.counts < furthest - line.window_counts
+        if item.counts < furthest - line.window_counts // TREMBLE_SHARE:
+            self._notes(now_ns, self.ledger.slipped(self._furthest_ns, now_ns, furthest))
+        if back or item.counts >= furthest:
+            self._furthest_ns = now_ns
         self._furthest = item.counts if back else furthest
         if back:
             self.ledger.went_back(now_ns, furthest)

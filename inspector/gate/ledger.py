@@ -236,6 +236,8 @@ class Ledger:
         self._stood: deque[tuple[int, int]] = deque(maxlen=64)
         """When the belt stood where, as triggers and exposures tell."""
         self._high = -(1 << 63)
+        self._slipped: tuple[int, int, int] = (0, 0, 0)
+        """Since when the belt has gone back a little, from where, and until when that matters."""
         self._unwatched: tuple[int, int] = (0, 0)
         """Since when, and until when, nobody looked where the belt was."""
         self._absent: tuple[Reason, str] | None = (Reason.STARTUP, "vision is not ready yet")
@@ -364,7 +366,8 @@ class Ledger:
         if self._is_unwatched(part.at_ns):
             text = "nobody looked where the belt was when its trigger came: which exposure shows it is not sure"
             return [*notes, self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)]
-        if at_counts is not None and at_counts <= self._twice[0] and now_ns < self._twice[1]:
+        twice = at_counts is not None and at_counts <= self._twice[0] and now_ns < self._twice[1]
+        if twice or self._is_again(now_ns, part.at_ns, at_counts):
             text = f"the belt has been at {at_counts} counts twice: which exposure shows this part is not sure"
             return [*notes, self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)]
         if self._is_past(part, position_counts):
@@ -481,6 +484,23 @@ class Ledger:
     def _is_unwatched(self, at_ns: int) -> bool:
         return self._unwatched[0] < at_ns <= self._unwatched[1]
 
+    def slipped(self, since_ns: int, now_ns: int, furthest_counts: int) -> list[Note]:
+        """The belt has gone back a little since it stood at `furthest_counts`: until it comes by again an exposure may show either part."""
+        self._slipped = since_ns, furthest_counts, now_ns + TWICE_NS
+        notes: list[Note] = []
+        text = f"the belt went back a little from {furthest_counts} counts: which exposure shows this part is not sure"
+        for room in self._lanes.values():
+            for key in [key for key, entry in room.waiting.items() if self._is_again(now_ns, entry.at_ns, entry.at_counts)]:
+                del room.waiting[key]
+                room.early.pop(key, None)
+            shown = [p for p in room.open.values() if any(self._is_again(now_ns, ns, counts) for counts, ns in p.shown_at.values())]
+            notes += [self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text) for part in shown]
+        return notes
+
+    def _is_again(self, now_ns: int, at_ns: int, at_counts: int | None) -> bool:
+        since_ns, upto_counts, until_ns = self._slipped
+        return at_counts is not None and now_ns < until_ns and at_ns > since_ns and at_counts <= upto_counts
+
     def went_back(self, now_ns: int, furthest_counts: int) -> None:
         """The belt is where it has been, having come as far as `furthest_counts`: on the way there a place names two parts."""
         upto = furthest_counts + self.line.window_counts
@@ -545,8 +565,10 @@ class Ledger:
             for gone in range(seq - missing, seq):
                 notes += self._part_of_exposure(now_ns, number, camera, gone, at_ns, None, lost=True, complete=False, uid=None)
             return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
-        if lost or self._is_stale(now_ns, camera, at_ns) or self._is_unwatched(min(at_ns, now_ns)):
+        if lost or self._is_stale(now_ns, camera, at_ns):
             return notes  # its part has a trigger of its own, and is closed for want of an exposure
+        if self._is_unwatched(min(at_ns, now_ns)) or self._is_again(now_ns, min(at_ns, now_ns), at_counts):
+            return notes  # whose it is, is not sure
         notes += self._stands(now_ns, at_ns, at_counts)
         room = self._lanes[number]
         part = self._nearest(room, at_counts, at_ns)

@@ -659,6 +659,40 @@ def test_a_trigger_behind_the_one_before_it_shows_that_the_belt_went_back_howeve
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210), ("REJECT_NOT_INSPECTED", 210)]
 
 
+@pytest.mark.parametrize("told_first", [False, True])
+def test_where_the_belt_went_back_a_little_an_exposure_shows_no_part(told_first: bool) -> None:
+    """By less than the window; the exposure is one of a further part whose trigger never came, as the first part's own exposure did not."""
+    made = running(count="conveyor")
+    made.step(1000 * MS, core.Position(1000))
+    made.step(1010 * MS, core.Triggered(1, 0, 1010 * MS, 1010))
+    made.step(1040 * MS, core.Position(1040))
+    of_another = core.Seen("top", 2, 1090 * MS, 1015, True, None), core.Judged("top", 2, "pass", 0, "", body())
+    slip = core.Position(1012)
+    out = []
+    items: list[core.Input] = [of_another[0], slip, of_another[1]] if told_first else [slip, *of_another]
+    for at_ms, item in enumerate(items, 1100):
+        out += made.step(at_ms * MS, item)
+    out += made.step(1200 * MS, core.Position(1100))
+    made.step(1300 * MS, core.Position(1200))
+    made.step(1301 * MS, core.Triggered(2, 0, 1301 * MS, 1201))
+    made.step(1302 * MS, core.Seen("top", 3, 1301 * MS, 1201, True, None))
+    out += made.step(1303 * MS, core.Judged("top", 3, "pass", 0, "", body()))
+    out += made.step(1700 * MS, core.Tick())
+    lost, passed = ("REJECT_NOT_INSPECTED", 210 if told_first else 201), ("PASS", 0)
+    assert sorted(verdicts(out)) == sorted([lost, passed])
+    assert passed == verdicts(out)[-1 if told_first else 0], "the second part's"
+
+
+def test_a_standing_belt_may_tremble() -> None:
+    made = running(count="conveyor")
+    made.step(1000 * MS, core.Position(1000))
+    for at_ms, counts in ((1010, 1001), (1020, 999), (1030, 998), (1040, 1000)):
+        made.step(at_ms * MS, core.Position(counts))
+    made.step(1041 * MS, core.Triggered(1, 0, 1041 * MS, 1000))
+    made.step(1042 * MS, core.Seen("top", 1, 1041 * MS, 1000, True, None))
+    assert verdicts(made.step(1043 * MS, core.Judged("top", 1, "pass", 0, "", body()))) == [("PASS", 0)]
+
+
 def test_while_nobody_looks_at_the_belt_no_exposure_shows_a_part() -> None:
     """It may have gone on, back, and to a place near the part's own: counts cannot tell."""
     made = running(count="conveyor")

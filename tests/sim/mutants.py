@@ -415,6 +415,7 @@ MUTANTS: dict[str, Patch] = {
     "a PASS is sent before it is kept": _method(Session, "_waits", _waits_for_no_disk),
     "a TRIG that waited escapes the deadline in counts": _method(Ledger, "_is_past", _not_at_its_trigger),
     "a part is known by its number alone": _method(Ledger, "_is_open", lambda real: _number_is_open),
+    "a belt that slips back a little is trusted": _method(Ledger, "slipped", lambda real: _nothing),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""
 
@@ -433,6 +434,7 @@ RARE = {
     "a belt that went back or jumped is trusted": 100,
     "a TRIG that waited escapes the deadline in counts": 1000,
     "a part is known by its number alone": 2_003_200,
+    "a belt that slips back a little is trusted": 2_017_700,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
 
