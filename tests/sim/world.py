@@ -1086,7 +1086,6 @@ class World:
     def _check_hello(self, item: core.Received, out: list[core.Output]) -> None:
         if not any(isinstance(entry, Send) and entry.frames[0] == b"WELCOME" for entry in out):
             return
-        self.window[item.identity] = {}
         self.trigged[item.identity] = set()
         self.counted_from[item.identity] = {}
         self.counts_off.pop(item.identity, None)
@@ -1116,6 +1115,8 @@ class World:
                 raise Broken(f"verdict {header.seq} may be acted on for {header.ttl_us} µs")
             if self.used.get((header.epoch, "q", header.seq)) is None:
                 raise Broken(f"verdict {header.seq} was sent and is no event")
+        elif name == b"WELCOME":
+            self.window[sent.identity] = {}  # what went out before it in the same step was the session's before
         elif name == b"HB":
             header = protocol.parse(head, payload)
             if header.verdict == Verdict.PASS:
