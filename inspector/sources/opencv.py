@@ -12,7 +12,7 @@ opening anew. A delay that is there from the opening on is part of the way: it b
 (USB, MJPEG over HTTP) does not say when, and is dated by its arrival; nor can OpenCV tell which frames of a video it has repaired.
 
 A camera that begins to send another size is built anew, and is down where `size_px` asks for another one. H.264 and H.265 that change it
-without a new connection are stretched by OpenCV to the size before, and it does not say so: change a camera's picture while it is disconnected.
+without a new connection are stretched to the size before by OpenCV, which does not say so: change a camera's size while it is disconnected.
 
 These cameras do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with
 `count: frames` refuses them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten
