@@ -126,7 +126,8 @@ def test_a_repeated_exposure_is_ignored() -> None:
 @pytest.mark.parametrize(("batch", "slots", "took_ms"), [(1, 16, 60), (4, 16, 60), (4, 16, 20), (4, 6, 200)])
 def test_in_an_overload_the_surplus_gives_way_and_what_is_judged_is_in_time(batch: int, slots: int, took_ms: int) -> None:
     """A fifth more than can be judged; once a process is stopped for 3 s, and is not believed to be so slow."""
-    to_judge_ms, now_ms, stopped, gate, late = 500, [0], [False], Gate(), []
+    to_judge_ms, now_ms, stopped, gate = 500, [0], [False], Gate()
+    late: list[int] = []
 
     def clock() -> int:
         return now_ms[0] * 1_000_000
@@ -147,9 +148,7 @@ def test_in_an_overload_the_surplus_gives_way_and_what_is_judged_is_in_time(batc
 
     bell = threading.Condition()
     ring = Ring(slots, 64, "drop_oldest", bell)
-    inspecting = Inspecting(
-        Board(recipe_of(slow)), {"c": ring}, bell, tell, None, clock, clock, batch, to_judge_ns=to_judge_ms * 1_000_000
-    )
+    inspecting = Inspecting(Board(recipe_of(slow)), {"c": ring}, bell, tell, None, clock, clock, batch, to_judge_ns=to_judge_ms * 1_000_000)
     seq, in_ring = 0, 0
     while now_ms[0] < 60_000:
         while arrived_ms(seq + 1) <= now_ms[0]:
