@@ -168,6 +168,11 @@ class Ring:
         """When the picture that waits longest was committed; only while one waits (hold the bell)."""
         return self._ready[0][2]
 
+    @property
+    def oldest(self) -> Stamp:
+        """The picture that waits longest; only while one waits (hold the bell)."""
+        return self._ready[0][1]
+
     def borrow(self, most: int) -> list[Lent]:
         """The pictures that wait, oldest first, at most `most`; never waits. Each must be given back."""
         with self.bell:

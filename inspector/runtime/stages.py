@@ -41,6 +41,10 @@ class Tell(Protocol):
 LARGEST_GAP = 1_000
 SETTLING_FRAMES = 3
 MOST_FINDINGS, MOST_DEFECTS = 64, 32
+BATCH_SHARE, LEFT_SHARE = 0.25, 0.5
+"""Of the time to judge: what a batch may take, and what a picture that is left is always enough."""
+STEADY: Final = 8
+"""So many batches make the running mean of what a picture takes."""
 
 
 @dataclass(slots=True)
@@ -128,7 +132,10 @@ def _tell(state: Capturing, message: ToGate) -> bool:
 class Inspecting:
     """What all inspecting threads share. The `board` says which recipe judges an exposure; `lanes` are the cameras' lanes.
 
-    `counts` by (camera, decision); `latency` from exposure to told, `waited` in the ring, `spent` by stage; `untold` results.
+    A picture that cannot be told within `to_judge_ns` of its exposure (0: no limit) gives way to those behind it: in an overload, what is
+    judged would else be late too. `took_ns` is what a picture of a camera takes, a running mean.
+    `counts` by (camera, decision); `gave_way` by camera; `latency` from exposure to told, `waited` in the ring, `spent` by stage; `untold`
+    results.
     """
 
     board: Board
@@ -143,6 +150,9 @@ class Inspecting:
     shadow: Callable[[], Shadow | None] = lambda: None
     quality: Qualities | None = None
     quarantine: Quarantine | None = None
+    to_judge_ns: int = 0
+    took_ns: dict[str, float] = field(default_factory=dict)
+    gave_way: Counter[str] = field(default_factory=Counter)
     health: dict[str, PictureHealth] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -153,7 +163,7 @@ class Inspecting:
 
 
 def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
-    """Judge what the camera that waits longest has, at most a batch, and tell the gate; returns how many. Waits a little for work.
+    """Judge what the camera that waits longest has, at most a batch, and tell the gate; returns how many it took. Waits a little for work.
 
     While no picture waits it helps the other threads with theirs.
     """
@@ -163,7 +173,7 @@ def inspect(state: Inspecting, timeout_s: float = 0.2) -> int:
             if not state.bell.wait_for(lambda: crew.wants_help() or _oldest(state.rings) is not None, timeout_s):
                 return 0
             ring = _oldest(state.rings)
-        lent = ring.borrow(state.batch) if ring is not None else []
+        lent = ring.borrow(_batch(state, ring.oldest.camera)) if ring is not None else []
     if ring is None:
         crew.lend_a_hand()
         return 0
@@ -183,9 +193,42 @@ def _oldest(rings: Mapping[str, Ring]) -> Ring | None:
     return oldest
 
 
+def _batch(state: Inspecting, camera: str) -> int:
+    """How many pictures may be judged together: the first one is not told before the last."""
+    took_ns = state.took_ns.get(camera, 0.0)
+    if not state.to_judge_ns or not took_ns:
+        return state.batch
+    return max(1, min(state.batch, int(BATCH_SHARE * state.to_judge_ns / took_ns)))
+
+
+def _in_time(state: Inspecting, camera: str, lent: list[Lent], now_ns: int) -> list[Lent]:
+    """Those that can still be told in time; the others give way. There is to be time for one more than there are."""
+    if not state.to_judge_ns:
+        return lent
+    needs_ns = min((len(lent) + 1) * state.took_ns.get(camera, 0.0), LEFT_SHARE * state.to_judge_ns)
+    latest_ns = now_ns + needs_ns - state.to_judge_ns
+    late = [each.frame.stamp.seq for each in lent if each.frame.stamp.at_ns < latest_ns]
+    if not late:
+        return lent
+    told = state.tell(*[Dropped(camera, seq, Reason.QUEUE_OVERFLOW) for seq in late])
+    with state.lock:
+        state.gave_way[camera] += len(late)
+        state.untold += 0 if told else len(late)
+    return [each for each in lent if each.frame.stamp.at_ns >= latest_ns]
+
+
+def _learn(state: Inspecting, camera: str, took_ns: float) -> None:
+    """So long a picture took; a single long one (the process was stopped) is not believed."""
+    before_ns = state.took_ns.get(camera, took_ns)
+    state.took_ns[camera] = before_ns + (min(took_ns, 2 * before_ns) - before_ns) / STEADY
+
+
 def _inspect(state: Inspecting, lent: list[Lent]) -> None:
     start_ns = state.clock()
     camera = lent[0].frame.stamp.camera
+    lent = _in_time(state, camera, lent, start_ns)
+    if not lent:
+        return
     health = state.health.get(camera) or state.health.setdefault(camera, PictureHealth())
     looked = [health.look(each.frame.stamp, each.frame.image) if each.frame.stamp.complete else (0.0, None) for each in lent]
     turns = [state.board.of(each.frame.stamp) for each in lent]
@@ -194,6 +237,8 @@ def _inspect(state: Inspecting, lent: list[Lent]) -> None:
         good = [n for n, turn in enumerate(turns) if turn[0] is recipe and looked[n][1] is None]
         inspections.update(zip(good, _judged(state, [lent[n].frame for n in good], recipe), strict=True))
     end_ns = state.clock()
+    if inspections:
+        _learn(state, camera, (end_ns - start_ns) / len(inspections))
     reports = []
     for n, (each, (quality, trouble), (recipe, part)) in enumerate(zip(lent, looked, turns, strict=True)):
         if trouble is None:

@@ -27,6 +27,7 @@ import cv2
 from inspector import __version__, config, recipe
 from inspector.config import Config
 from inspector.config.document import text_of
+from inspector.gate import protocol
 from inspector.interfaces import Clock, Conveyor, EndOfPictures, FillsAhead, Source, fills_ahead
 from inspector.neural import cpu, crew, limits
 from inspector.outputs import metrics
@@ -216,6 +217,7 @@ class Vision:
             board, {}, threading.Condition(), self._tell, self._archive, clock, utc_ns, self._settings.vision.batch, lanes,
             lambda: self._changeover.shadow,
             Qualities({camera.id: camera.quality for camera in self._settings.cameras}, self._settings.state_dir / "quality"),
+            to_judge_ns=_to_judge_ms(self._settings.gate) * 1_000_000,
         )  # fmt: skip
         try:
             threads, batch = self._settings.vision.inspect_threads, self._settings.vision.batch
@@ -416,7 +418,8 @@ class Vision:
         yield Family("frames", "counter", "Exposures that arrived.", of_cameras("seen"))
         yield Family("frames_lost", "counter", "Exposures that never arrived.", of_cameras("lost"))
         yield Family("frames_incomplete", "counter", "Exposures that arrived damaged.", of_cameras("incomplete"))
-        yield Family("frames_dropped", "counter", "Exposures that gave way to newer ones.", of_cameras("dropped"))
+        dropped = [({"camera": name}, each.get("dropped", 0) + state.gave_way[name]) for name, each in counts.items()]
+        yield Family("frames_dropped", "counter", "Exposures that gave way to newer ones.", dropped)
         yield Family("frames_repeated", "counter", "Exposures that came twice and were ignored.", of_cameras("repeated"))
         driver = [({"camera": c.settings.id, "what": what}, n) for c in self._cameras for what, n in sorted(c.driver_counts.items())]
         yield Family("camera_driver", "gauge", "What the driver has counted since the camera was built.", driver)
@@ -446,6 +449,17 @@ def _built(camera: Camera) -> None:
     camera.build()
     while not camera.started():
         pass
+
+
+def _to_judge_ms(gate: config.Gate) -> int:
+    """From a part's trigger to the last moment for its verdict."""
+    deadline_ms = protocol.deadline_ms(
+        travel_min_ms=gate.travel_min_ms,
+        actuator_ms=gate.actuator_ms,
+        scan_ms=gate.scan_ms,
+        fire_lease_ms=gate.lease_ms if gate.profile == "fire" else 0,
+    )
+    return deadline_ms - protocol.ACT_EARLIER_MS - gate.durable_pass_ms
 
 
 def _fixed(settings: Config) -> dict[str, Any]:

@@ -11,6 +11,9 @@ quickest is an exposure that came incomplete, and no picture in time for `stall_
 opening anew. A delay that is there from the opening on is part of the way: it belongs into the time that a part has. What is no RTSP
 (USB, MJPEG over HTTP) does not say when, and is dated by its arrival; nor can OpenCV tell which frames of a video it has repaired.
 
+A camera that begins to send another size is built anew, and is down where `size_px` asks for another one. H.264 and H.265 that change it
+without a new connection are stretched to the size before by OpenCV, which does not say so: change a camera's size while it is disconnected.
+
 These cameras do not number their exposures: the count is of the pictures that arrived, which is why the `permit` profile with
 `count: frames` refuses them: it could not promise that no part was missed. Only the newest picture is kept; what is overwritten
 before it is taken shows as a gap in `seq`.
@@ -18,6 +21,7 @@ before it is taken shows as a gap in `seq`.
     source:
       kind: opencv
       url: rtsp://192.168.1.20/stream1      # or a file, or device: 0 for /dev/video0
+      size_px: [1920, 1080] # what it must send; leave it away for whatever it sends
       colour: false
       open_ms: 5000
       stall_ms: 2000
@@ -58,7 +62,7 @@ class Settings(Strict):
     """One of `url` and `device`; `open_ms` for the first word of the camera; `stall_ms` without a picture means that it is gone.
 
     A picture of an RTSP stream that comes more than `lag_ms` later than the quickest is not judged.
-    `size_px` (width, height) and `rate_hz` are asked of a `device`, and read back.
+    `size_px` (width, height) and `rate_hz` are asked of a `device`, and read back; a stream or file must have that size, where it is set.
     """
 
     url: str | None = None
@@ -74,8 +78,8 @@ class Settings(Strict):
     def _one(self) -> Settings:
         if (self.url is None) == (self.device is None):
             raise ValueError("give either url or device")
-        if self.device is None and (self.size_px or self.rate_hz) is not None:
-            raise ValueError("size_px and rate_hz are for a device; a stream and a file have their own")
+        if self.device is None and self.rate_hz is not None:
+            raise ValueError("rate_hz is for a device; a stream and a file have their own")
         return self
 
 
@@ -257,6 +261,7 @@ class OpenCvCamera:
             why = self._reader.trouble if size_px else f"did not open within {settings.open_ms} ms"
             raise DeviceError(f"camera {name}: {self._shown} {why}")
         self.counts: Mapping[str, int] = {}
+        self._shape = (size_px[1], size_px[0])
         self.max_bytes = size_px[0] * size_px[1] * (3 if settings.colour else 1)
 
     def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
@@ -272,8 +277,9 @@ class OpenCvCamera:
             return None
         seq, at_ns, image, in_time = taken
         self.counts = {"late": self._reader.late}
-        if image.size > self.max_bytes:
-            raise DeviceError(f"camera {self._name}: its pictures have become larger: {image.shape}")
+        if image.shape[:2] != self._shape:
+            (height, width), (rows, columns) = image.shape[:2], self._shape
+            raise DeviceError(f"camera {self._name} sends {width} × {height} pixels now, {columns} × {rows} before")
         into[: image.size] = image.reshape(-1)
         return Stamp(self._name, seq, at_ns, self._conveyor.counts(at_ns), image.shape, in_time)
 

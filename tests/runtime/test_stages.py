@@ -123,6 +123,51 @@ def test_a_repeated_exposure_is_ignored() -> None:
     assert capturing.counts["repeated"] == 2
 
 
+@pytest.mark.parametrize(("batch", "slots", "took_ms"), [(1, 16, 60), (4, 16, 60), (4, 16, 20), (4, 6, 200)])
+def test_in_an_overload_the_surplus_gives_way_and_what_is_judged_is_in_time(batch: int, slots: int, took_ms: int) -> None:
+    """A fifth more than can be judged; once a process is stopped for 3 s, and is not believed to be so slow."""
+    to_judge_ms, now_ms, stopped, gate = 500, [0], [False], Gate()
+    late: list[int] = []
+
+    def clock() -> int:
+        return now_ms[0] * 1_000_000
+
+    def slow(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        now_ms[0] += took_ms * len(views)
+        if now_ms[0] > 30_000 and not stopped[0]:
+            stopped[0] = True
+            now_ms[0] += 3_000
+        return mean_is_low(views)
+
+    def tell(*messages: ToGate) -> bool:
+        late.extend(m.seq for m in messages if isinstance(m, Judged) and now_ms[0] - arrived_ms(m.seq) > to_judge_ms)
+        return gate.tell(*messages)
+
+    def arrived_ms(seq: int) -> int:
+        return seq * took_ms * 10 // 12
+
+    bell = threading.Condition()
+    ring = Ring(slots, 64, "drop_oldest", bell)
+    inspecting = Inspecting(Board(recipe_of(slow)), {"c": ring}, bell, tell, None, clock, clock, batch, to_judge_ns=to_judge_ms * 1_000_000)
+    seq, in_ring = 0, 0
+    while now_ms[0] < 60_000:
+        while arrived_ms(seq + 1) <= now_ms[0]:
+            seq += 1
+            into = ring.slot(0.0)
+            assert into is not None
+            into[:] = seq % 200
+            in_ring += ring.commit(Stamp("c", seq, arrived_ms(seq) * 1_000_000, None, (8, 8)), clock()) is not None
+        if not inspect(inspecting, 0.0):
+            now_ms[0] += 1
+    judged = [m.seq for m in gate.of(Judged)]
+    gave_way = [m.seq for m in gate.of(Dropped)]
+    assert len(judged) > 0.95 * (60_000 - 3_000) / took_ms, "nothing is judged in vain, and nobody is idle"
+    assert len(late) <= batch, "those that were judged when the process was stopped"
+    assert sorted(judged + gave_way) == sorted({*judged, *gave_way})
+    assert inspecting.gave_way["c"] == len(gave_way)
+    assert len(judged) + len(gave_way) + in_ring + ring.counts().ready == seq
+
+
 def test_an_incomplete_picture_is_a_part_that_was_not_inspected() -> None:
     gate = Gate()
     run_all(*line([1, (2, False), 3], gate))

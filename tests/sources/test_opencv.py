@@ -109,6 +109,17 @@ def test_only_the_newest_picture_waits_and_what_it_replaced_shows_as_a_gap(monke
     capture.let_go.set()
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 3), (16, 8, 3), (16, 32, 3)])
+def test_another_size_in_the_middle_of_a_stream_is_a_lost_camera(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]) -> None:
+    capture = Hanging(1)
+    monkeypatch.setattr(capture, "read", lambda: (True, np.zeros(shape, np.uint8)))
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: capture)
+    source = build(Settings(url="http://camera/1"), "c", lambda: 0, Timed(1.0))
+    with pytest.raises(DeviceError, match=f"sends {shape[1]} × {shape[0]} pixels now, 16 × 8 before"):
+        source.read(np.empty(source.max_bytes, np.uint8), 5.0)
+    source.close()
+
+
 def test_nothing_there_is_a_device_error() -> None:
     with pytest.raises(DeviceError, match="cannot be opened"):
         build(Settings(url="/nowhere/at/all.avi"), "c", lambda: 0, Timed(1.0))
@@ -237,6 +248,14 @@ def test_opening_that_hangs_is_left_behind_too(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DeviceError, match="did not open within 100 ms"):
         build(Settings(device=0, open_ms=100), "slow", lambda: 0, Timed(1.0))
     let_go.set()
+
+
+def test_a_stream_of_another_size_than_it_must_have_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencv, "_open", lambda target, settings: Hanging(0))
+    with pytest.raises(DeviceError, match="size_px is 16 × 8, asked for 640 × 480"):
+        build(Settings(url="rtsp://camera/1", size_px=(640, 480)), "c", lambda: 0, Timed(1.0))
+    with pytest.raises(ValueError, match="rate_hz is for a device"):
+        Settings(url="rtsp://camera/1", rate_hz=25.0)
 
 
 def test_a_device_that_does_not_keep_its_size_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,8 @@ class Server:
         self.url = f"rtsp://127.0.0.1:{self.port}/cam1"
         self.start()
 
-    def start(self) -> None:
-        self.process = subprocess.Popen([PYTHON, str(SCRIPT), str(self.port)], stdout=subprocess.PIPE, text=True)
+    def start(self, width: int = 320, height: int = 240) -> None:
+        self.process = subprocess.Popen([PYTHON, str(SCRIPT), str(self.port), str(width), str(height)], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
 
@@ -125,6 +125,17 @@ def test_a_server_that_hangs_is_a_stall_by_the_clock_and_shows_nothing_old(serve
     for thread in readers():
         thread.join(20)
     assert not readers(), "every reader that was left behind has ended"
+
+
+def test_a_server_that_comes_back_with_another_size_is_down_where_it_must_have_one(server: Server) -> None:
+    opened(server).close()
+    server.kill()
+    server.start(160, 120)
+    again = opened(server)
+    assert {stamp.shape for stamp in pictures(again, 3)} == {(120, 160)}
+    again.close()
+    with pytest.raises(DeviceError, match="size_px is 160 × 120, asked for 320 × 240"):
+        opencv.build(Settings(url=server.url, size_px=(320, 240)), "cam", time.monotonic_ns, Timed(1000.0))
 
 
 def test_a_camera_command_leaves_with_its_own_code_while_the_stream_goes_on(server: Server) -> None:
