@@ -11,6 +11,7 @@ Files in the state folder: `journal.sqlite` (+ `-wal`, `-shm`), `journal.head`, 
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import os
 import sqlite3
@@ -40,6 +41,7 @@ EPOCHS_KEPT: Final = 4096
 """A gateway that was away for more starts than these is a witness of nothing."""
 LARGEST_RETURNED: Final = 4096
 BAD_COPIES: Final = 2
+ROOM_BYTES: Final = 1 << 20
 FILES: Final = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head", "anchors.log")
 """What belongs together, and is moved aside together."""
 LAST_BYTES: Final = 4096
@@ -112,6 +114,21 @@ def _allocate(path: Path, size: int) -> None:
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError:
             path.unlink(missing_ok=True)
+
+
+def _has_room(folder: Path) -> bool:
+    """The disk takes `ROOM_BYTES` more. Raises `OSError` where it is not for want of room that it takes nothing."""
+    path = folder / "room"
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    finally:
+        path.unlink(missing_ok=True)
+    return True
 
 
 # --- the witnesses beside the database ---------------------------------------------------------------------------------
@@ -214,7 +231,7 @@ class Journal:
     def open(cls, folder: Path, *, utc_clock: Callable[[], int], ballast_bytes: int = 0) -> Journal:
         """Open or make the journal in `folder`, check it, and move it aside when it does not agree with itself or its witness.
 
-        Raises `ConfigError`: E_SQLITE_OLD, E_DB_NEWER, E_STATE_PERM.
+        Raises `ConfigError`: E_SQLITE_OLD, E_DB_NEWER, E_STATE_PERM, E_STATE_FULL where the ballast does not help either.
         """
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise ConfigError("E_SQLITE_OLD", f"SQLite {sqlite3.sqlite_version}, at least {'.'.join(map(str, OLDEST_SQLITE))} is needed")
@@ -222,6 +239,7 @@ class Journal:
         path = folder / "journal.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            journal._prepare()
             if path.exists():
                 journal.findings += verify(path, tail=TAIL_EVENTS)
             elif claim := next(_claims(path, last=True), None):
@@ -235,6 +253,16 @@ class Journal:
             raise ConfigError("E_STATE_PERM", f"{path}: {error}", key="state_dir") from error
         _allocate(folder / "ballast", ballast_bytes)
         return journal
+
+    def _prepare(self) -> None:
+        """What SQLite would say of a full disk, and of files that are another user's, is what it says of a damaged file: asked before."""
+        for name in FILES:
+            path = self.folder / name
+            if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+                raise ConfigError("E_STATE_PERM", f"{path}: user {os.geteuid()} must be able to read and write it", key="state_dir")
+        if not _has_room(self.folder) and not (self.free_ballast() and _has_room(self.folder)):
+            text = f"{self.folder}: the disk is full; at least {ROOM_BYTES >> 20} MiB must be free to begin"
+            raise ConfigError("E_STATE_FULL", text, key="state_dir")
 
     def _connect(self, path: Path) -> None:
         self._db = db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)

@@ -85,7 +85,8 @@ class Lock:
             os.close(self._file)
             raise ConfigError("E_LOCK", f"the state folder is in use by process {owner}", file=str(folder)) from None
         os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # a full disk: the lock holds without the name
+            os.write(self._file, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Give the folder back; the kernel does it too when the process dies."""

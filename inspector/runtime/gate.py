@@ -128,6 +128,7 @@ class GateProcess:
         self._said_deaf = False
         self._topics = {stream: protocol.topic(config.site, config.line, config.station, stream) for stream in protocol.STREAM_IDS}
         self._committing_since_ns: int | None = None
+        self._tried_ns = 0
         self._not_durable = ""
         self._lost_events = 0
         self._gave_up = False
@@ -399,13 +400,16 @@ class GateProcess:
         self._tell(core.Report(code, severity, text))
 
     def ages_ms(self) -> dict[str, float]:
-        """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only after 30 s."""
+        """Milliseconds since each thread's last step. A commit that takes long withholds the permit, and is frozen only where a single
+        try takes 30 s: a disk that stays full ends nothing.
+        """
         now_ns = self._clock()
         ages = {worker.name: worker.age_ms(now_ns) for worker in self._workers}
         if self._zap is not None:
             ages["zap"] = self._zap.worker.age_ms(now_ns)
-        if self._committing_since_ns is not None and ages["journal"] < FROZEN_COMMIT_MS:
-            ages["journal"] = 0.0
+        if self._committing_since_ns is not None:
+            trying_ms = (now_ns - self._tried_ns) / 1e6
+            ages["journal"] = trying_ms if trying_ms > FROZEN_COMMIT_MS else 0.0
         return ages
 
     def vision_ages_ms(self) -> dict[str, float]:
@@ -639,7 +643,7 @@ class GateProcess:
         except Empty:
             self._retain()
             return
-        self._committing_since_ns = self._clock()
+        self._tried_ns = self._committing_since_ns = self._clock()
         time.sleep(GATHER_S)  # what else comes in this while needs no commit of its own
         with suppress(Empty):
             while len(items) < COMMIT_AT_ONCE:
@@ -658,6 +662,7 @@ class GateProcess:
         failed = False
         kept = True
         while True:
+            self._tried_ns = self._clock()
             try:
                 self._journal.commit(items)
                 break

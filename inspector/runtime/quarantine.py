@@ -52,7 +52,7 @@ class Quarantine:
         try:
             left = os.pread(descriptor, 1 << 20, 0)
             os.ftruncate(descriptor, 0)
-            os.ftruncate(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size)  # a hole in a file on a full disk would end the process at its first write
             self._map = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)

@@ -41,6 +41,7 @@ from inspector.interfaces import Clock, Conveyor
 from inspector.records import ConfigError, DeviceError, Stamp, Trigger
 from inspector.scene import Look
 from inspector.sources._painter import Task
+from inspector.sources._truth import Truth
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
@@ -266,7 +267,7 @@ class Simulated:
         self._painted = Painted(settings, (self._seed, settings.lane))
         try:
             self._painted.wait(settings.ahead, DRAWN_S)
-            self._truth = None if settings.truth is None else _opened(settings.truth)
+            self._truth = None if settings.truth is None else Truth(settings.truth)
         except BaseException:
             self._painted.close()
             raise
@@ -319,8 +320,7 @@ class Simulated:
                 "at_ns": trigger.at_ns,
             }
             line |= {"again": self._painted.again > again, "fault": fault} | self._painted.truth(slot)
-            self._truth.write(json.dumps(line) + "\n")
-            self._truth.flush()
+            self._truth.tell(line)
         late_ms = self._settings.faults.late_ms if fault == "late" else 0.0
         ready_ns = trigger.at_ns + round((self._settings.transfer_ms + late_ms) * 1e6)
         shown = self._last_slot if fault == "frozen" and self._last_slot is not None else slot
@@ -374,14 +374,6 @@ class Simulated:
         self._painted.close()
         if self._truth is not None:
             self._truth.close()
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
-    except OSError as error:
-        raise ConfigError("E_SOURCE_TRUTH", error.strerror or str(error), file=str(path), key="truth") from error
 
 
 def examine(settings: Settings) -> None:

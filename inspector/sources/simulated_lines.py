@@ -17,18 +17,18 @@ them. The truth is written as the web comes by, one JSON object a line: `x_mm`, 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from inspector.config import Strict
 from inspector.interfaces import Clock, Conveyor, EndOfPictures
-from inspector.records import ConfigError, Stamp
+from inspector.records import Stamp
+from inspector.sources._truth import Truth
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D, Image
@@ -74,12 +74,7 @@ class SimulatedLines:
         self._block = 0
         self._began_ns: int | None = None
         self._told_m = -1
-        try:
-            if settings.truth is not None:
-                settings.truth.parent.mkdir(parents=True, exist_ok=True)
-            self._truth: IO[str] | None = None if settings.truth is None else settings.truth.open("a")
-        except OSError as error:
-            raise ConfigError("E_SOURCE_TRUTH", error.strerror or str(error), file=str(settings.truth), key="truth") from error
+        self._truth = None if settings.truth is None else Truth(settings.truth)
 
     def read(self, into: Bytes1D, timeout_s: float) -> Stamp | None:
         """The next block of lines, when its last one is exposed; exposures are numbered by block."""
@@ -146,8 +141,7 @@ class SimulatedLines:
             return
         self._told_m = metre
         for defect in self.defects(metre):
-            self._truth.write(json.dumps(dict(zip(("x_mm", "y_mm", "width_mm", "length_mm"), defect, strict=True))) + "\n")
-        self._truth.flush()
+            self._truth.tell(dict(zip(("x_mm", "y_mm", "width_mm", "length_mm"), defect, strict=True)))
 
     def close(self) -> None:
         """Close the truth."""

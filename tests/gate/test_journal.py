@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -183,6 +185,49 @@ def test_a_full_disk_gets_its_ballast_back(tmp_path: Path) -> None:
     assert (tmp_path / "ballast").exists()
     journal.close(clean=True)
     assert list(verify(tmp_path / "journal.sqlite")) == []
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "ballast"}
+
+
+@pytest.mark.parametrize("ballast", [True, False])
+def test_on_a_full_disk_it_begins_with_its_ballast_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ballast: bool) -> None:
+    journal = Journal.open(tmp_path, utc_clock=lambda: UTC_NS, ballast_bytes=1 << 16)
+    journal.begin(script.EPOCH)
+    journal.commit(_records(10, journal))
+    journal.close(clean=True)
+    allocate = os.posix_fallocate
+
+    def full(fd: int, offset: int, size: int) -> None:
+        if (tmp_path / "ballast").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(fd, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    kept = _files(tmp_path)
+    if not ballast:
+        monkeypatch.setattr(Journal, "free_ballast", lambda _: False)
+        with pytest.raises(ConfigError, match=r"E_STATE_FULL.*the disk is full; at least 1 MiB"):
+            Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+        assert _files(tmp_path) == kept
+        return
+    again = Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+    assert (again.findings, again.heads["q"].seq) == ([], 10)
+    assert not (tmp_path / "ballast").exists()
+    again.close(clean=True)
+
+
+def test_a_journal_of_another_user_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    journal.commit(_records(10, journal))
+    journal.close(clean=True)
+    kept = _files(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: path.name != "journal.sqlite")
+    with pytest.raises(ConfigError, match=r"E_STATE_PERM.*journal\.sqlite: user \d+ must be able to read and write it"):
+        Journal.open(tmp_path, utc_clock=lambda: UTC_NS)
+    assert _files(tmp_path) == kept
 
 
 def test_a_file_that_failed_is_left_and_the_chain_runs_on(tmp_path: Path, journal: Journal) -> None:

@@ -60,6 +60,24 @@ def test_what_could_not_be_kept_at_the_end_is_not_said_to_be(gate: GateProcess, 
     assert [item.healthy for item in told if isinstance(item, core.JournalState)] == [False]
 
 
+def test_a_disk_that_stays_full_is_no_frozen_thread_and_one_try_that_hangs_is(gate: GateProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns, ages = [10**9], []
+    gate._clock = lambda: now_ns[0]
+
+    def full(*_: object) -> None:
+        ages.append(gate.ages_ms()["journal"])
+        now_ns[0] += 20 * 10**9 if len(ages) < 5 else 40 * 10**9
+        ages.append(gate.ages_ms()["journal"])
+        if len(ages) == 6:
+            gate._ending.set()
+        raise JournalError("disk full", full=True)
+
+    monkeypatch.setattr(Journal, "commit", full)
+    monkeypatch.setattr("inspector.runtime.gate.RETRY_S", 0.0)
+    gate._commit([_record()])
+    assert ages == [0.0, 0.0, 0.0, 0.0, 0.0, 40_000.0]
+
+
 class _Pub:
     """Where events are published, in a test: (topic's stream, seq, whether it is said to be durable)."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def test_who_was_there_when_the_parent_ended_is_no_suspect(tmp_path: Path) -> No
     forget_judging(tmp_path)
     assert not Quarantine(tmp_path, 1, 4).suspicious(POISON)
     forget_judging(tmp_path / "nowhere")
+
+
+def test_its_file_has_its_room_on_the_disk_before_it_is_written_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Quarantine(tmp_path, 1, 4)
+    assert (tmp_path / "judging").stat().st_blocks > 0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        Quarantine(tmp_path, 1, 4)
 
 
 def test_an_error_is_no_crash(tmp_path: Path) -> None:

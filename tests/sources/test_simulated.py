@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from inspector.conveyor import simulated as belts
 from inspector.records import ConfigError, DeviceError, Stamp
 from inspector.sources import simulated
+from inspector.sources._truth import Truth
 from inspector.sources.simulated import Settings
 
 DRAWINGS = Path(__file__).parents[2] / "dxf_templates"
@@ -169,6 +171,28 @@ def test_what_is_wrong_with_the_drawing_is_said_and_no_process_stays(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="E_SOURCE_TRUTH"):
         simulated.build(settings(truth=str(tmp_path / "file" / "truth")), "cam", time.monotonic_ns, belt)
+
+
+def test_a_full_disk_takes_whole_lines_of_the_truth_or_none_and_no_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, line = tmp_path / "truth.jsonl", {"seq": "x" * 100}
+    size = len(json.dumps(line)) + 1
+    truth = Truth(path)
+    truth.tell(line)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size - 10, before[1]))
+    try:
+        truth.tell(line)
+        truth.tell(line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == size
+    truth.tell(line)
+    truth.close()
+    truth.close()
+    assert [json.loads(each) for each in path.read_text().splitlines()] == [line, line]
+    assert capfd.readouterr().err == f"{path} is not kept: no room for a whole line\n"
+    assert len(shown(settings(truth="/dev/full"), parts=5)) >= 5
+    assert capfd.readouterr().err == "/dev/full is not kept: No space left on device\n"
 
 
 def test_a_camera_whose_painter_died_is_down() -> None:
