@@ -94,10 +94,13 @@ def straight_edges(profiles: Profiles) -> Floats32:
     From these the blur is estimated; n is 0 where there are less than 40.
     """
     samples = profiles.samples
-    t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=np.float64)
-    points = samples.points.astype(np.float64) + t[:, None, None] * samples.normals.astype(np.float64)
-    share = 1.0 - profiles.shape.material(points, DEFAULT_BLUR_PX)
-    plain = np.flatnonzero(np.abs(share - _edge(t / DEFAULT_BLUR_PX)[:, None]).max(axis=0) < 0.012)
+    plain = np.arange(len(samples))
+    offsets = np.arange(-NEAR_PX, NEAR_PX + 1)
+    for some in (np.abs(offsets) == NEAR_PX, np.abs(offsets) < NEAR_PX):  # the ends first: most of what is bent shows it there
+        t = offsets[some].astype(np.float64)
+        points = samples.points[plain].astype(np.float64) + t[:, None, None] * samples.normals[plain].astype(np.float64)
+        share = 1.0 - profiles.shape.material(points, DEFAULT_BLUR_PX)
+        plain = plain[np.abs(share - _edge(t / DEFAULT_BLUR_PX)[:, None]).max(axis=0) < 0.012]
     if len(plain) < 40:
         plain = plain[:0]
     chosen = plain[np.linspace(0, len(plain) - 1, min(400, len(plain))).astype(np.intp)] if len(plain) else plain
