@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.geometry.refine import Level, resolved
-from inspector.geometry.shape import F32, Floats32, Samples, Shape, of_use
+from inspector.geometry.shape import F32, Floats32, Samples, Shape
 
 if TYPE_CHECKING:
     from inspector.records import Floats, Image
@@ -84,6 +84,12 @@ def silhouette_of(shape: Shape) -> Silhouette:
     centroid = np.array([float((share * points[..., i]).sum()) / total for i in (0, 1)])
     reach = float(max(np.hypot(*(c - centroid).T).max() for c in shape.contours_px)) + 2.0
     return silhouette(unroll(share, (float(centroid[0] + extent / 2), float(centroid[1] + extent / 2)), reach), centroid, reach)
+
+
+def mirrored(outline: Silhouette) -> Silhouette:
+    """That of the shape's mirror image, left for right."""
+    unrolled = np.ascontiguousarray(outline.unrolled[:, (ANGLES // 2 - np.arange(ANGLES)) % ANGLES])
+    return silhouette(unrolled, outline.centroid_px * (-1.0, 1.0), outline.reach_px)
 
 
 def unroll(picture: NDArray[np.uint8] | Floats32, centre: tuple[float, float], reach_px: float) -> Floats32:
@@ -211,13 +217,13 @@ def parabola(values: Floats, at: int) -> float:
 class Directions:
     """The edge directions of the base shape at all rotations; what depends on the picture's size is kept for each size met."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, sparse: Samples) -> None:
+        """`sparse`: some 100 samples, which are looked up at every rotation."""
         self.radius_px = shape.radius_px
         samples = large(shape, shape.samples(max(2.0, shape.length_px / 400), most=2000))
         used = samples.weight > 0
         self._points = samples.points[used].astype(np.float64)
         self._normals = samples.normals[used].astype(np.float64)
-        sparse = of_use(large(shape, shape.samples(max(2.0, shape.length_px / 120), most=300)), 300)
         turns = np.exp(1j * np.arange(_SECOND_ROTATIONS) * math.tau / _SECOND_ROTATIONS)[:, None]
         self._at = turns * (sparse.points @ (1, 1j)) * (_SECOND_RADIUS_PX / shape.radius_px)
         self._along = (turns * (sparse.normals @ (1, 1j))).conj().astype(np.complex64)

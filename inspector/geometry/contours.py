@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inspector.geometry import polygon
 from inspector.geometry.curves import Circle
@@ -60,10 +61,32 @@ def doubles(pieces: Sequence[Piece], near_mm: float = NEAR_MM) -> dict[int, int]
     """
     if not pieces:
         return {}
+    asked = np.flatnonzero(_beside_others(np.hstack(polygon.boxes([piece.points for piece in pieces])), near_mm))
+    found = _doubles([pieces[number] for number in asked.tolist()], near_mm) if len(asked) else {}
+    return {int(asked[number]): int(asked[first]) for number, first in found.items()}
+
+
+def _on_a_line(values: Points) -> tuple[Points, float]:
+    """Places (N,) of rows (N, K) so that rows that differ by no more than 1 in each value are not farther apart than the second."""
+    weights = np.sqrt(np.arange(2.0, 2.0 + values.shape[1]))
+    return values @ weights, float(weights.sum())
+
+
+def _beside_others(values: Points, near: float) -> NDArray[np.bool_]:
+    """Which rows (N, K) may have another one that differs by no more than `near` in each value; few others."""
+    place, reach = _on_a_line(values)
+    order = np.argsort(place, kind="stable")
+    close = np.diff(place[order]) <= near * reach
+    beside = np.empty(len(place), np.bool_)
+    beside[order] = np.append(close, False) | np.append(False, close)
+    return beside
+
+
+def _doubles(pieces: Sequence[Piece], near_mm: float) -> dict[int, int]:
+    """As `doubles`; all that tells pieces apart is asked of every one."""
     values = np.array([_told_apart_by(piece) for piece in pieces])
-    weights = np.sqrt(np.arange(2.0, 2.0 + values.shape[1]))  # on one line, so that only neighbours are to be compared
-    place = values @ weights
-    reach = near_mm * float(weights.sum())
+    place, reach = _on_a_line(values)  # so that only neighbours are to be compared
+    reach *= near_mm
     found: dict[int, int] = {}
     kept: deque[int] = deque()
     for number in np.argsort(place, kind="stable").tolist():
@@ -103,10 +126,13 @@ def nest(loops: Sequence[Piece]) -> tuple[tuple[Contour, ...], tuple[tuple[int, 
     around = polygon.enclosing([loop.points for loop in loops])
     kinds = [KINDS[0] if not outside else KINDS[2 - len(outside) % 2] for outside in around]
 
+    areas = [polygon.signed_area(loop.points) for loop in loops]
+    low, high = polygon.boxes([loop.points for loop in loops])
+    twice = (low + high).tolist()
+
     def place(i: int) -> tuple[Any, ...]:
-        low, high = loops[i].points.min(axis=0), loops[i].points.max(axis=0)
-        size = abs(polygon.signed_area(loops[i].points)) if kinds[i] == "outer" else 0.0
-        return KINDS.index(kinds[i]), -size, -round(float(low[1] + high[1]), 3), float(low[0] + high[0])
+        x, y = twice[i]
+        return KINDS.index(kinds[i]), -abs(areas[i]) if kinds[i] == "outer" else 0.0, -round(y, 3), x
 
     order = sorted(range(len(loops)), key=place)
     contours, numbers = [], Counter[str]()
@@ -114,7 +140,7 @@ def nest(loops: Sequence[Piece]) -> tuple[tuple[Contour, ...], tuple[tuple[int, 
         loop, kind = loops[i], kinds[i]
         numbers[kind] += 1
         name = kind if kind == "outer" and numbers[kind] == 1 else f"{kind}-{numbers[kind]}"
-        backwards = (polygon.signed_area(loop.points) > 0) == (kind == "hole")
+        backwards = (areas[i] > 0) == (kind == "hole")
         points = np.ascontiguousarray(loop.points[::-1] if backwards else loop.points)
         points.setflags(write=False)
         contours.append(Contour(name, kind, loop.layer, points, True, 0.0, 0.0, loop.circle or as_circle(points)))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.polygon import Points, nested, sides
+from inspector.geometry.polygon import Points, counted, nested, sides
 
 _BAND_CELLS = 100_000
 
@@ -26,7 +26,7 @@ def coverage(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: b
     """
     covered = np.zeros(shape, dtype=np.float32)
     for window, share in _bands(contours_px, shape, turned):
-        np.minimum(share, 1.0, out=covered[window], casting="same_kind")
+        np.clip(share, 0.0, 1.0, out=covered[window], casting="same_kind")
     return covered
 
 
@@ -35,7 +35,6 @@ def levels(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: boo
     covered = np.zeros(shape, dtype=np.uint8)
     for window, share in _bands(contours_px, shape, turned):
         share *= 255.0
-        np.minimum(share, 255.0, out=share)
         covered[window] = np.rint(share, out=share)
     return covered
 
@@ -43,7 +42,7 @@ def levels(contours_px: Sequence[Points], shape: tuple[int, int], *, turned: boo
 def _bands(
     contours_px: Sequence[Points], shape: tuple[int, int], turned: bool
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.float64]]]:
-    """As many rows at a time as stay in the processor's cache: where they are, and what is covered there, 0 and a rounding more than 1."""
+    """As many rows at a time as stay in the processor's cache: where they are, and what is covered there, 0 to 1 to a rounding."""
     height, width = shape
     usable = [np.asarray(c, dtype=np.float64) for c in contours_px if len(c) >= 3]
     if not usable or not height or not width:
@@ -53,7 +52,7 @@ def _bands(
         return
     top, left, bottom, right = int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1
     stride, seen = right - left + 1, min(right, width) - left
-    order = np.argsort(rows, kind="stable")
+    order = np.argsort(rows.astype(np.uint16) if height < 1 << 16 else rows, kind="stable")  # of 16 bits: in a tenth of the time
     rows, columns, here, beside = rows[order], columns[order] - left, here[order], beside[order]
     band = max(1, _BAND_CELLS // stride)
     for low in range(top, bottom, band):
@@ -65,7 +64,6 @@ def _bands(
         np.cumsum(wound, axis=1, out=wound)
         if wound.min() < -1e-6 or wound.max() > 1.0 + 1e-6:
             wound = np.abs(wound - 2.0 * np.round(0.5 * wound))  # even-odd: 0, 1, 0, 1… with the winding number
-        np.maximum(wound, 0.0, out=wound)
         yield (slice(low, high), slice(left, left + seen)), wound[:, :seen]
 
 
@@ -76,18 +74,11 @@ def inside(contours_px: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.
         return np.zeros(shape, dtype=np.bool_)
     (x0, y0), (x1, y1) = (ends.T for ends in sides(contours_px))
     first, last = (np.clip(np.ceil(f(y0, y1)), 0, height).astype(np.int64) for f in (np.minimum, np.maximum))
-    segment, row = _runs(first, last)
+    segment, row = counted(first, last)
     x = x0[segment] + (row - y0[segment]) * (x1[segment] - x0[segment]) / (y1[segment] - y0[segment])
     flips = np.bincount(row * (width + 1) + np.clip(np.ceil(x), 0, width).astype(np.int64), minlength=height * (width + 1))
     odd = np.bitwise_xor.accumulate((flips & 1).astype(np.uint8).reshape(height, width + 1), axis=1)
     return odd[:, :-1].astype(np.bool_)
-
-
-def _runs(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each i the whole numbers first[i] … last[i] − 1: (which i, the number), flat."""
-    counts = np.maximum(last - first, 0)
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + first[which]
 
 
 def _cells(
@@ -96,17 +87,19 @@ def _cells(
     """All pieces of the contours: row, column (0 … width), what they add to that cell and to the next one."""
     start, end = (ends + 0.5 for ends in sides(contours))  # from here on pixel (u, v) is the square u … u + 1, v … v + 1
     kept = (start[:, 1] != end[:, 1]) & (np.maximum(start[:, 1], end[:, 1]) > 0) & (np.minimum(start[:, 1], end[:, 1]) < height)
-    start, step = start[kept], (end - start)[kept]
+    step = end - start
+    if not kept.all():
+        start, step = start[kept], step[kept]
     segments = np.arange(len(start))
     cuts, owners = [np.zeros(len(start)), np.ones(len(start))], [segments, segments]
     for axis, size in ((1, height), (0, width)):
         a, b = start[:, axis], start[:, axis] + step[:, axis]
         first, last = np.floor(np.minimum(a, b)) + 1, np.ceil(np.maximum(a, b))
-        owner, line = _runs(np.clip(first, 0, size + 1).astype(np.int64), np.clip(last, 0, size + 1).astype(np.int64))
+        owner, line = counted(np.clip(first, 0, size + 1).astype(np.int64), np.clip(last, 0, size + 1).astype(np.int64))
         owners.append(owner)
         cuts.append((line - a[owner]) / step[owner, axis])
     owner, cut = np.concatenate(owners), np.concatenate(cuts)
-    order = np.argsort(owner + 0.5 * cut)  # the cut is 0 … 1, so half of it keeps the segments apart
+    order = np.argsort(owner + 0.5 * cut, kind="stable")  # the cut is 0 … 1, so half of it keeps the segments apart
     owner, cut = owner[order], cut[order]
     same = owner[1:] == owner[:-1]
     owner, a, b = owner[1:][same], cut[:-1][same], cut[1:][same]

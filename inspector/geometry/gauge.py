@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.geometry.refine import slope_filter, steepest, within
+from inspector.geometry.refine import slopes, steepest, within
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Rows, Samples, Shape
 
 if TYPE_CHECKING:
@@ -94,10 +94,13 @@ def straight_edges(profiles: Profiles) -> Floats32:
     From these the blur is estimated; n is 0 where there are less than 40.
     """
     samples = profiles.samples
-    t = np.arange(-NEAR_PX, NEAR_PX + 1, dtype=np.float64)
-    points = samples.points.astype(np.float64) + t[:, None, None] * samples.normals.astype(np.float64)
-    share = 1.0 - profiles.shape.material(points, DEFAULT_BLUR_PX)
-    plain = np.flatnonzero(np.abs(share - _edge(t / DEFAULT_BLUR_PX)[:, None]).max(axis=0) < 0.012)
+    plain = np.arange(len(samples))
+    offsets = np.arange(-NEAR_PX, NEAR_PX + 1)
+    for some in (np.abs(offsets) == NEAR_PX, np.abs(offsets) < NEAR_PX):  # the ends first: most of what is bent shows it there
+        t = offsets[some].astype(np.float64)
+        points = samples.points[plain].astype(np.float64) + t[:, None, None] * samples.normals[plain].astype(np.float64)
+        share = 1.0 - profiles.shape.material(points, DEFAULT_BLUR_PX)
+        plain = plain[np.abs(share - _edge(t / DEFAULT_BLUR_PX)[:, None]).max(axis=0) < 0.012]
     if len(plain) < 40:
         plain = plain[:0]
     chosen = plain[np.linspace(0, len(plain) - 1, min(400, len(plain))).astype(np.intp)] if len(plain) else plain
@@ -223,12 +226,13 @@ def _strongest(
 ) -> tuple[Floats32, Floats32]:
     """Place (px from the middle) and contrast of the strongest slope in each of the grey values (J, n); none beyond the inner reach."""
     width, count = values.shape
-    slopes = slope_filter(width, PROFILE_REACH, prior) @ values
-    slopes *= F32(sign)
+    slope = slopes(values, PROFILE_REACH)
     first = PROFILE_REACH - width // 2
+    away = np.arange(first, len(slope) + first)[:, None]
+    slope *= (sign * (1.0 - prior * (away / min(first, -1)) ** 2)).astype(F32)
     if inner_reach_px is not None:
-        slopes[np.arange(first, len(slopes) + first)[:, None] > inner_reach_px] = -np.inf
-    best = steepest(slopes)
+        slope[away > inner_reach_px] = -np.inf
+    best = steepest(slope)
     around = values.ravel().take((best + np.arange(2 * PROFILE_REACH + 1)[:, None]) * count + np.arange(count))
     contrast, shift = _fitted(around, rows, sign)
     return best + F32(first) + within(shift, -1.2, 1.2), contrast

@@ -43,7 +43,7 @@ _KNOWN = {
         oblique.Whitened, runs.Runs, shape.Profiles, shape.Rows, shape.Samples, shape.Shape, twins.Twins,
     )
 }  # fmt: skip
-_NOT_KEPT: dict[str, Any] = {"_blurred": {}}  # what is only needed while compiling, and large
+_NOT_KEPT: dict[str, Any] = {"_blurred": {}, "_rings": []}  # what is only needed while compiling, and large
 
 
 def kept(folder: Path, made_of: Callable[[], str], make: Callable[[], tuple[Template, Locator]]) -> tuple[Template, Locator]:

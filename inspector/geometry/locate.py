@@ -23,7 +23,7 @@ from inspector.geometry.gauge import Gauged
 from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
 from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, resolved, seen
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, of_use
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, mirrored, of_use
 from inspector.geometry.twins import matches, resolve, turned
 from inspector.records import ConfigError, Pose
 
@@ -110,24 +110,16 @@ class Locator:
         self._range = scale_px_per_mm if isinstance(scale_px_per_mm, tuple) else None
         self._base = Shape(contours, BASE_RADIUS_PX / _radius_mm(contours))
         self._outline = silhouette_of(self._base)
-        self._directions = Directions(self._base)
         self._few = _for_small(self._base, 220, 600)
-        sparse = large(self._base, self._base.samples(max(2.0, self._base.length_px / 120), most=300))
-        self._fewest = of_use(sparse, 300)
-        self._matches = matches(self._base, self._outline, self._base, self._outline)
-        self._mirror, self._mirrored = self._wrong_side(contours)
+        self._fewest = of_use(large(self._base, self._base.samples(max(2.0, self._base.length_px / 120), most=300)), 300)
+        self._directions = Directions(self._base, self._fewest)
         self._mirror_rival = _for_small(self._base, 140, 400)
+        self._mirror = mirrored(self._mirror_rival)
+        self._matches, self._mirrored = matches(self._base, self._outline)
         self._whitened = oblique.whitened(self._base) if perspective else None
         self._fines: dict[float, Scaled] = {}
         if self._known is not None:
             self._fine(self._known)
-
-    def _wrong_side(self, contours: tuple[Contour, ...]) -> tuple[Samples, Floats]:
-        """The mirror image's samples, and how it can be mistaken for the part."""
-        mirrored = tuple(replace(c, points_mm=c.points_mm[::-1] * (-1.0, 1.0), circle=None) for c in contours)
-        shape = Shape(mirrored, self._base.scale_px_per_mm)
-        samples = _for_small(shape, 140, 400)
-        return samples, matches(self._base, self._outline, shape, silhouette_of(shape))
 
     def _fine(self, scale_px_per_mm: float) -> Scaled:
         """What is needed at this scale: exactly where it is known, else at the nearest step of 4 %."""

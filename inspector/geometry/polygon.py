@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 Points: TypeAlias = NDArray[np.float64]
 
+_PROBES = 9
+
 
 def signed_area(points: Points) -> float:
     """The area (shoelace formula), positive for a counter-clockwise run with y up; taken about the first point to keep its digits."""
@@ -17,14 +20,48 @@ def signed_area(points: Points) -> float:
     return 0.5 * float(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:]))
 
 
+def box(points: Points) -> Points:
+    """The lowest x and y of points (N, 2), and the highest: (2, 2)."""
+    columns = np.ascontiguousarray(points.T)  # in a tenth of the time that rows of two take
+    return np.array([columns.min(axis=1), columns.max(axis=1)])
+
+
+def boxes(contours: Sequence[Points]) -> tuple[Points, Points]:
+    """The lowest and the highest x and y of each of several lines, both (K, 2)."""
+    starts = np.cumsum([0, *(len(c) for c in contours[:-1])])
+    columns = np.concatenate(contours).T.copy()
+    low, high = (np.array([ends.reduceat(column, starts) for column in columns]).T for ends in (np.minimum, np.maximum))
+    return low, high
+
+
+def counted(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each i the whole numbers first[i] … last[i] − 1: (which i, the number), flat."""
+    counts = np.maximum(last - first, 0)
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + first[which]
+
+
 def sides(contours: Sequence[Points]) -> tuple[Points, Points]:
     """Where the sides of closed lines begin and end, both (M, 2), in running order."""
     return np.concatenate(contours), np.concatenate([part for c in contours for part in (c[1:], c[:1])])
 
 
-def perimeter(points: Points) -> float:
-    """The length of the closed line."""
-    return float(np.hypot(*(np.concatenate([points[1:], points[:1]]) - points).T).sum())
+def turned_left(contours: Sequence[Points]) -> NDArray[np.bool_]:
+    """Which closed lines (K,) run counter-clockwise with y up."""
+    counts = np.array([len(c) for c in contours])
+    starts = np.cumsum(counts) - counts
+    start, end = sides(contours)
+    origin = np.repeat(start[starts], counts, axis=0)
+    (x0, y0), (x1, y1) = (start - origin).T, (end - origin).T
+    return np.asarray(np.add.reduceat(x0 * y1 - x1 * y0, starts) > 0)
+
+
+def perimeter(*contours: Points) -> float:
+    """The length of closed lines, all together."""
+    start, end = sides(contours)
+    length = np.hypot(*(end - start).T)
+    ends = np.cumsum([len(c) for c in contours]).tolist()
+    return float(sum(length[first:last].sum() for first, last in zip([0, *ends], ends, strict=False)))
 
 
 def fix_angle(contours: Sequence[Points]) -> bool:
@@ -75,8 +112,10 @@ def centroid(points: Points) -> Points:
 def contains(points: Points, probes: Points) -> NDArray[np.bool_]:
     """Which of the probes (M, 2) lie inside by the even-odd rule; one on the line itself may go either way."""
     x, y = np.concatenate([points, points[:1]]).T
-    below = y <= probes[:, 1:]
-    probe, i = np.nonzero(below[:, :-1] != below[:, 1:])
+    order = np.argsort(probes[:, 1], kind="stable")
+    first, last = (np.searchsorted(probes[order, 1], ends(y[:-1], y[1:])) for ends in (np.minimum, np.maximum))
+    i, place = counted(first, last)
+    probe = order[place]
     at = x[i] + (probes[probe, 1] - y[i]) * (x[i + 1] - x[i]) / (y[i + 1] - y[i])
     return np.asarray(np.bincount(probe[at > probes[probe, 0]], minlength=len(probes)) % 2 == 1)
 
@@ -88,19 +127,25 @@ def enclosing(contours: Sequence[Points]) -> list[list[int]]:
     """
     if not contours:
         return []
-    low = np.array([c.min(axis=0) for c in contours])
-    high = np.array([c.max(axis=0) for c in contours])
+    low, high = boxes(contours)
     areas = [abs(signed_area(c)) for c in contours]
-    found: list[list[int]] = []
+    slack = 1e-2 * (high - low).max(axis=1, keepdims=True)
+    at_least, at_most = (low + slack).T, (high - slack).T
+    (left, down), (right, up) = low.T.copy(), high.T.copy()
+    probes = np.empty((len(contours), _PROBES, 2))
+    lies_in: list[list[int]] = [[] for _ in contours]
     for i, contour in enumerate(contours):
-        slack = 1e-2 * float((high[i] - low[i]).max())
-        around = (low <= low[i] + slack).all(axis=1) & (high >= high[i] - slack).all(axis=1)
-        around[i] = False
         begins = (np.arange(0.03, 1.0, 0.11) * len(contour)).astype(np.int64)
-        probes = 0.5 * (contour[begins] + contour[(begins + 1) % len(contour)])
-        inside = [int(j) for j in np.flatnonzero(around) if contains(contours[int(j)], probes).sum() >= 5]
-        found.append(sorted((j for j in inside if areas[j] > areas[i] or j < i), key=lambda j: -areas[j]))
-    return found
+        probes[i] = 0.5 * (contour[begins] + contour[(begins + 1) % len(contour)])
+    for j, contour in enumerate(contours):
+        near = (at_least[0] >= left[j]) & (at_least[1] >= down[j]) & (at_most[0] <= right[j]) & (at_most[1] <= up[j])
+        near[j] = False
+        asked = np.flatnonzero(near)
+        if len(asked):
+            inside = contains(contour, probes[asked].reshape(-1, 2)).reshape(-1, _PROBES).sum(axis=1) >= 5
+            for i in asked[inside].tolist():
+                lies_in[i].append(j)
+    return [sorted((j for j in around if areas[j] > areas[i] or j < i), key=lambda j: -areas[j]) for i, around in enumerate(lies_in)]
 
 
 def nested(contours: Sequence[Points]) -> list[Points]:
@@ -114,17 +159,33 @@ def crossings(contours: Sequence[Points], depth: float, most: int = 100) -> list
 
     Touching is no crossing.
     """
+    if not contours:
+        return []
     found: list[tuple[int, int, Points]] = []
-    low = np.array([c.min(axis=0) for c in contours])
-    high = np.array([c.max(axis=0) for c in contours])
+    low, high = boxes(contours)
+    (left, down), (right, up) = low.T.copy(), high.T.copy()
+    plain = _once_around(contours)
     for i, one in enumerate(contours):
-        for j in range(i, len(contours)):
-            if (low[j] > high[i]).any() or (low[i] > high[j]).any():
-                continue
+        meet = (left[i:] <= right[i]) & (right[i:] >= left[i]) & (down[i:] <= up[i]) & (up[i:] >= down[i])
+        meet[0] = not plain[i]
+        for j in (i + np.flatnonzero(meet)).tolist():
             found += [(i, j, point) for point in _crossings(one, contours[j], depth, same=i == j)]
             if len(found) >= most:
                 return found[:most]
     return found
+
+
+def _once_around(contours: Sequence[Points]) -> NDArray[np.bool_]:
+    """Which closed lines (K,) run once around the mean of their points without turning back: such a line does not cross itself."""
+    counts = np.array([len(c) for c in contours])
+    starts = np.cumsum(counts) - counts
+    start, end = sides(contours)
+    middle = np.repeat(np.add.reduceat(start, starts) / counts[:, None], counts, axis=0)
+    (x0, y0), (x1, y1) = (start - middle).T, (end - middle).T
+    cross = x0 * y1 - y0 * x1
+    turns = np.add.reduceat(np.arctan2(cross, x0 * x1 + y0 * y1), starts)
+    one_way = (np.minimum.reduceat(cross, starts) > 0) | (np.maximum.reduceat(cross, starts) < 0)
+    return np.asarray(one_way & (np.abs(turns) < 1.5 * math.tau))
 
 
 def _crossings(one: Points, other: Points, depth: float, *, same: bool) -> list[Points]:

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspector.geometry import coarse
 from inspector.geometry.coarse import Silhouette, correlate, parabola, peaks
 from inspector.geometry.polygon import Points
 from inspector.geometry.refine import Level, edge_step, profiles, sample, seen, within
-from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape
+from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, mirrored, thinned
 
 if TYPE_CHECKING:
     from inspector.records import Floats
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LEAST_LIKENESS = 0.5
 _LEAST_SEEN = 0.55
 _MOST_TWINS = 32
+_MOST_SAMPLES = 900
 _MOST_PROBES, _LEAST_PROBES, _MOST_EDGES = 1500, 250, 150
 _APART_PX = 3.0
 _ROUND = 0.98
@@ -50,29 +52,35 @@ class Twins:
     lead: float
 
 
-def matches(shown: Shape, shown_outline: Silhouette, asked: Shape, asked_outline: Silhouette) -> Floats:
-    """The placements (K, 3) of (x, y, turn) at which the base shape `asked` covers most of its contour with that of `shown`.
+def matches(shape: Shape, outline: Silhouette) -> tuple[Floats, Floats]:
+    """The placements (K, 3) of (x, y, turn) at which the base shape covers most of its own contour, and those of its mirror image.
 
-    With the same shape twice these are its near-symmetries (the identity is left out), with its mirror image the ways in which a
-    part that lies on its wrong side is mistaken for it.
+    The first are its near-symmetries (the identity is left out), the second the ways in which a part on its wrong side is mistaken for it.
     """
-    pad = int(shown.radius_px * 0.3) + 20
-    low = np.floor(-np.full(2, shown.radius_px)) - pad
+    pad = int(shape.radius_px * 0.3) + 20
+    low = np.floor(-np.full(2, shape.radius_px)) - pad
     grid = np.arange(int(-2 * low[0]))
-    share = shown.material(np.stack(np.meshgrid(grid + low[0], grid + low[1]), axis=2))
+    share = shape.material(np.stack(np.meshgrid(grid + low[0], grid + low[1]), axis=2))
     image = Level(np.rint(230 - 200 * np.clip(share, 0, 1)).astype(np.uint8), 1.0)
-    alike = correlate(shown_outline.unrolled, asked_outline)
+    samples = thinned(shape.samples(max(1.0, shape.length_px / 300), most=_MOST_SAMPLES), _MOST_SAMPLES)
+    return (
+        _matches(image, low, outline, outline, samples, 3),
+        _matches(image, low, outline, coarse.mirrored(outline), mirrored(samples), 0),
+    )
+
+
+def _matches(image: Level, low: Points, shown: Silhouette, asked: Silhouette, samples: Samples, least_degrees: int) -> Floats:
+    """The placements (K, 3), turned by at least so much, at which what is asked fits the picture of what is shown; its corner is `low`."""
+    alike = correlate(shown.unrolled, asked)
     at = peaks(alike)
     at = at[alike[at] > _LEAST_LIKENESS]
-    if shown is asked:
-        at = at[(at >= 3) & (at <= len(alike) - 3)]
+    at = at[(at >= least_degrees) & (at <= len(alike) - least_degrees)]
     at = at[np.argsort(-alike[at], kind="stable")][:_MOST_TWINS]
     if not len(at):
         return np.zeros((0, 3))
-    samples = asked.samples(max(1.0, asked.length_px / 300), most=900)
     turns = np.array([math.tau * (p + parabola(alike, p)) / len(alike) for p in at.tolist()])
     c, s = np.cos(turns), np.sin(turns)
-    (cx, cy), (tx, ty) = asked_outline.centroid_px, shown_outline.centroid_px - low
+    (cx, cy), (tx, ty) = asked.centroid_px, shown.centroid_px - low
     placements = np.column_stack([tx - (c * cx - s * cy), ty - (s * cx + c * cy), turns, np.ones(len(turns))])
     signs = np.ones(len(at), F32)
     for reach, step, limit in ((10, 1.5, 12.0), (7, 1.0, 5.0), (5, 1.0, 3.0), (5, 1.0, 2.0)):

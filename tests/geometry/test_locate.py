@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inspector.geometry import locate
+from inspector.geometry import coarse, locate, shape
 from inspector.geometry.raster import rectify, to_drawing, to_picture
 from inspector.records import ConfigError, Contour, Floats, Image, Pose
 from inspector.workshop.rendered import BACK_LIT, FRONT_LIT, LOW_CONTRAST, Scene, placed, render
@@ -238,3 +238,15 @@ def test_what_a_known_scale_needs_is_made_when_it_is_compiled_and_not_while_the_
     locator = locate.compile(parts.template(*PLATE), scale_px_per_mm=SCALE)
     locator.find(picture(PLATE, placed(PLATE, SIZE, 1.0, SCALE, (0.0, 0.0))))
     assert list(locator._fines) == [SCALE]
+
+
+def test_the_mirror_images_silhouette_and_samples_are_those_of_the_mirrored_drawing() -> None:
+    own, other = (shape.Shape(contours, 2.0) for contours in (parts.plate(), parts.mirrored(parts.plate())))
+    found, expected = coarse.mirrored(coarse.silhouette_of(own)), coarse.silhouette_of(other)
+    np.testing.assert_allclose(found.centroid_px, expected.centroid_px, atol=1e-2)
+    assert float(np.abs(found.unrolled - expected.unrolled).mean()) < 5e-3
+    samples = shape.mirrored(own.samples(1.0))
+    inwards, outwards = (other.material(samples.points + step * samples.normals) for step in (-2.0, 2.0))
+    straight = samples.weight > 0
+    assert (inwards[straight] > 0.8).all()
+    assert (outwards[straight] < 0.2).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +96,17 @@ def test_crossings_are_those_that_brute_force_finds(seed: int, count: int) -> No
             sides = [u[0] * w[1] - u[1] * w[0] for w in (c - a, d - a)] + [v[0] * w[1] - v[1] * w[0] for w in (a - c, b - c)]
             expected += min(map(abs, sides)) > 1e-6 and sides[0] * sides[1] < 0 and sides[2] * sides[3] < 0
     assert len(polygon.crossings([points], depth=1e-6, most=10_000)) == expected
+
+
+def test_a_line_that_runs_twice_around_crosses_itself_and_one_that_runs_once_does_not() -> None:
+    turns = np.arange(5) * math.tau / 5
+    star = np.column_stack([np.cos(2 * turns), np.sin(2 * turns)])
+    assert len(polygon.crossings([star], depth=1e-3)) == 5
+    assert len(polygon.crossings([star[::-1]], depth=1e-3)) == 5
+    assert not polygon.crossings([circle(0, 0, 5), circle(0, 0, 5)[::-1] + 20.0], depth=1e-3)
+
+
+def test_boxes_are_those_of_each_line() -> None:
+    low, high = polygon.boxes([square(0, 0, 2), circle(5, 6, 1)])
+    np.testing.assert_allclose(low, [(-2, -2), (4, 5)], atol=1e-3)
+    np.testing.assert_allclose(high, [(2, 2), (6, 7)], atol=1e-3)
