@@ -34,6 +34,8 @@ UNWATCHED_NS: Final = 300_000_000
 """So long after the last look at the encoder the belt may be where it was by way of another place."""
 TREMBLE_SHARE: Final = 10
 """A standing belt may tremble by this part of the window."""
+SKEW_SHARE: Final = 4
+"""By this part of the window the PLC and we may read the encoder differently."""
 SECOND_NS: Final = 1_000_000_000
 ALARM_BURST: Final = 50
 ALARMS_PER_S: Final = 10
@@ -431,6 +433,8 @@ class Arbiter:
         self._furthest_ns = 0
         """When the belt was last seen there."""
         self._looked_ns: int | None = None
+        self._came_by: deque[tuple[int, int]] = deque(maxlen=256)
+        """When the belt was first seen where, newest last."""
         self._journal_bad_since_ns: int | None = None
         self._journal_text = ""
         self._durable = 0 if settings.line.commit_ms else None
@@ -752,11 +756,22 @@ class Arbiter:
             return counts
         return self._position + (counts - self._position + wrap // 2) % wrap - wrap // 2
 
+    def _was_beyond_ns(self, now_ns: int, counts: int | None) -> int:
+        """Since when the belt has been seen beyond a place: what happened there was before, however new its message seems."""
+        since_ns = now_ns
+        if counts is not None:
+            for seen_ns, place in reversed(self._came_by):
+                if place <= counts + self.settings.line.window_counts // SKEW_SHARE:
+                    break
+                since_ns = seen_ns
+        return since_ns
+
     def _on_encoder(self, now_ns: int, item: EncoderState) -> None:
         if not item.trouble:
             self._release(now_ns, "encoder")
             return
         self._position = self._belt = None
+        self._came_by.clear()
         self._hold(now_ns, "encoder", item.trouble, "ENCODER_DOWN")
         self._distrust(now_ns, item.trouble)
 
@@ -768,6 +783,8 @@ class Arbiter:
             self._notes(now_ns, self.ledger.unwatched(looked_ns, now_ns, text))
         before, self._belt = self._belt, (now_ns, item.counts)
         self._position = item.counts
+        if not self._came_by or self._came_by[-1][1] != item.counts:
+            self._came_by.append((now_ns, item.counts))
         furthest = item.counts if self._furthest is None else max(self._furthest, item.counts)
         back = item.counts < furthest - line.window_counts
         if item.counts < furthest - line.window_counts // TREMBLE_SHARE:
@@ -1136,6 +1153,7 @@ class Arbiter:
             raise Refused("range", "part_seq: 1 … 2**63 − 1 is allowed")
         counts = self._near(protocol.i64(body, "encoder"))
         at_ns = now_ns if body.get("gw_mono_us") is None else gateway.when(now_ns, 1000 * protocol.u64(body, "gw_mono_us"))
+        at_ns = min(at_ns, self._was_beyond_ns(now_ns, counts))
         last = self.ledger.last_part(lane)
         if part_seq <= last:
             if lane in gateway.triggered:

@@ -475,6 +475,16 @@ def test_pictures_while_no_plc_counts_are_told_once() -> None:
     assert codes(out).count("TRIGGER_MISMATCH") == 1
 
 
+def test_a_trig_is_as_old_as_the_belt_is_beyond_its_place() -> None:
+    """It waited on the way since before the session's first message, so that the clocks tell nothing."""
+    made = running(count="plc")
+    for at_ms in range(10, 400, 10):
+        made.step(at_ms * MS, core.Position(min(at_ms, 230)))  # and then the belt stands
+    out = say(made, 900, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 200, "gw_mono_us": "5000000"})
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)], "its time was over"
+    assert not verdicts(say(made, 901, "TRIG", {"lane": 0, "part_seq": "2", "encoder": 225, "gw_mono_us": "5001000"})), "a small difference"
+
+
 def test_a_trig_that_waited_has_less_time() -> None:
     made = running(count="plc")
     say(made, 100, "TRIG", {"lane": 0, "part_seq": "1", "encoder": 1, "gw_mono_us": "5000000"})

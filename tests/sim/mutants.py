@@ -416,6 +416,7 @@ MUTANTS: dict[str, Patch] = {
     "a TRIG that waited escapes the deadline in counts": _method(Ledger, "_is_past", _not_at_its_trigger),
     "a part is known by its number alone": _method(Ledger, "_is_open", lambda real: _number_is_open),
     "a belt that slips back a little is trusted": _method(Ledger, "slipped", lambda real: _nothing),
+    "a TRIG is as old as the clocks tell": _method(Arbiter, "_was_beyond_ns", lambda real: lambda self, now_ns, counts: now_ns),
 }
 """Name → patch. Each is caught within `SEEDS` seeds."""
 
@@ -435,6 +436,7 @@ RARE = {
     "a TRIG that waited escapes the deadline in counts": 1000,
     "a part is known by its number alone": 2_003_200,
     "a belt that slips back a little is trusted": 2_017_700,
+    "a TRIG is as old as the clocks tell": 3_010_500,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
 
