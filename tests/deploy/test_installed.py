@@ -243,7 +243,8 @@ def test_a_backup_of_a_running_line_can_be_restored(running: Machine) -> None:
     backup = f"{SHARE}/deploy/backup.sh"
     assert "every link holds" in running(f"{backup} /var/local/line.tar")
     kept = running(
-        "cd /var/local && tar -xOf line.tar ./var/lib/inspector/journal.sqlite > kept.sqlite && inspector journal verify kept.sqlite --json"
+        "mkdir /var/local/kept && tar -xf /var/local/line.tar -C /var/local/kept ./var/lib/inspector"
+        " && inspector journal verify /var/local/kept/var/lib/inspector --json"
     )
     assert json.loads(kept)["events"] > 0
     assert {"./var/lib/inspector/desk/audit.jsonl", "etc/inspector/line.yaml"} <= set(running("tar -tf /var/local/line.tar").splitlines())
