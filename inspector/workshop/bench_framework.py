@@ -46,6 +46,7 @@ FRAMES = 6000
 RUNS = 9
 GROUP = 64
 SLOTS = 16
+TO_JUDGE_NS = 50_000_000_000
 EVENT_BYTES, JUDGED_BYTES, SEEN_BYTES = 1600, 620, 70
 
 
@@ -228,8 +229,9 @@ def _vision(descriptor: int, rate_hz: int, frames: int) -> None:
 
     capturing = Capturing("c", source, ring, tell, time.monotonic_ns)
     inspecting = Inspecting(
-        Board(Recipe("bench", {"c": plan}, (), ("locate", "c"))), {"c": ring}, bell, tell, None, time.monotonic_ns, time.time_ns, 4
-    )
+        Board(Recipe("bench", {"c": plan}, (), ("locate", "c"))), {"c": ring}, bell, tell, None, time.monotonic_ns, time.time_ns, 4,
+        to_judge_ns=TO_JUDGE_NS,
+    )  # fmt: skip
 
     for _ in range(2 * SLOTS):  # new memory is black, and black pictures are not judged
         into = ring.slot(0.0)
