@@ -161,8 +161,7 @@ def compose(file: str, text: str) -> Document:
         if len(document.lines) > MOST_VALUES:
             raise stop("E_CFG_SIZE", f"more than {MOST_VALUES} values", line)
         if isinstance(event, yaml.AliasEvent):
-            document.refuse("E_CFG_ALIAS", f"*{event.anchor}: aliases are not allowed; write the value out", loc)
-            return None
+            raise stop("E_CFG_ALIAS", f"*{event.anchor}: aliases are not allowed; write the value out", line)
         if getattr(event, "tag", None) is not None:
             document.refuse("E_CFG_TAG", f"{event.tag.replace('tag:yaml.org,2002:', '!!')}: tags are not allowed", loc)
         if isinstance(event, yaml.SequenceStartEvent):
