@@ -1161,7 +1161,8 @@ class Arbiter:
                 raise Refused("order", f"TRIG {part_seq} after {last}; a new HELLO begins anew")
             self._alarm(now_ns, "TRIGGER_MISMATCH", "warning", f"the PLC counts anew: TRIG {part_seq} after {last}", lane=lane)
             self._notes(now_ns, self.ledger.count_anew(lane))
-            gateway.counted_from.pop(lane, None)
+        if lane not in gateway.triggered:
+            gateway.counted_from.pop(lane, None)  # what came by before the session has no TRIG, and is counted with this one
         gateway.triggered.add(lane)
         self._notes(
             now_ns, self.ledger.trigger(now_ns, lane, part_seq, at_ns, counts, self._position, challenge=body.get("challenge") is True)

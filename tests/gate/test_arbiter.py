@@ -462,6 +462,20 @@ def test_a_gateway_that_comes_back_counts_on() -> None:
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]  # number 8, of which nobody told
 
 
+def test_a_part_that_came_by_before_the_session_is_no_miscount() -> None:
+    made = running(count="plc")
+    say(made, 1, "TRIG", {"lane": 0, "part_seq": "7", "encoder": 1})
+    say(made, 2, "HELLO", HELLO)
+    say(made, 3, "HB", {"mono_ns": "3000000", "plc_count": {"0": 8}})  # of part 8 no TRIG came
+    say(made, 10, "TRIG", {"lane": 0, "part_seq": "9", "encoder": 400})
+    for at_ms in range(100, 2000, 100):
+        say(made, at_ms, "HB", {"mono_ns": str(at_ms * MS), "plc_count": {"0": 9}})
+    assert not any(gateway.miscounted for gateway in made.sessions.values())
+    for at_ms in range(2000, 4000, 100):
+        say(made, at_ms, "HB", {"mono_ns": str(at_ms * MS), "plc_count": {"0": 10}})
+    assert all(gateway.miscounted for gateway in made.sessions.values()), "a TRIG is missing"
+
+
 def test_pictures_while_no_plc_counts_are_told_once() -> None:
     made = running(count="plc")
     say(made, 1, "BYE", {})

@@ -946,20 +946,24 @@ class World:
         while len(self.restarts) > 1 and at_us >= self.restarts[1][0]:
             del self.restarts[0]
         if self.restarts and at_us >= self.restarts[0][0]:
-            coming = self.restarts[0][1]
-            for key in [key for key in coming if key[0] == lane]:
-                self._is_shown(*key, coming.pop(key))
             last = self.arbiter.ledger.last_part(lane)
             anew = number <= last and identity in self.arbiter.sessions
             if anew and lane in self.trigged.get(identity, set()):
-                raise Broken(f"lane {lane}: TRIG {number} of a restarted PLC in a session of before")
+                if not self.knobs.corrupt:
+                    raise Broken(f"lane {lane}: TRIG {number} of a restarted PLC in a session of before")
+                self.counts_off[identity] = self.now_ns, True  # its BYE was damaged: the TRIG is no order, and there is no permit
+                return
+            coming = self.restarts[0][1]
+            for key in [key for key in coming if key[0] == lane]:
+                self._is_shown(*key, coming.pop(key))
             for known in (self.triggered, self.trigger_counts, self.outcomes):
                 for key in [key for key in known if key[0] == lane and (anew or key[1] > last)]:
                     del known[key]
             self.void = {key for key in self.void if key[0] != lane or not (anew or key[1] > last)}
-            if anew:
-                self.counted_from.get(identity, {}).pop(lane, None)
-        self.trigged.setdefault(identity, set()).add(lane)
+        trigged = self.trigged.setdefault(identity, set())
+        if lane not in trigged and identity in self.arbiter.sessions:
+            self.counted_from.get(identity, {}).pop(lane, None)
+        trigged.add(lane)
 
     def _notice_position(self, counts: int) -> None:
         """Where the belt is, is not sure after it went back or jumped: of the parts known until then none may pass."""
