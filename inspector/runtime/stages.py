@@ -218,8 +218,11 @@ def _in_time(state: Inspecting, camera: str, lent: list[Lent], now_ns: int) -> l
 
 
 def _learn(state: Inspecting, camera: str, took_ns: float) -> None:
-    """So long a picture took; a single long one (the process was stopped) is not believed."""
-    before_ns = state.took_ns.get(camera, took_ns)
+    """So long a picture took; a single long one (the process was stopped) is not believed, nor is the first, for which all is cold."""
+    if camera not in state.took_ns:
+        state.took_ns[camera] = 0.0
+        return
+    before_ns = state.took_ns[camera] or took_ns
     state.took_ns[camera] = before_ns + (min(took_ns, 2 * before_ns) - before_ns) / STEADY
 
 

@@ -168,6 +168,29 @@ def test_in_an_overload_the_surplus_gives_way_and_what_is_judged_is_in_time(batc
     assert len(judged) + len(gave_way) + in_ring + ring.counts().ready == seq
 
 
+def test_the_first_picture_which_is_cold_makes_none_behind_it_give_way() -> None:
+    now_ms, gate, bell = [0], Gate(), threading.Condition()
+
+    def cold(views: Sequence[View]) -> Sequence[tuple[Finding, ...]]:
+        now_ms[0] += 300 if now_ms[0] < 300 else 5
+        return mean_is_low(views)
+
+    def clock() -> int:
+        return now_ms[0] * 1_000_000
+
+    ring = Ring(8, 64, "drop_oldest", bell)
+    inspecting = Inspecting(Board(recipe_of(cold)), {"c": ring}, bell, gate.tell, None, clock, clock, 1, to_judge_ns=500_000_000)
+    for seq in (1, 2, 3):
+        into = ring.slot(0.0)
+        assert into is not None
+        into[:] = 100 + seq
+        ring.commit(Stamp("c", seq, 0, None, (8, 8)), 0)
+    while inspect(inspecting, 0.0):
+        pass
+    assert [m.seq for m in gate.of(Judged)] == [1, 2, 3]
+    assert not gate.of(Dropped)
+
+
 def test_an_incomplete_picture_is_a_part_that_was_not_inspected() -> None:
     gate = Gate()
     run_all(*line([1, (2, False), 3], gate))
