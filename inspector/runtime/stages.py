@@ -202,10 +202,10 @@ def _batch(state: Inspecting, camera: str) -> int:
 
 
 def _in_time(state: Inspecting, camera: str, lent: list[Lent], now_ns: int) -> list[Lent]:
-    """Those that can still be told in time; the others give way. There is to be time for one more than there are."""
+    """Those that can still be told in time; the others give way."""
     if not state.to_judge_ns:
         return lent
-    needs_ns = min((len(lent) + 1) * state.took_ns.get(camera, 0.0), LEFT_SHARE * state.to_judge_ns)
+    needs_ns = min(len(lent) * state.took_ns.get(camera, 0.0), LEFT_SHARE * state.to_judge_ns)
     latest_ns = now_ns + needs_ns - state.to_judge_ns
     late = [each.frame.stamp.seq for each in lent if each.frame.stamp.at_ns < latest_ns]
     if not late:
