@@ -6,7 +6,8 @@ way in (`fuse`), and that way asks for a PASS of *every* camera of the lane for 
 Glossary. *Exposure*: (camera, seq), vision's name of a picture. *Part*: (lane, part_seq), numbered 1, 2, … in each ejector lane.
 *Bound*: the ledger has found the part that an exposure shows. *Act by*: the last moment for a verdict, `ACT_EARLIER_MS` before the
 deadline. Parts come from exposures (`count: frames`; then exposure and part are one), or from triggers (a sensor here, or a PLC), and then
-an exposure belongs to the part whose place on the belt is nearest, within the window.
+an exposure belongs to the part in whose window its place on the belt lies; if that is more than one part, to none, and they are rejected.
+Without an encoder it belongs to the part that is nearest in time.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Late(NamedTuple):
 
 
 class Crowded(NamedTuple):
-    """Two triggers are so close that an exposure between them could show either part; the nearer one is taken to be it."""
+    """Two triggers are so close that an exposure between them could show either part; such an exposure shows neither."""
 
     lane: int
     text: str
@@ -191,6 +192,10 @@ def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
     if len(said) == len(cast) and said:  # a PASS with a reason: vision contradicts itself
         return Verdict.REJECT_UNDECIDABLE, int(Reason.GREY_BAND), "PASS with a reason"
     return Verdict.REJECT_NOT_INSPECTED, int(Reason.DEADLINE), "not judged before the deadline"
+
+
+def _distance(near: tuple[int, Part]) -> int:
+    return near[0]
 
 
 class _Waiting(NamedTuple):
@@ -356,7 +361,7 @@ class Ledger:
                 return [*notes, *told, *self.distrust(lane, text)]
             if apart < 2 * self.line.window_counts:
                 text = f"triggers {last_seq} and {part_seq} are {apart} counts apart, the window is ± {self.line.window_counts} counts"
-                notes.append(Crowded(lane, text))
+                notes.append(Crowded(lane, f"{text}: what lies in the windows of both shows neither"))
         if self._absent is not None:
             notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
             return notes
@@ -377,7 +382,11 @@ class Ledger:
                 if other is not part and self._off(part, *place) < self._off(other, *place):
                     text = f"exposure {other.bound[camera]} of {camera}, taken for part {other.part_seq}, lies nearer to part {part_seq}"
                     return [*notes, Mismatch(lane, text), *self.distrust(lane, text)]
-        for key in [key for key, entry in room.waiting.items() if self._nearest(room, entry.at_counts, entry.at_ns) is part]:
+        for other in [other for other in room.open.values() if other is not part]:
+            for camera, place in other.shown_at.items():
+                if self._is_open(other) and part in self._shown(room, *place):
+                    notes.append(self._either(camera, other.bound[camera], (other, part), other))
+        for key in [key for key, entry in room.waiting.items() if self._shown(room, entry.at_counts, entry.at_ns) == (part,)]:
             entry = room.waiting.pop(key)
             if entry.camera in part.bound:
                 text = f"exposures {part.bound[entry.camera]} and {entry.seq} of {entry.camera} show the same part {part_seq}"
@@ -571,11 +580,15 @@ class Ledger:
             return notes  # whose it is, is not sure
         notes += self._stands(now_ns, at_ns, at_counts)
         room = self._lanes[number]
-        part = self._nearest(room, at_counts, at_ns)
-        if part is None:
+        shown = self._shown(room, at_counts, at_ns)
+        if not shown:
             if self._absent is None:
                 room.waiting[camera, seq] = _Waiting(camera, seq, at_counts, at_ns, complete, uid, now_ns + UNMATCHED_NS)
             return notes
+        part = shown[0]
+        if len(shown) > 1:
+            self._remember((camera, seq), part)
+            return [*notes, *(self._either(camera, seq, shown, each) for each in shown if self._is_open(each))]
         if camera in part.bound:
             text = f"exposures {part.bound[camera]} and {seq} of {camera} show the same part {part.part_seq}"
             return [*notes, Mismatch(number, text), *self.distrust(number, text)]
@@ -619,16 +632,26 @@ class Ledger:
         self._last_at[camera] = min(at_ns, now_ns), (*ahead[1 - _AHEAD :], at_ns) if at_ns > now_ns else ahead
         return False
 
-    def _nearest(self, room: _Lane, at_counts: int | None, at_ns: int) -> Part | None:
-        """The part whose place is nearest and within the window, open or closed a moment ago; by time where there is no encoder."""
-        best: Part | None = None
-        least = self.line.window_counts + 1
+    def _shown(self, room: _Lane, at_counts: int | None, at_ns: int) -> tuple[Part, ...]:
+        """The parts, open or closed a moment ago, that a place may show: the nearest one, and with an encoder all within the window."""
+        window = self.line.window_counts
+        near: list[tuple[int, Part]] = []
         for parts in (room.recent, room.open.values()):
             for part in parts:
                 off = self._off(part, at_counts, at_ns)
-                if off < least and not part.missed:
-                    best, least = part, off
-        return None if best is not None and at_ns < best.shown_from_ns else best
+                if off <= window and not part.missed:
+                    near.append((off, part))
+        if len(near) > 1:
+            near.sort(key=_distance)
+        if near and at_ns < near[0][1].shown_from_ns:
+            return ()
+        return tuple(part for n, (_, part) in enumerate(near) if not n or (at_counts is not None and part.at_counts is not None))
+
+    def _either(self, camera: str, seq: int, shown: tuple[Part, ...], part: Part) -> Closed:
+        """Reject a part of which an exposure is, or that of another part that stands in the same window."""
+        parts = " and ".join(str(each.part_seq) for each in sorted(shown, key=lambda each: each.part_seq))
+        text = f"exposure {seq} of {camera} lies in the windows of parts {parts}: which it shows is not sure"
+        return self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)
 
     def _off(self, part: Part, at_counts: int | None, at_ns: int) -> int:
         """How far a place is from a part's, in counts."""

@@ -779,11 +779,28 @@ def test_an_exposure_of_the_part_whose_trigger_never_came_is_not_an_earlier_ones
     assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210), ("PASS", 0), ("REJECT_NOT_INSPECTED", 210)]  # parts 2, 3 by its own, and 1
 
 
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_an_exposure_in_the_windows_of_two_parts_shows_neither(first: int, second: int) -> None:
+    """The belt stops when the first part is at the sensor, and its picture is lost; the next one's is taken 2 counts before its trigger."""
+    made = running(count="conveyor")
+    out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000))
+    if first == 2:
+        out += made.step(21 * MS, core.Seen("top", 2, 20 * MS, 1002, True, None))
+    out += made.step(22 * MS, core.Triggered(2, 0, 22 * MS, 1004))
+    if first == 1:
+        out += made.step(23 * MS, core.Seen("top", 2, 20 * MS, 1002, True, None))
+    out += made.step(40 * MS, core.Judged("top", 2, "pass", 0, "", body()))
+    out += made.step(900 * MS, core.Tick())
+    assert "TRIGGER_MISMATCH" in codes(out)
+    assert [verdict for verdict, _ in verdicts(out)] == ["REJECT_NOT_INSPECTED"] * 2
+    assert sorted(reason for _, reason in verdicts(out)) in ([210, 210], [int(Reason.FRAME_LOST), 210])
+
+
 def test_triggers_that_are_close_are_told_and_each_exposure_finds_its_part() -> None:
     made = running(count="conveyor")
-    out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1040))
+    out = made.step(1 * MS, core.Triggered(1, 0, 1 * MS, 1000)) + made.step(2 * MS, core.Triggered(2, 0, 2 * MS, 1080))
     assert codes(out) == ["TRIGGER_MISMATCH"]
-    for seq, counts in ((1, 1002), (2, 1043)):
+    for seq, counts in ((1, 1002), (2, 1083)):
         out += made.step((2 + seq) * MS, core.Seen("top", seq, seq * MS, counts, True, None))
         out += made.step((3 + seq) * MS, core.Judged("top", seq, "pass", 0, "", body()))
     assert verdicts(out) == [("PASS", 0)] * 2

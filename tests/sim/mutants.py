@@ -181,11 +181,11 @@ def _credit(real: Any) -> Any:
 
 
 def _no_window(real: Any) -> Any:
-    def nearest(self: Ledger, room: Any, at_counts: int | None, at_ns: int) -> Any:
-        parts = [p for p in room.open.values() if p.at_counts is not None]
-        return min(parts, key=lambda p: abs(p.at_counts - (at_counts or 0)), default=None)
+    def shown(self: Ledger, room: Any, at_counts: int | None, at_ns: int) -> Any:
+        parts = [part for part in (*room.recent, *room.open.values()) if not part.missed]
+        return real(self, room, at_counts, at_ns) or tuple(sorted(parts, key=lambda part: self._off(part, at_counts, at_ns))[:1])
 
-    return nearest
+    return shown
 
 
 def _first_camera(real: Any) -> Any:
@@ -375,7 +375,8 @@ MUTANTS: dict[str, Patch] = {
     "lost frame forgotten": _method(Ledger, "_exposure", _lost_forgotten),
     "repeated frame makes a part": _method(Ledger, "_exposure", _twice),
     "old picture judged": _method(Ledger, "_is_stale", lambda real: lambda self, now_ns, camera, at_ns: False),
-    "exposure bound whatever its place": _method(Ledger, "_nearest", _no_window),
+    "exposure bound whatever its place": _method(Ledger, "_shown", _no_window),
+    "of two parts in one window the nearer one is shown": _method(Ledger, "_shown", lambda real: lambda *given: real(*given)[:1]),
     "incomplete frame may pass": _method(Ledger, "_bind", _complete),
     "two outcomes for a part": _method(Ledger, "_close", _two_outcomes),
     "a reject is not counted": _method(Ledger, "_close", _miscounted),
@@ -437,6 +438,7 @@ RARE = {
     "a part is known by its number alone": 2_003_200,
     "a belt that slips back a little is trusted": 2_017_700,
     "a TRIG is as old as the clocks tell": 3_010_500,
+    "of two parts in one window the nearer one is shown": 5_012_700,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
 
