@@ -183,7 +183,7 @@ class Session:
     @property
     def unconfirmed(self) -> bool:
         """A verdict passed its deadline without ACK, and no ACK has come for it since."""
-        return any(order.overdue for order in self.sent)
+        return any(order.overdue for orders in (self.sent, self.queue) for order in orders)
 
     def offer(self, now_ns: int, order: Order) -> list[Frames]:
         """Take a verdict to send; returns what can be sent now."""
@@ -229,18 +229,21 @@ class Session:
 
     def leave(self, lanes: Sequence[int]) -> deque[Order]:
         """Hand what was not confirmed in time for these lanes to the session that follows, which offers it again so that it may be."""
-        left = deque(order for order in self.sent if order.overdue and order.lane in lanes)
+        left = deque(order for orders in (self.sent, self.queue) for order in orders if order.overdue and order.lane in lanes)
         self.sent = deque(order for order in self.sent if not order.overdue or order.lane not in lanes)
+        self.queue = deque(order for order in self.queue if not order.overdue or order.lane not in lanes)
         return left
 
     def tick(self, now_ns: int) -> tuple[list[Frames], list[Order]]:
         """(frames to send again, verdicts whose deadline has just passed without ACK)."""
         frames: list[Frames] = []
         overdue: list[Order] = []
-        while self.queue and self.queue[0].deadline_ns <= now_ns:  # never an order again; sent only so that its ACK may come
+        for order in self.queue:  # in order of seq: one of another lane, or that was judged late, may have less time than those before it
+            if order.deadline_ns <= now_ns and not order.overdue:
+                order.overdue = True
+                overdue.append(order)
+        while self.queue and self.queue[0].overdue:  # never an order again; sent only so that its ACK may come
             order = self.queue.popleft()
-            order.overdue = True
-            overdue.append(order)
             self.sent.append(order)
             self.last_sent = max(self.last_sent, order.seq)
             if self._waits(order):
@@ -261,8 +264,9 @@ class Session:
     def due_ns(self) -> int:
         """When `tick` has something to do at the earliest."""
         due = self.next_hb_ns
-        if self.queue:
-            due = min(due, self.queue[0].deadline_ns)
+        for order in self.queue:
+            if not order.overdue:
+                due = min(due, order.deadline_ns)
         for order in self.sent:
             due = min(due, order.sent_ns + (RESEND_EXPIRED_NS if order.overdue else RESEND_NS))
             break  # the oldest was sent first; the others follow at the next tick

@@ -389,6 +389,35 @@ def test_what_was_not_confirmed_is_offered_again_in_the_next_session() -> None:
     assert permit(made)
 
 
+def test_a_verdict_that_waits_behind_one_with_more_time_is_missed_at_its_own_deadline() -> None:
+    """The gateway confirms nothing, its credit is 1, and the earlier part was judged after the later one."""
+    made = running(count="conveyor")
+    say(made, 1, "HELLO", {**HELLO, "credit": 1})
+    made.step(10 * MS, core.Triggered(1, 0, 10 * MS, None))
+    made.step(11 * MS, core.Seen("top", 1, 11 * MS, None, True, None))
+    for part, at_ms in ((2, 120), (3, 250)):
+        made.step(at_ms * MS, core.Triggered(part, 0, at_ms * MS, None))
+        made.step((at_ms + 1) * MS, core.Seen("top", part, (at_ms + 1) * MS, None, True, None))
+        made.step((at_ms + 10) * MS, core.Judged("top", part, "pass", 0, "", body()))
+    made.step(270 * MS, core.Judged("top", 1, "fail", 101, "", body()))
+    session = made.sessions[b"g"]
+    assert [order.part_seq for order in session.sent] == [2]
+    assert [order.part_seq for order in session.queue] == [3, 1]
+    first_ms, later_ms = session.queue[1].deadline_ns // MS, session.sent[0].deadline_ns // MS
+    out: list[core.Output] = []
+    for at_ms in range(280, first_ms + 21, 10):
+        out += say(made, at_ms, "HB", {})
+        assert at_ms >= first_ms or permit(made)
+    assert first_ms + 20 < later_ms
+    assert not permit(made)
+    assert "DELIVERY_UNCONFIRMED" in codes(out)
+    say(made, first_ms + 30, "HELLO", {**HELLO, "credit": 1})
+    assert not permit(made)
+    assert [order.part_seq for order in made.sessions[b"g"].sent] == [1]
+    say(made, first_ms + 40, "ACK", {"epoch": protocol.epoch_text(EPOCH), "upto": "3", "seq": "3"})
+    assert permit(made)
+
+
 @pytest.mark.parametrize("mended", ["hello", "camera", "vision"])
 def test_a_line_that_stands_can_see_again(mended: str) -> None:
     made = running(count="plc", guards=Guards(blind_in_row=1))
