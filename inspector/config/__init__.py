@@ -173,10 +173,10 @@ class Gate(Strict):
 
     `lanes` lists the ejector lanes. `count` says where parts come from: `frames` (each exposure is a part; the camera numbers its
     exposures), `conveyor` (a part sensor on this machine), `plc` (TRIG messages). `window_counts` is how far the encoder's position
-    of a frame may lie from its part's; a frame in the windows of two parts shows neither, and both are rejected. With `travel_counts`,
-    the encoder's counts from trigger to ejector (or `travel_mm` and the encoder's `counts_per_mm`), a deadline holds in counts too, and a
-    belt faster than `travel_min_ms` allows withholds the permit. With `durable_pass_ms` a PASS is sent only once it is kept on the disk,
-    and so much of the time to judge is set aside for that.
+    of a frame may lie from its part's; of parts that stand nearer to each other a frame shows none, and they are rejected. With
+    `travel_counts`, the encoder's counts from trigger to ejector (or `travel_mm` and the encoder's `counts_per_mm`), a deadline holds in
+    counts too, and a belt faster than `travel_min_ms` allows withholds the permit. With `durable_pass_ms` a PASS is sent only once it is
+    kept on the disk, and so much of the time to judge is set aside for that.
     """
 
     bind: SocketAddress = "tcp://127.0.0.1:5562"

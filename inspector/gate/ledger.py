@@ -6,8 +6,8 @@ way in (`fuse`), and that way asks for a PASS of *every* camera of the lane for 
 Glossary. *Exposure*: (camera, seq), vision's name of a picture. *Part*: (lane, part_seq), numbered 1, 2, … in each ejector lane.
 *Bound*: the ledger has found the part that an exposure shows. *Act by*: the last moment for a verdict, `ACT_EARLIER_MS` before the
 deadline. Parts come from exposures (`count: frames`; then exposure and part are one), or from triggers (a sensor here, or a PLC), and then
-an exposure belongs to the part in whose window its place on the belt lies; if that is more than one part, to none, and they are rejected.
-Without an encoder it belongs to the part that is nearest in time.
+an exposure belongs to the part whose place on the belt is nearest, within the window; where parts stand nearer to each other than that, to
+none of them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ class Late(NamedTuple):
 
 
 class Crowded(NamedTuple):
-    """Two triggers are so close that an exposure between them could show either part; such an exposure shows neither."""
+    """Two triggers are so close that an exposure between them could show either part. It is taken to show the nearer one, and neither where
+    they stand nearer to each other than the window.
+    """
 
     lane: int
     text: str
@@ -361,7 +363,8 @@ class Ledger:
                 return [*notes, *told, *self.distrust(lane, text)]
             if apart < 2 * self.line.window_counts:
                 text = f"triggers {last_seq} and {part_seq} are {apart} counts apart, the window is ± {self.line.window_counts} counts"
-                notes.append(Crowded(lane, f"{text}: what lies in the windows of both shows neither"))
+                neither = ": what lies in the windows of both shows neither" if self._is_crowded(at_counts, last_counts) else ""
+                notes.append(Crowded(lane, text + neither))
         if self._absent is not None:
             notes.append(self._close(part, Verdict.REJECT_NOT_INSPECTED, *self._absent))
             return notes
@@ -633,7 +636,7 @@ class Ledger:
         return False
 
     def _shown(self, room: _Lane, at_counts: int | None, at_ns: int) -> tuple[Part, ...]:
-        """The parts, open or closed a moment ago, that a place may show: the nearest one, and with an encoder all within the window."""
+        """The part, open or closed a moment ago, that is nearest to a place, within the window, and those that stand too near to it."""
         window = self.line.window_counts
         near: list[tuple[int, Part]] = []
         for parts in (room.recent, room.open.values()):
@@ -643,14 +646,17 @@ class Ledger:
                     near.append((off, part))
         if len(near) > 1:
             near.sort(key=_distance)
-        if near and at_ns < near[0][1].shown_from_ns:
-            return ()
-        return tuple(part for n, (_, part) in enumerate(near) if not n or (at_counts is not None and part.at_counts is not None))
+        shown = tuple(part for _, part in near if part is near[0][1] or self._is_crowded(near[0][1].at_counts, part.at_counts))
+        return () if shown and at_ns < shown[0].shown_from_ns else shown
+
+    def _is_crowded(self, at_counts: int | None, other_counts: int | None) -> bool:
+        """Two parts stand nearer to each other than an exposure may stand from its part."""
+        return at_counts is not None and other_counts is not None and abs(at_counts - other_counts) < self.line.window_counts
 
     def _either(self, camera: str, seq: int, shown: tuple[Part, ...], part: Part) -> Closed:
-        """Reject a part of which an exposure is, or that of another part that stands in the same window."""
+        """Reject a part of which an exposure is, or of another part that stands too near to it."""
         parts = " and ".join(str(each.part_seq) for each in sorted(shown, key=lambda each: each.part_seq))
-        text = f"exposure {seq} of {camera} lies in the windows of parts {parts}: which it shows is not sure"
+        text = f"exposure {seq} of {camera} lies in the windows of parts {parts}, which stand too near to each other"
         return self._close(part, Verdict.REJECT_NOT_INSPECTED, Reason.TRIGGER_MISMATCH, text)
 
     def _off(self, part: Part, at_counts: int | None, at_ns: int) -> int:

@@ -376,7 +376,7 @@ MUTANTS: dict[str, Patch] = {
     "repeated frame makes a part": _method(Ledger, "_exposure", _twice),
     "old picture judged": _method(Ledger, "_is_stale", lambda real: lambda self, now_ns, camera, at_ns: False),
     "exposure bound whatever its place": _method(Ledger, "_shown", _no_window),
-    "of two parts in one window the nearer one is shown": _method(Ledger, "_shown", lambda real: lambda *given: real(*given)[:1]),
+    "of two parts too near to each other the nearer one is shown": _method(Ledger, "_shown", lambda real: lambda *given: real(*given)[:1]),
     "what waits for credit is not missed": lambda: patch.object(
         Session, "unconfirmed", property(lambda self: any(order.overdue for order in self.sent))
     ),
@@ -441,7 +441,7 @@ RARE = {
     "a part is known by its number alone": 2_003_200,
     "a belt that slips back a little is trusted": 2_017_700,
     "a TRIG is as old as the clocks tell": 3_010_500,
-    "of two parts in one window the nearer one is shown": 5_012_700,
+    "of two parts too near to each other the nearer one is shown": 5_012_700,
     "what waits for credit is not missed": 6_023_300,
 }
 """Where the seeds begin for a mistake that needs a rare story."""
