@@ -10,9 +10,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 PR_SET_PDEATHSIG = 1
+FIRST: Final = 10
+"""So much less nice than its children is the process that decides and tells."""
+
 SYSTEMDS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Between systemd and the daemon only."""
 
@@ -29,13 +32,31 @@ class End(Protocol):
         ...
 
 
+_CAME_WITH: Final = os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def go_first() -> None:
+    """This process goes before the others of the machine, where it may (root, or RLIMIT_NICE); its children do not.
+
+    A verdict that is ready then does not wait until a network has had its turn. To be called before any other thread is started.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _CAME_WITH - FIRST)
+
+
+def behind(nice: int = 0) -> list[str]:
+    """What a child's command begins with, so that it goes where this process came from, or by `nice` behind that."""
+    nicer = _CAME_WITH - os.getpriority(os.PRIO_PROCESS, 0) + nice
+    return ["nice", "-n", str(nicer)] if nicer else []
+
+
 def start(module: str, *arguments: str, theirs: End, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """`python -m module ARGUMENTS --link-fd N`, which inherits its end, closed here; with `environment` on top of this process's.
 
     Raises `OSError` when the machine has no room for another process.
     """
     inherited = {key: value for key, value in os.environ.items() if key not in SYSTEMDS}
-    command = [sys.executable, "-m", module, *arguments, "--link-fd", str(theirs.fileno())]
+    command = [*behind(), sys.executable, "-m", module, *arguments, "--link-fd", str(theirs.fileno())]
     try:
         return subprocess.Popen(
             command,

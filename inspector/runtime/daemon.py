@@ -430,7 +430,7 @@ class Daemon:
             if self._begin_ns is None or now_s < self._prove_at_s:
                 return
             self._prove_at_s = math.inf
-            command = ["nice", "-n", "19", sys.executable, "-m", "inspector"]
+            command = [*child.behind(19), sys.executable, "-m", "inspector"]
             command += ["journal", "verify", "--running", str(self._settings.state_dir)]
             with suppress(OSError):
                 self._proof = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._proof_says, stderr=subprocess.DEVNULL)
@@ -671,6 +671,7 @@ def run(path: Path, *, on_end: OnEnd, on_ready: OnReady | None = None, for_s: fl
                 in_force.select(settings.state_dir, {})
         with suppress(OSError):  # a full disk; vision then reads the file itself
             begin_with = in_force.keep(settings.state_dir, text)
+        child.go_first()
         return Daemon(path, settings, asked, on_ready=on_ready, on_end=on_end, begin_with=begin_with).run(for_s)
     except BrokenPipeError as error:  # to the command line this is a reader who has seen enough, and the end of a daemon never is
         raise RuntimeError(f"the daemon lost a pipe: {error}") from error

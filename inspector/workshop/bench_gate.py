@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
 import statistics
 import subprocess
@@ -132,13 +133,26 @@ def _core() -> dict[str, float]:
     return {**medians, "part_us": sum(medians.values())}
 
 
+@contextmanager
+def _first() -> Iterator[None]:
+    """The gate goes first, where it may, as in the daemon."""
+    from inspector.runtime import child
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    child.go_first()
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
 def _line(rate_hz: int, *, stalled: int = 0, replay: bool = False, page: bool = False) -> dict[str, float]:
     """Latencies at this rate, in milliseconds."""
     from inspector.config import Config
     from inspector.runtime import link
     from inspector.runtime.gate import GateProcess
 
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder, _first(), ExitStack() as stack:
         earlier = _earlier(Path(folder)) if replay else ""
         gate = GateProcess(Config.model_validate(_CONFIG), Path(folder), clock=time.monotonic_ns, utc_clock=time.time_ns)
         gate.start(stack)
@@ -205,6 +219,8 @@ def _earlier(folder: Path) -> str:
 
 def _desk(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> str:
     """The page of this line, at work; its address."""
+    from inspector.runtime import child
+
     with socket.create_server(("127.0.0.1", 0)) as found:
         bind = f"127.0.0.1:{found.getsockname()[1]}"
     config = {
@@ -216,7 +232,7 @@ def _desk(folder: Path, ends: Mapping[str, str], stack: ExitStack) -> str:
     }
     path = folder / "bench.yaml"
     path.write_text(json.dumps(config))
-    command = ["nice", "-n", str(PAGE_NICE), sys.executable, "-m", "inspector", "desk", str(path)]
+    command = [*child.behind(PAGE_NICE), sys.executable, "-m", "inspector", "desk", str(path)]
     desk = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(desk.wait)
     stack.callback(desk.terminate)
@@ -260,7 +276,9 @@ def _quantiles(spent_ms: list[float]) -> dict[str, float]:
 
 
 def _child(*arguments: str, pass_fds: tuple[int, ...] = (), nice: int = 0) -> subprocess.Popen[str]:
-    command = ["nice", "-n", str(nice), sys.executable, "-m", __name__, *arguments]
+    from inspector.runtime import child
+
+    command = [*child.behind(nice), sys.executable, "-m", __name__, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from inspector.client import Gateway, Terms
+from inspector.runtime import child
 from tests.smoke.conftest import line
 
 pytestmark = pytest.mark.real
@@ -146,6 +147,22 @@ class Plc:
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_the_gate_goes_first_where_it_may_and_no_child_of_it_does(tmp_path: Path, environment: dict[str, str]) -> None:
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    ask = f"import os; os.setpriority(os.PRIO_PROCESS, 0, {ours - child.FIRST})"
+    may = subprocess.run([sys.executable, "-c", ask], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    with daemon(line(tmp_path), environment, "--quiet") as running:
+        pid = running.ready()["pid"]
+        assert os.getpriority(os.PRIO_PROCESS, pid) == ours - child.FIRST * may
+        tasks = Path(f"/proc/{pid}/task")
+        threads = {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks.iterdir()}
+        assert threads == {ours - child.FIRST * may}
+        children = [int(found) for task in tasks.iterdir() for found in (task / "children").read_text().split()]
+        assert running.ready()["vision_pid"] in children
+        assert os.getpriority(os.PRIO_PROCESS, running.ready()["vision_pid"]) == ours
+        assert all(os.getpriority(os.PRIO_PROCESS, each) >= ours for each in children)
+
+
 @pytest.mark.parametrize("process", ["gate", "vision"])
 def test_promtool_has_nothing_to_say(tmp_path: Path, environment: dict[str, str], process: str) -> None:
     with daemon(line(tmp_path), environment, "--quiet") as running:
