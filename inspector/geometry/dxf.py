@@ -100,6 +100,12 @@ SHEET = re.compile(r"frame|border|rahmen|cadre|blatt|(?<![a-z])(sheet(?![-_ ]?me
 PAPER_RATIOS = (2**0.5, 11 / 8.5, 17 / 11)
 """Long side to short side: ISO A, and in turn ANSI A, C, E and B, D."""
 
+BODIES = {
+    "3DFACE", "3DSOLID", "ACAD_PROXY_ENTITY", "BODY", "EXTRUDEDSURFACE", "HELIX", "LOFTEDSURFACE", "MESH", "MLINE", "PLANESURFACE",
+    "REGION", "REVOLVEDSURFACE", "SOLID", "SURFACE", "SWEPTSURFACE", "TRACE",
+}  # fmt: skip
+"""What may show a part, and holds no line that could be its outline."""
+
 WRITTEN = ("TEXT", "MTEXT", "ATTRIB")
 ZONE_LAYER = re.compile(r"(?:zone[-_ ]+(?P<name>[a-z0-9_-]{1,32})|(?P<ignore>ignore)([-_ ].*)?)$", re.IGNORECASE)
 """What is closed on the layers ZONE_<name> and IGNORE bounds zones of the surface."""
@@ -201,6 +207,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
     layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
+    _warn_of_circles_within(contours, notes)
     side_file.examine(side, side_places, contours, parts, layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -522,6 +529,10 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
         notes.warnings.append(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
         notes.ignored[kind, layer, "cannot be drawn"] += 1
         return
+    low, high = _heights(entity)
+    if (high - low) * mm > ALMOST_MM:
+        where = f"{kind} {handle} on layer {layer}"
+        notes.warnings.append(f"{where} is not flat, its z goes from {low * mm:.3f} to {high * mm:.3f} mm: it is drawn as seen from above")
     for points, closed, circle in found:
         if not np.isfinite(points).all() or np.abs(points).max(initial=0.0) > MAX_COORDINATE * mm:
             text = f"{kind} {handle} on layer {layer} has a coordinate that is not finite or beyond {MAX_COORDINATE:g}"
@@ -541,6 +552,21 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
             continue
         notes.warnings.append(f"{piece.where} is left out: {reason}")
         notes.ignore(piece, reason)
+
+
+def _heights(entity: Any) -> tuple[float, float]:
+    """The lowest and the highest z of an entity's points, in drawing units, as far as it has any of its own."""
+    kind = entity.dxftype()
+    if kind == "LINE":
+        points = [entity.dxf.start, entity.dxf.end]
+    elif kind == "SPLINE":
+        points = [*entity.control_points, *entity.fit_points]
+    elif kind == "POLYLINE" and entity.is_3d_polyline:
+        points = [vertex.dxf.location for vertex in entity.vertices]
+    else:
+        points = []
+    heights = [float(point[2]) for point in points] or [0.0]
+    return min(heights), max(heights)
 
 
 # Each flattener yields (points in mm, closed, the circle it is or is part of).
@@ -858,12 +884,34 @@ def _networks(chains: Sequence[_Chain]) -> tuple[list[tuple[int, int]], list[lis
     return ends, meshes.networks(ends)
 
 
+def _without_overlaps(network: Sequence[_Chain], notes: _Notes) -> list[_Chain]:
+    """The chains without those that run along an earlier one between the same nodes: a side drawn twice, in other pieces."""
+    kept: dict[frozenset[int], list[_Chain]] = {}
+    for chain, both in zip(network, _networks(network)[0], strict=True):
+        others = kept.setdefault(frozenset(both), [])
+        for number, other in enumerate(others):
+            end = chain[-1].points[-1]
+            back = _run(other, math.dist(end, other[-1].points[-1]) < math.dist(end, other[0].points[0]))
+            if encloses_nothing(np.concatenate([p.points for p in (*chain, *back)])):
+                others[number] = tuple(replace(p, twice=True) for p in other)
+                for piece in chain:
+                    notes.warnings.append(f"{piece.where} is left out: it lies on {other[0].entity} {other[0].handle}")
+                    notes.ignore(piece, "duplicate")
+                break
+        else:
+            others.append(chain)
+    return [chain for chains in kept.values() for chain in chains]
+
+
 def _unmeshed(network: Sequence[_Chain], notes: _Notes) -> tuple[list[Piece], list[_Loose]]:
     """The loops of chains that meet in threes and more, where there is no doubt, and what is left of them.
 
     What closes on a layer of its own is a loop, then the outer boundary of what hangs together, where no more than bends lie within.
     """
     notes.look_at_clock()
+    kept = _without_overlaps(network, notes)
+    if len(kept) < len(network):
+        return _closed([piece for chain in kept for piece in chain], notes)
     pieces = [piece for chain in network for piece in chain]
     own = {layer: _chained([(p,) for p in pieces if p.layer == layer], GAPS_MM[-1]) for layer in sorted({p.layer for p in pieces})}
     if len(own) > 1 and any(closed for _, closed in own.values()):
@@ -890,6 +938,8 @@ def _judge_open(loose: Sequence[_Loose], loops: Sequence[Piece], notes: _Notes) 
         if named:
             told += f"; if one of the layers {', '.join(named[:6])} is cut, {notes.file.with_suffix('.yaml').name} beside it says so"
             told += f" (layers: {{{named[0]}: {{outline: true}}}})"
+        if bodies := sorted({entity for entity, _, _ in notes.ignored} & BODIES):
+            told += f"; explode {', '.join(bodies)} to lines and arcs, or draw its outline, and export it again"
         raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
     if not loose:
         return
@@ -926,7 +976,8 @@ def _judge_open(loose: Sequence[_Loose], loops: Sequence[Piece], notes: _Notes) 
                 if around_part
                 else f"nothing closes; of the line that begins with {first}"
             )
-            errors.append(notes.error("E_DXF_OPEN", f"{text}: {gap}{_remedy(one, notes)}"))
+            flat = "" if loops else "".join(f"; {warning}" for warning in notes.warnings if "is not flat" in warning)[:200]
+            errors.append(notes.error("E_DXF_OPEN", f"{text}: {gap}{_remedy(one, notes)}{flat}"))
     if errors:
         raise ConfigErrors(errors[:10])
 
@@ -1016,6 +1067,19 @@ def _warn_of_paper(part: Sequence[Contour], box: tuple[float, float, float, floa
     if around_all and holds_more and polygon.is_upright_rectangle(outer) and _like_paper(outer):
         text = f"the outline on layer {part[0].layer} has the proportions of paper: if it is a sheet's frame, put it on a layer of its own"
         notes.warnings.append(f"{text} and say so in the side file (layers: outline: false)")
+
+
+def _warn_of_circles_within(contours: Sequence[Contour], notes: _Notes) -> None:
+    """A disc in the middle of a round hole would fall out: more often the two are a countersink's or a thread's circles."""
+    holes = [c for c in contours if c.kind == "hole" and c.circle is not None]
+    rings = np.array([c.circle for c in holes]).reshape(-1, 3)
+    for island in contours:
+        if island.kind == "island" and island.circle is not None:
+            away = np.hypot(*(rings[:, :2] - island.circle[:2]).T)
+            for n in np.flatnonzero((away <= GAPS_MM[-1]) & (rings[:, 2] > island.circle[2]))[:1].tolist():
+                sizes = f"⌀ {2.0 * island.circle[2]:.3f} mm in the middle of ⌀ {2.0 * rings[n, 2]:.3f} mm"
+                text = f"{island.name} on layer {island.layer} is a loose disc within {holes[n].name} on layer {holes[n].layer} ({sizes})"
+                notes.warnings.append(f"{text}: if they are a countersink or a thread, put the one that is not cut on a layer of its own")
 
 
 def _zones(pieces: Sequence[Piece], notes: _Notes) -> tuple[tuple[str, Points], ...]:

@@ -61,6 +61,8 @@ def _unclear(
 ) -> tuple[str, int]:
     """Why the lines within are not known to be bends, and which of them it is said of; "" where they are."""
     known = _Sets()
+    if not rim:
+        return "is in no ring that can be told from others", 0
     for n in inner:
         if not _lies_in(lines[n], rim):
             return "crosses others where none of them ends", n
@@ -185,7 +187,7 @@ def _cut_at_nodes(walk: Sequence[_Half], ends: Sequence[tuple[int, int]]) -> lis
 def _lies_in(line: Points, rim: Sequence[Points]) -> bool:
     """Whether the middle of each side of a line lies within one of the closed lines."""
     middles = 0.5 * (line[1:] + line[:-1])
-    return bool(rim) and bool(np.any([polygon.contains(loop, middles) for loop in rim], axis=0).all())
+    return bool(np.any([polygon.contains(loop, middles) for loop in rim], axis=0).all())
 
 
 def _is_straight(line: Points) -> bool:

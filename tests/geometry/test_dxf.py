@@ -623,7 +623,7 @@ PLATE = [(0, 0), (20, 0), (30, 0), (50, 0), (50, 15), (50, 30), (30, 30), (20, 3
 
 
 def ring(msp: Any, points: Sequence[tuple[float, float]], layer: str = "0") -> None:
-    for a, b in zip(points, points[1:] + points[:1], strict=True):
+    for a, b in zip(points, [*points[1:], points[0]], strict=True):
         msp.add_line(a, b, dxfattribs={"layer": layer})
 
 
@@ -772,13 +772,47 @@ def test_an_outline_drawn_twice_is_one_wherever_it_lies_and_whatever_the_noise(
         for off in (-noise, noise):
             x, y = corner[0] + off, corner[1] + off
             points = [(x, y), (x + 50, y), (x + 50, y + 30), (x, y + 30)]
-            for a, b in zip(points, points[1:] + points[:1], strict=True):
+            for a, b in zip(points, [*points[1:], points[0]], strict=True):
                 msp.add_line(a, b) if off < 0 else msp.add_line(b, a)
             msp.add_circle((x + 20, y + 15), 4 + off)
 
     drawing = dxf.read(drawn(tmp_path, draw))
     assert areas(drawing) == pytest.approx([1500, -16 * math.pi], abs=0.05)
     assert sum("is left out: it lies on" in warning for warning in drawing.warnings) == 5
+
+
+def test_a_side_drawn_twice_in_other_pieces_is_one(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        ring(msp, SQUARE)
+        ring(msp, [(0, 0), (4, 0), (10, 0), (10, 10), (0, 10)])
+        msp.add_circle((5, 5), 1)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([100, -math.pi], rel=1e-4)
+    assert {i.reason for i in drawing.ignored} == {"duplicate"}
+
+
+def test_a_disc_in_the_middle_of_a_round_hole_is_doubted(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for radius in (9, 4, 2.5):
+            msp.add_circle((0, 0), radius)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert [c.name for c in drawing.contours] == ["outer", "hole-1", "island-1"]
+    assert "island-1 on layer 0 is a loose disc within hole-1 on layer 0 (⌀ 5.000 mm in the middle of ⌀ 8.000 mm)" in drawing.warnings[0]
+
+
+def test_what_is_not_flat_is_told(tmp_path: Path) -> None:
+    tilted = dxf.read(drawn(tmp_path, lambda m: m.add_polyline3d([(x, y, x) for x, y in SQUARE], close=True)))
+    assert "is not flat, its z goes from 0.000 to 10.000 mm" in tilted.warnings[0]
+    raised = dxf.read(drawn(tmp_path, lambda m: m.add_polyline3d([(x, y, 7) for x, y in SQUARE], close=True)))
+    assert not raised.warnings
+    upright = refused(drawn(tmp_path, lambda m: [m.add_line((x, 0, y), (u, 0, v)) for (x, y), (u, v) in itertools.pairwise(SQUARE)]))
+    assert "is not flat" in str(upright)
+
+
+def test_bodies_are_to_be_exploded(tmp_path: Path) -> None:
+    assert "explode SOLID to lines and arcs" in str(refused(drawn(tmp_path, lambda m: m.add_solid(SQUARE))))
 
 
 def test_what_shares_a_box_and_a_length_only_is_no_double(tmp_path: Path) -> None:
