@@ -23,7 +23,7 @@ KINDS = ("outer", "hole", "island")
 class Piece:
     """One flattened entity: points (N, 2) in mm; a closed one does not repeat its first point.
 
-    `circle` where it is one, or a part of one. `handle` is the entity's number in its file.
+    `circle` where it is one, or a part of one. `handle` is the entity's number in its file. `twice`: another one lay on it.
     """
 
     points: Points
@@ -32,6 +32,7 @@ class Piece:
     entity: str
     closed: bool
     circle: Circle | None = None
+    twice: bool = False
 
     @property
     def where(self) -> str:

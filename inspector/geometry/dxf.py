@@ -37,7 +37,7 @@ from ezdxf.lldxf.const import DXFError
 from ezdxf.math import OCS, BSpline, ConstructionEllipse, Matrix44, Vec3, fit_points_to_cad_cv
 
 from inspector.config.document import Document as SideDocument
-from inspector.geometry import polygon
+from inspector.geometry import meshes, polygon
 from inspector.geometry import side as side_file
 from inspector.geometry.contours import Piece, doubles, encloses_nothing, nest
 from inspector.geometry.curves import MOST_POINTS, Circle, arc, bulged, sag_mm, same_circle, sampled, swept
@@ -65,6 +65,11 @@ INSCRIBED = 6.0
 
 GAPS_MM = (1e-5, 1e-3, 1e-2, 0.05)
 """Ends this near are taken for one, the nearest first; no single tolerance closes all real drawings."""
+
+HORIZON, LEAST_AROUND, MOST_LOOKED_AROUND = 2000, 0.985, 20
+"""Of so many directions from the middle of a part that share, and open lines stand in them all: they are an outline with gaps. Asked of
+so many parts, the largest.
+"""
 
 ALMOST_MM = 0.02
 """Two loops as near as that, but not on one another, are no web that can be cut."""
@@ -94,6 +99,12 @@ SHEET = re.compile(r"frame|border|rahmen|cadre|blatt|(?<![a-z])(sheet(?![-_ ]?me
 
 PAPER_RATIOS = (2**0.5, 11 / 8.5, 17 / 11)
 """Long side to short side: ISO A, and in turn ANSI A, C, E and B, D."""
+
+BODIES = {
+    "3DFACE", "3DSOLID", "ACAD_PROXY_ENTITY", "BODY", "EXTRUDEDSURFACE", "HELIX", "LOFTEDSURFACE", "MESH", "MLINE", "PLANESURFACE",
+    "REGION", "REVOLVEDSURFACE", "SOLID", "SURFACE", "SWEPTSURFACE", "TRACE",
+}  # fmt: skip
+"""What may show a part, and holds no line that could be its outline."""
 
 WRITTEN = ("TEXT", "MTEXT", "ATTRIB")
 ZONE_LAYER = re.compile(r"(?:zone[-_ ]+(?P<name>[a-z0-9_-]{1,32})|(?P<ignore>ignore)([-_ ].*)?)$", re.IGNORECASE)
@@ -196,6 +207,7 @@ def _read(path: Path, units: str | None, notes: _Notes) -> Drawing:
     zones = _zones([p for p in aside if ZONE_LAYER.match(p.layer)], notes)
     contours, parts = nest(loops)
     layers = {c.layer for c in contours} | {layer for _, layer, _ in notes.ignored} | {layer.dxf.name for layer in document.layers}
+    _warn_of_circles_within(contours, notes)
     side_file.examine(side, side_places, contours, parts, layers)
     points = np.concatenate([c.points_mm for c in contours])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
@@ -517,6 +529,10 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
         notes.warnings.append(f"{kind} {handle} on layer {layer} cannot be drawn and is left out: {error or type(error).__name__}")
         notes.ignored[kind, layer, "cannot be drawn"] += 1
         return
+    low, high = _heights(entity)
+    if (high - low) * mm > ALMOST_MM:
+        where = f"{kind} {handle} on layer {layer}"
+        notes.warnings.append(f"{where} is not flat, its z goes from {low * mm:.3f} to {high * mm:.3f} mm: it is drawn as seen from above")
     for points, closed, circle in found:
         if not np.isfinite(points).all() or np.abs(points).max(initial=0.0) > MAX_COORDINATE * mm:
             text = f"{kind} {handle} on layer {layer} has a coordinate that is not finite or beyond {MAX_COORDINATE:g}"
@@ -536,6 +552,21 @@ def _flattened(entity: DXFGraphic, mm: float, place: _Place, notes: _Notes) -> I
             continue
         notes.warnings.append(f"{piece.where} is left out: {reason}")
         notes.ignore(piece, reason)
+
+
+def _heights(entity: Any) -> tuple[float, float]:
+    """The lowest and the highest z of an entity's points, in drawing units, as far as it has any of its own."""
+    kind = entity.dxftype()
+    if kind == "LINE":
+        points = [entity.dxf.start, entity.dxf.end]
+    elif kind == "SPLINE":
+        points = [*entity.control_points, *entity.fit_points]
+    elif kind == "POLYLINE" and entity.is_3d_polyline:
+        points = [vertex.dxf.location for vertex in entity.vertices]
+    else:
+        points = []
+    heights = [float(point[2]) for point in points] or [0.0]
+    return min(heights), max(heights)
 
 
 # Each flattener yields (points in mm, closed, the circle it is or is part of).
@@ -738,34 +769,71 @@ def _without_duplicates(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
     for number, first in sorted(left_out.items()):
         notes.warnings.append(f"{pieces[number].where} is left out: it lies on {pieces[first].entity} {pieces[first].handle}")
         notes.ignore(pieces[number], "duplicate")
-    return [piece for number, piece in enumerate(pieces) if number not in left_out]
+    kept = set(left_out.values())
+    return [replace(p, twice=True) if n in kept else p for n, p in enumerate(pieces) if n not in left_out]
 
 
 _Chain: TypeAlias = tuple[Piece, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Loose:
+    """A chain that is in no loop. `why` its network cannot be read; `inner`: it divides a part whose outline is known."""
+
+    chain: _Chain
+    why: str = ""
+    inner: bool = False
+
+
 def _loops(pieces: Sequence[Piece], notes: _Notes) -> list[Piece]:
     """All closed loops: the closed pieces, and what chains of open ones make. Raises E_DXF_OPEN where an outline stays open."""
     loops = [p for p in pieces if p.closed]
-    rest: list[_Chain] = [(p,) for p in pieces if not p.closed]
-    loose: list[_Chain] = []
-    for gap in (*GAPS_MM, GAPS_MM[-1]):  # the last once more, without what only hangs on the others
-        rest, closed = _chained(rest, gap)
-        notes.look_at_clock()
-        for chain in closed:
-            loop = _loop(chain)
-            if encloses_nothing(loop.points):
-                notes.warnings.append(f"{loop.where} is left out: it runs there and back")
-                notes.ignore(loop, "encloses nothing")
-                continue
-            if gap > GAPS_MM[1]:
-                notes.warnings.append(f"a gap of up to {gap:g} mm was closed in the loop of {loop.where}")
-            loops.append(loop)
-        if gap == GAPS_MM[-1]:
-            rest, hanging = _pruned(rest, gap)
-            loose += hanging
-    _judge_open([*rest, *loose], loops, notes)
+    closed, loose = _closed([p for p in pieces if not p.closed], notes)
+    loops += closed
+    _judge_open(loose, loops, notes)
     return loops
+
+
+def _closed(pieces: Sequence[Piece], notes: _Notes) -> tuple[list[Piece], list[_Loose]]:
+    """The loops that open pieces make, the nearest ends joined first, and the chains that are left."""
+    loops: list[Piece] = []
+    loose: list[_Loose] = []
+    rest: list[_Chain] = [(p,) for p in pieces]
+    hanging: list[_Chain] = []
+    for gap in GAPS_MM:
+        rest, closed = _chained(rest, gap)
+        loops += _told(closed, gap, notes)
+    while True:  # without what only hangs on the others
+        rest, hanging = _pruned(rest, GAPS_MM[-1])
+        loose += [_Loose(chain) for chain in hanging]
+        if not hanging:
+            break
+        rest, closed = _chained(rest, GAPS_MM[-1])
+        loops += _told(closed, GAPS_MM[-1], notes)
+    ends, networks = _networks(rest)
+    for network in networks:
+        chains = [rest[n] for n in network]
+        if len(chains) == 1 or not meshes.ring([ends[n] for n in network]):
+            loose += [_Loose(chain) for chain in chains]
+            continue
+        found, left = _unmeshed(chains, notes)
+        loops += found
+        loose += left
+    return loops, loose
+
+
+def _told(chains: Sequence[_Chain], gap_mm: float, notes: _Notes) -> Iterator[Piece]:
+    """The loops of closed chains; tells of those that enclose nothing and of wide gaps."""
+    notes.look_at_clock()
+    for chain in chains:
+        loop = _loop(chain)
+        if encloses_nothing(loop.points):
+            notes.warnings.append(f"{loop.where} is left out: it runs there and back")
+            notes.ignore(loop, "encloses nothing")
+            continue
+        if gap_mm > GAPS_MM[1]:
+            notes.warnings.append(f"a gap of up to {gap_mm:g} mm was closed in the loop of {loop.where}")
+        yield loop
 
 
 def _chained(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], list[_Chain]]:
@@ -787,10 +855,13 @@ def _chained(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], lis
     for found in edgeminer.find_all_simple_chains(edgeminer.Deposit(edges, gap_tol=gap_mm)):
         joined: list[Piece] = []
         for edge in dict.fromkeys(found):  # what is as short as the gap meets itself and is found twice
-            part: _Chain = edge.payload
-            joined += [replace(p, points=p.points[::-1]) for p in reversed(part)] if edge.is_reverse else part
+            joined += _run(edge.payload, edge.is_reverse)
         (closed if closes(tuple(joined)) else still).append(tuple(joined))
     return still, closed
+
+
+def _run(chain: _Chain, backwards: bool) -> _Chain:
+    return tuple(replace(p, points=p.points[::-1]) for p in reversed(chain)) if backwards else chain
 
 
 def _pruned(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], list[_Chain]]:
@@ -807,55 +878,154 @@ def _pruned(chains: Sequence[_Chain], gap_mm: float) -> tuple[list[_Chain], list
     return kept, hanging
 
 
-def _judge_open(chains: Sequence[_Chain], loops: Sequence[Piece], notes: _Notes) -> None:
+def _networks(chains: Sequence[_Chain]) -> tuple[list[tuple[int, int]], list[list[int]]]:
+    """The nodes at which the chains begin and end, and the numbers of those that hang together."""
+    ends = meshes.nodes([(c[0].points[0], c[-1].points[-1]) for c in chains], GAPS_MM[-1])
+    return ends, meshes.networks(ends)
+
+
+def _without_overlaps(network: Sequence[_Chain], notes: _Notes) -> list[_Chain]:
+    """The chains without those that run along an earlier one between the same nodes: a side drawn twice, in other pieces."""
+    kept: dict[frozenset[int], list[_Chain]] = {}
+    for chain, both in zip(network, _networks(network)[0], strict=True):
+        others = kept.setdefault(frozenset(both), [])
+        for number, other in enumerate(others):
+            end = chain[-1].points[-1]
+            back = _run(other, math.dist(end, other[-1].points[-1]) < math.dist(end, other[0].points[0]))
+            if encloses_nothing(np.concatenate([p.points for p in (*chain, *back)])):
+                others[number] = tuple(replace(p, twice=True) for p in other)
+                for piece in chain:
+                    notes.warnings.append(f"{piece.where} is left out: it lies on {other[0].entity} {other[0].handle}")
+                    notes.ignore(piece, "duplicate")
+                break
+        else:
+            others.append(chain)
+    return [chain for chains in kept.values() for chain in chains]
+
+
+def _unmeshed(network: Sequence[_Chain], notes: _Notes) -> tuple[list[Piece], list[_Loose]]:
+    """The loops of chains that meet in threes and more, where there is no doubt, and what is left of them.
+
+    What closes on a layer of its own is a loop, then the outer boundary of what hangs together, where no more than bends lie within.
+    """
+    notes.look_at_clock()
+    kept = _without_overlaps(network, notes)
+    if len(kept) < len(network):
+        return _closed([piece for chain in kept for piece in chain], notes)
+    pieces = [piece for chain in network for piece in chain]
+    own = {layer: _chained([(p,) for p in pieces if p.layer == layer], GAPS_MM[-1]) for layer in sorted({p.layer for p in pieces})}
+    if len(own) > 1 and any(closed for _, closed in own.values()):
+        loops = [loop for _, closed in own.values() for loop in _told(closed, GAPS_MM[0], notes)]
+        found, loose = _closed([piece for rest, _ in own.values() for chain in rest for piece in chain], notes)
+        return loops + found, loose
+    lines = [np.concatenate([chain[0].points, *(p.points[1:] for p in chain[1:])]) for chain in network]
+    mesh = meshes.read(lines, [all(p.twice for p in chain) for chain in network], GAPS_MM[-1])
+    if mesh.unclear:
+        begin, end = lines[mesh.of][[0, -1]]
+        place = f"from ({begin[0]:.3f}, {begin[1]:.3f}) to ({end[0]:.3f}, {end[1]:.3f}) mm"
+        return [], [_Loose(chain, f"{network[mesh.of][0].where} {place} {mesh.unclear}") for chain in network]
+    closed = [tuple(p for n, backwards in loop for p in _run(network[n], backwards)) for loop in mesh.loops]
+    inner = [_Loose(network[n], inner=True) for n in mesh.inner]
+    return list(_told(closed, GAPS_MM[0], notes)), [*inner, *(_Loose(network[n]) for n in mesh.hang)]
+
+
+def _judge_open(loose: Sequence[_Loose], loops: Sequence[Piece], notes: _Notes) -> None:
     """Lists open lines that are no outline, and refuses the drawing where one is: where it goes around a part, or there is no part."""
-    if not loops and not chains:
+    if not loops and not loose:
         seen = ", ".join(sorted({f"{entity} on {layer} ({reason})" for entity, layer, reason in notes.ignored})[:6])
         told = "".join(f"; {warning}" for warning in notes.warnings[:3])
         named = sorted({layer for _, layer, reason in notes.ignored if reason.startswith("not cut")})
         if named:
             told += f"; if one of the layers {', '.join(named[:6])} is cut, {notes.file.with_suffix('.yaml').name} beside it says so"
             told += f" (layers: {{{named[0]}: {{outline: true}}}})"
+        if bodies := sorted({entity for entity, _, _ in notes.ignored} & BODIES):
+            told += f"; explode {', '.join(bodies)} to lines and arcs, or draw its outline, and export it again"
         raise notes.error("E_DXF_EMPTY", f"nothing that is cut; the drawing holds {seen or 'no entity'}{told}")
-    if not chains:
+    if not loose:
         return
     around = polygon.enclosing([loop.points for loop in loops])
     outers = [loop.points for loop, outside in zip(loops, around, strict=True) if not outside]
-    ends = np.array([p for c in chains for p in (c[0].points[0], c[-1].points[-1])])
-    meshed = _meshed_around(chains, outers)
+    ends = np.array([p for one in loose for p in (one.chain[0].points[0], one.chain[-1].points[-1])])
+    rings = _meshed_around(loose, outers) | _around(loose, outers, notes)
     errors: list[ConfigError] = []
-    for number, chain in enumerate(chains):
+    told_of: set[str] = set()
+    for number, one in enumerate(loose):
         notes.look_at_clock()
-        points = np.concatenate([p.points for p in chain])
+        first = one.chain[0].where
+        points = np.concatenate([p.points for p in one.chain])
         end = points[-1]
+        if one.inner:
+            places = f"from ({points[0, 0]:.3f}, {points[0, 1]:.3f}) to ({end[0]:.3f}, {end[1]:.3f}) mm"
+            text = f"{first} divides a part, {places}, and is taken for a bend"
+            notes.warnings.append(f"{text}; if it is cut, draw each of the parts beside it closed")
+            for piece in one.chain:
+                notes.ignore(piece, "divides a part")
+            continue
         away = float(np.hypot(*(np.delete(ends, 2 * number + 1, axis=0) - end).T).min())
-        what = "more than two lines meet" if away <= GAPS_MM[-1] else f"it is {away:.3f} mm to the next end"
+        what = f"more than two lines meet{one.why and '; '}{one.why}" if away <= GAPS_MM[-1] else f"it is {away:.3f} mm to the next end"
         gap = f"at its end, ({end[0]:.3f}, {end[1]:.3f}) mm, {what}"
-        if number in meshed or (len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers)):
-            errors.append(notes.error("E_DXF_OPEN", f"the outline that begins with {chain[0].where} does not close: {gap}"))
-        elif not loops:
-            errors.append(notes.error("E_DXF_OPEN", f"nothing closes; of the line that begins with {chain[0].where}: {gap}"))
-        else:
-            notes.warnings.append(f"the line that begins with {chain[0].where} is no outline: {gap}")
-            for piece in chain:
+        around_part = number in rings or (len(points) > 2 and any(polygon.contains(points, outer[:1])[0] for outer in outers))
+        if not around_part and loops:
+            notes.warnings.append(f"the line that begins with {first} is no outline: {gap}")
+            for piece in one.chain:
                 notes.ignore(piece, "open")
+        elif one.why not in told_of or not one.why:  # once for all lines of a network
+            told_of.add(one.why)
+            text = (
+                f"the outline that begins with {first} does not close"
+                if around_part
+                else f"nothing closes; of the line that begins with {first}"
+            )
+            flat = "" if loops else "".join(f"; {warning}" for warning in notes.warnings if "is not flat" in warning)[:200]
+            errors.append(notes.error("E_DXF_OPEN", f"{text}: {gap}{_remedy(one, notes)}{flat}"))
     if errors:
         raise ConfigErrors(errors[:10])
 
 
-def _meshed_around(chains: Sequence[_Chain], outers: Sequence[Points]) -> set[int]:
+def _remedy(one: _Loose, notes: _Notes) -> str:
+    """What to do about a line of a network that cannot be read."""
+    if not one.why:
+        return ""
+    beside = notes.file.with_suffix(".yaml").name
+    return f"; put what is not cut on a layer of its own, and say so in {beside} beside it (layers: {{NAME: {{outline: false}}}})"
+
+
+def _meshed_around(loose: Sequence[_Loose], outers: Sequence[Points]) -> set[int]:
     """The numbers of the chains that meet one another so that some of them run in rings, with a whole part within their common box."""
-    edges = [edgeminer.make_edge(c[0].points[0], c[-1].points[-1], payload=n) for n, c in enumerate(chains)]
-    deposit = edgeminer.Deposit(edges, gap_tol=GAPS_MM[-1])
+    ends, networks = _networks([one.chain for one in loose])
     found: set[int] = set()
-    for network in deposit.find_all_networks():
-        nodes = sum(1.0 / deposit.degree(end) for edge in network for end in (edge.start, edge.end))
-        if len(network) < nodes - 0.5:  # a tree rings nothing
-            continue
-        points = np.concatenate([piece.points for edge in network for piece in chains[edge.payload]])
-        low, high = points.min(axis=0), points.max(axis=0)
-        if any((low <= outer.min(axis=0)).all() and (high >= outer.max(axis=0)).all() for outer in outers):
-            found |= {edge.payload for edge in network}
+    for network in networks:
+        if meshes.ring([ends[n] for n in network]):
+            points = np.concatenate([piece.points for n in network for piece in loose[n].chain])
+            low, high = points.min(axis=0), points.max(axis=0)
+            if any((low <= outer.min(axis=0)).all() and (high >= outer.max(axis=0)).all() for outer in outers):
+                found |= set(network)
+    return found
+
+
+def _around(loose: Sequence[_Loose], outers: Sequence[Points], notes: _Notes) -> set[int]:
+    """The numbers of the chains that together go around a part, gaps apart: an outline whose corners do not meet."""
+    lines = [(n, p.points) for n, one in enumerate(loose) if not one.inner for p in one.chain]
+    if not lines:
+        return set()
+    of = np.concatenate([np.full(len(points) - 1, n) for n, points in lines])
+    begin, end = (np.concatenate([points[cut] for _, points in lines]) for cut in (slice(None, -1), slice(1, None)))
+    found: set[int] = set()
+    for outer in sorted(outers, key=lambda points: -abs(polygon.signed_area(points)))[:MOST_LOOKED_AROUND]:
+        notes.look_at_clock()
+        centre = polygon.centroid(outer)
+        outside = ~polygon.contains(outer, 0.5 * (begin + end))
+        (x0, y0), (x1, y1) = (begin[outside] - centre).T, (end[outside] - centre).T
+        start = np.arctan2(y0, x0)
+        sweep = np.arctan2(x0 * y1 - y0 * x1, x0 * x1 + y0 * y1)
+        low = np.floor(np.where(sweep < 0.0, start + sweep, start) / math.tau * HORIZON).astype(np.int64)
+        high = np.floor(np.where(sweep < 0.0, start, start + sweep) / math.tau * HORIZON).astype(np.int64)
+        steps = np.zeros(3 * HORIZON + 1, np.int64)
+        np.add.at(steps, low + HORIZON, 1)
+        np.add.at(steps, high + HORIZON, -1)
+        seen = np.cumsum(steps)[:-1].reshape(3, HORIZON).sum(axis=0) > 0
+        if seen.mean() >= LEAST_AROUND:
+            found |= set(of[outside].tolist())
     return found
 
 
@@ -897,6 +1067,19 @@ def _warn_of_paper(part: Sequence[Contour], box: tuple[float, float, float, floa
     if around_all and holds_more and polygon.is_upright_rectangle(outer) and _like_paper(outer):
         text = f"the outline on layer {part[0].layer} has the proportions of paper: if it is a sheet's frame, put it on a layer of its own"
         notes.warnings.append(f"{text} and say so in the side file (layers: outline: false)")
+
+
+def _warn_of_circles_within(contours: Sequence[Contour], notes: _Notes) -> None:
+    """A disc in the middle of a round hole would fall out: more often the two are a countersink's or a thread's circles."""
+    holes = [c for c in contours if c.kind == "hole" and c.circle is not None]
+    rings = np.array([c.circle for c in holes]).reshape(-1, 3)
+    for island in contours:
+        if island.kind == "island" and island.circle is not None:
+            away = np.hypot(*(rings[:, :2] - island.circle[:2]).T)
+            for n in np.flatnonzero((away <= GAPS_MM[-1]) & (rings[:, 2] > island.circle[2]))[:1].tolist():
+                sizes = f"⌀ {2.0 * island.circle[2]:.3f} mm in the middle of ⌀ {2.0 * rings[n, 2]:.3f} mm"
+                text = f"{island.name} on layer {island.layer} is a loose disc within {holes[n].name} on layer {holes[n].layer} ({sizes})"
+                notes.warnings.append(f"{text}: if they are a countersink or a thread, put the one that is not cut on a layer of its own")
 
 
 def _zones(pieces: Sequence[Piece], notes: _Notes) -> tuple[tuple[str, Points], ...]:

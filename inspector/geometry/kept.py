@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from inspector.geometry import coarse, gauge, measure, oblique, runs, shape, twins
+from inspector.geometry import coarse, gauge, measure, oblique, runs, shape, spin, twins
 from inspector.geometry.locate import Locator
 from inspector.records import Contour, Distance, Template
 
@@ -40,7 +40,7 @@ _KNOWN = {
     each.__name__: each
     for each in (
         Template, Contour, Distance, Locator, coarse.Directions, coarse.Silhouette, gauge.Grid, gauge.Holes, measure.Scaled,
-        oblique.Whitened, runs.Runs, shape.Profiles, shape.Rows, shape.Samples, shape.Shape, twins.Twins,
+        oblique.Whitened, runs.Runs, shape.Profiles, shape.Rows, shape.Samples, shape.Shape, spin.Spin, twins.Twins,
     )
 }  # fmt: skip
 _NOT_KEPT: dict[str, Any] = {"_blurred": {}, "_rings": []}  # what is only needed while compiling, and large

@@ -24,6 +24,7 @@ from inspector.geometry.measure import Scaled
 from inspector.geometry.raster import apply
 from inspector.geometry.refine import Level, edge_step, placement_matrix, profile_step, pyramid, resolved, seen
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, Samples, Shape, mirrored, of_use
+from inspector.geometry.spin import is_mirrored
 from inspector.geometry.twins import matches, resolve, turned
 from inspector.records import ConfigError, Pose
 
@@ -258,6 +259,12 @@ class Locator:
         level = levels[int(np.clip(round(math.log2(small[3])), 0, len(levels) - 1))]
         score = float(seen(level, self._few, small[None], signs)[0][0])
         if score < LEAST_SCORE_RATIO or self._is_mirrored(level, small, sign, score):
+            return None
+        if (
+            score < _MIRROR_ASKED_BELOW
+            and fine.twins.spin is not None
+            and is_mirrored(levels[0], fine.twins.spin, placement, sign, found.contrast)
+        ):
             return None
         if not gauge:
             return Located(_pose(fine.shape, placement, score, math.nan, ambiguous), None)

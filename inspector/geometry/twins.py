@@ -20,6 +20,7 @@ from inspector.geometry.coarse import Silhouette, correlate, parabola, peaks
 from inspector.geometry.polygon import Points
 from inspector.geometry.refine import Level, edge_step, profiles, sample, seen, within
 from inspector.geometry.shape import DEFAULT_BLUR_PX, F32, PROFILE_REACH, Floats32, Profiles, Samples, Shape, mirrored, thinned
+from inspector.geometry.spin import Spin, spin_of, turned_right
 
 if TYPE_CHECKING:
     from inspector.records import Floats
@@ -30,7 +31,7 @@ _MOST_TWINS = 32
 _MOST_SAMPLES = 900
 _MOST_PROBES, _LEAST_PROBES, _MOST_EDGES = 1500, 250, 150
 _APART_PX = 3.0
-_ROUND = 0.98
+_ROUND, _ALMOST_ROUND = 0.98, 0.9
 _LEAST_MARGIN = 0.25  # of what the drawing says the best placement should lead by
 
 
@@ -41,6 +42,7 @@ class Twins:
     `turns` (K, 3): the model shifted by (x, y) px and turned looks like the model (exact ones left out). `exact`: there is at least one
     that nothing tells apart. `probes` (m, 2) model px and `share` (m,): where they differ, and what the drawing shows there.
     `edges` (5, n) is the design, as in `Samples`, of those that no twin shares, `contrast_rows` (9, n) what weighs their profiles.
+    `spin`: of an almost round part, what tells its mirror image; where it is `round`, that alone tells how it is turned.
     """
 
     turns: Floats
@@ -50,6 +52,8 @@ class Twins:
     edges: Floats32
     contrast_rows: Floats32
     lead: float
+    spin: Spin | None
+    round: bool
 
 
 def matches(shape: Shape, outline: Silhouette) -> tuple[Floats, Floats]:
@@ -98,10 +102,13 @@ def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> T
     own = shape.material(grid)
     differ = [np.abs(np.stack([shape.material(moved) for moved in _both_ways(grid, turn)]) - own).max(axis=0) for turn in turns]
     apart = np.array([(d > 0.35).sum() >= 3 for d in differ], bool)
-    exact = bool((~apart).any()) or roundness > _ROUND
+    spin, is_round = spin_of(shape) if roundness > _ALMOST_ROUND else None, roundness > _ROUND
+    exact = bool((~apart).any()) or (is_round and (spin is None or spin.same))
     turns, differ = turns[apart], [d for d, keep in zip(differ, apart, strict=True) if keep]
     if not len(turns):
-        return Twins(turns, exact, np.zeros((0, 2), F32), np.zeros(0, F32), np.zeros((5, 0), F32), np.zeros((9, 0), F32), 0.0)
+        return Twins(
+            turns, exact, np.zeros((0, 2), F32), np.zeros(0, F32), np.zeros((5, 0), F32), np.zeros((9, 0), F32), 0.0, spin, is_round
+        )
     chosen = np.flatnonzero(np.max(differ, axis=0) > 0.35)
     most = max(_LEAST_PROBES, _MOST_PROBES // len(turns))
     if len(chosen) > most:
@@ -113,7 +120,7 @@ def twins_of(shape: Shape, fine: Profiles, turns: Floats, roundness: float) -> T
     others = np.stack([_material_at(shape, probes, turn) for turn in turns])
     lead = 1.0 - float(_likeness(others, share, 1.0, 1.0).max()) + (1.05 if len(edges) else 0.0)
     own_edges, rows = fine.samples.design.take(edges, axis=1), fine.rows(DEFAULT_BLUR_PX).contrast.take(edges, axis=1)
-    return Twins(turns, exact, probes.astype(F32), share, own_edges, rows, lead)
+    return Twins(turns, exact, probes.astype(F32), share, own_edges, rows, lead, spin, is_round)
 
 
 def _with_inverses(turns: Floats) -> Floats:
@@ -173,8 +180,11 @@ def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast
     The score is the correlation (−1…1) of the probes plus 1.5 × the mean relative contrast of the edges that are its own.
     `contrast` is the typical contrast of the part's edges, in counts.
     """
+    told = True
+    if twins.round and twins.spin is not None:
+        placement, told = turned_right(level, twins.spin, placement, sign, contrast)
     if not len(twins.turns):
-        return placement, twins.exact
+        return placement, twins.exact or not told
     options = np.concatenate([placement[None], turned(placement, twins.turns)])
     c, s = np.cos(options[:, 2]) * options[:, 3], np.sin(options[:, 2]) * options[:, 3]
     across = np.stack([c, -s], axis=1).astype(F32) @ twins.probes.T + options[:, :1].astype(F32)
@@ -188,7 +198,7 @@ def resolve(level: Level, twins: Twins, placement: Floats, sign: float, contrast
     best = options[order[0]]
     rival = next((scores[i] for i in order[1:] if not _same(options[i], best)), None)
     unclear = rival is not None and float(scores[order[0]] - rival) < _LEAST_MARGIN * twins.lead
-    return best, bool(twins.exact or unclear)
+    return best, bool(twins.exact or unclear or not told)
 
 
 def _same(a: Floats, b: Floats) -> bool:

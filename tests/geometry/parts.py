@@ -38,6 +38,12 @@ def plate() -> tuple[Contour, ...]:
     return contour("outer", outer), hole(1, 8, 32, 3), hole(2, 45, 25, 5), hole(3, 30, 15, 8), hole(4, 52, 8, 3)
 
 
+def disc(*holes: tuple[float, float, float]) -> tuple[Contour, ...]:
+    """A disc of 22 mm radius with such holes: their middle in degrees and mm from its own, and their radius."""
+    at = [(far * math.cos(math.radians(turn)), far * math.sin(math.radians(turn)), radius) for turn, far, radius in holes]
+    return contour("outer", circle(0, 0, 22)), *(hole(number, *one) for number, one in enumerate(at, 1))
+
+
 def rectangle() -> tuple[Contour, ...]:
     """60 × 30 mm with a round hole in the middle: symmetric to the last detail."""
     return contour("outer", np.array([(0, 0), (60, 0), (60, 30), (0, 30)], float)), hole(1, 30, 15, 6)

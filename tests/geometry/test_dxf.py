@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -618,11 +619,118 @@ def test_an_open_line_inside_is_no_outline(tmp_path: Path) -> None:
     assert "on layer X is no outline" in drawing.warnings[0]
 
 
-def test_a_bend_line_between_two_corners_of_the_outline_is_not_guessed_away(tmp_path: Path) -> None:
-    sides = list(zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True))
-    error = refused(drawn(tmp_path, lambda m: [m.add_line(a, b) for a, b in [*sides, ((0, 0), (10, 10))]]))
+PLATE = [(0, 0), (20, 0), (30, 0), (50, 0), (50, 15), (50, 30), (30, 30), (20, 30), (0, 30), (0, 15)]
+
+
+def ring(msp: Any, points: Sequence[tuple[float, float]], layer: str = "0") -> None:
+    for a, b in zip(points, [*points[1:], points[0]], strict=True):
+        msp.add_line(a, b, dxfattribs={"layer": layer})
+
+
+@pytest.mark.parametrize(
+    "bends",
+    [
+        [((20, 0), (20, 30))],
+        [((20, 0), (20, 30)), ((30, 0), (30, 30))],
+        [((0, 0), (50, 30)), ((50, 0), (0, 30))],
+        [((25, 15), (20, 0)), ((25, 15), (50, 15)), ((25, 15), (30, 30)), ((25, 15), (0, 15))],
+        [((20, 0), (20, 15)), ((20, 15), (20, 30)), ((20, 15), (50, 15)), ((30, 0), (29, 4))],
+    ],
+)
+def test_straight_lines_that_divide_a_part_are_listed_and_its_outline_holds(
+    tmp_path: Path, bends: list[tuple[tuple[float, float], tuple[float, float]]]
+) -> None:
+    def draw(msp: Any) -> None:
+        ring(msp, PLATE)
+        for a, b in bends:
+            msp.add_line(a, b)
+        msp.add_circle((10, 22), 2)
+
+    path = drawn(tmp_path, draw)
+    drawing = dxf.read(path)
+    assert areas(drawing) == pytest.approx([1500, -4 * math.pi])
+    assert sum(i.count for i in drawing.ignored if i.reason in ("divides a part", "open")) == len(bends)
+    handles = [e.dxf.handle for e in readfile(path).modelspace()][len(PLATE) : len(PLATE) + len(bends)]
+    assert all(any(f"LINE {handle} on layer 0" in warning for warning in drawing.warnings) for handle in handles)
+
+
+def test_a_bend_from_where_arcs_run_into_lines_divides_a_part_too(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_arc((10, 10), 10, 90, 270)
+        msp.add_arc((40, 10), 10, 270, 90)
+        for a, b in [((10, 0), (40, 0)), ((40, 20), (10, 20)), ((10, 0), (10, 20)), ((40, 0), (40, 20))]:
+            msp.add_line(a, b)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == [pytest.approx(600 + 100 * math.pi, rel=1e-4)]
+    assert [(i.reason, i.count) for i in drawing.ignored] == [("divides a part", 2)]
+
+
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        ([(20, 0), (20, 5), (30, 5), (30, 0)], "is not straight, as a bend would be"),  # a notch, and what it takes away
+        ([(25, 0), (50, 15), (25, 30), (0, 15), (25, 0)], "may be a hole"),
+    ],
+)
+def test_lines_within_that_may_be_cut_are_not_guessed_away(tmp_path: Path, within: list[tuple[float, float]], said: str) -> None:
+    def draw(msp: Any) -> None:
+        ring(msp, [*PLATE[:2], (25, 0), *PLATE[2:6], (30, 30), (25, 30), *PLATE[7:]])
+        for a, b in itertools.pairwise(within):
+            msp.add_line(a, b)
+        msp.add_circle((10, 25), 1)
+
+    error = refused(drawn(tmp_path, draw))
     assert error.code == "E_DXF_OPEN"
-    assert "more than two lines meet" in str(error)
+    assert "more than two lines meet; LINE " in str(error)
+    assert said in str(error)
+    assert "(layers: {NAME: {outline: false}})" in str(error)
+
+
+def test_what_closes_on_a_layer_of_its_own_is_a_loop_whatever_meets_it(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        window = [(15, 10), (35, 10), (35, 20), (15, 20)]
+        ring(msp, [(0, 0), (50, 0), (50, 30), (0, 30)], "A")
+        ring(msp, window, "A")
+        for a, b in zip([(0, 0), (50, 0), (50, 30), (0, 30)], window, strict=True):
+            msp.add_line(a, b, dxfattribs={"layer": "F"})
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([1500, -200])
+    assert [(i.layer, i.reason, i.count) for i in drawing.ignored] == [("F", "open", 4)]
+
+
+def test_parts_that_share_an_edge_that_each_of_them_has_are_parts(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for x in (0, 50, 100):
+            ring(msp, [(x, 0), (x + 50, 0), (x + 50, 30), (x, 30)])
+        msp.add_circle((20, 15), 4)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([1500, 1500, 1500, -16 * math.pi], rel=1e-3)
+    assert [len(part) for part in drawing.parts] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("off", [-2.0, -0.3, 0.1, 0.2])
+def test_a_hole_is_not_taken_for_the_part_where_no_corner_of_the_outline_meets(tmp_path: Path, off: float) -> None:
+    def draw(msp: Any) -> None:
+        for (x0, y0), (x1, y1) in [((off, 0), (50, 0)), ((50, off), (50, 30)), ((50 - off, 30), (0, 30)), ((0, 30 - off), (0, 0))]:
+            msp.add_line((x0, y0), (x1, y1), dxfattribs={"layer": "RAND"})
+        msp.add_circle((14, 15), 4)
+
+    error = refused(drawn(tmp_path, draw))
+    assert error.code == "E_DXF_OPEN"
+    assert "on layer RAND does not close" in str(error)
+
+
+def test_the_axes_of_a_disc_are_no_outline_around_it(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        msp.add_circle((0, 0), 20)
+        for x, y in ((25, 0), (0, 25)):
+            msp.add_line((-x, -y), (x, y))
+            msp.add_line((x, y), (1.5 * x, 1.5 * y))
+
+    assert len(dxf.read(drawn(tmp_path, draw)).contours) == 1
 
 
 def test_a_line_that_hangs_on_the_outline_is_left_out(tmp_path: Path) -> None:
@@ -664,13 +772,47 @@ def test_an_outline_drawn_twice_is_one_wherever_it_lies_and_whatever_the_noise(
         for off in (-noise, noise):
             x, y = corner[0] + off, corner[1] + off
             points = [(x, y), (x + 50, y), (x + 50, y + 30), (x, y + 30)]
-            for a, b in zip(points, points[1:] + points[:1], strict=True):
+            for a, b in zip(points, [*points[1:], points[0]], strict=True):
                 msp.add_line(a, b) if off < 0 else msp.add_line(b, a)
             msp.add_circle((x + 20, y + 15), 4 + off)
 
     drawing = dxf.read(drawn(tmp_path, draw))
     assert areas(drawing) == pytest.approx([1500, -16 * math.pi], abs=0.05)
     assert sum("is left out: it lies on" in warning for warning in drawing.warnings) == 5
+
+
+def test_a_side_drawn_twice_in_other_pieces_is_one(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        ring(msp, SQUARE)
+        ring(msp, [(0, 0), (4, 0), (10, 0), (10, 10), (0, 10)])
+        msp.add_circle((5, 5), 1)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert areas(drawing) == pytest.approx([100, -math.pi], rel=1e-4)
+    assert {i.reason for i in drawing.ignored} == {"duplicate"}
+
+
+def test_a_disc_in_the_middle_of_a_round_hole_is_doubted(tmp_path: Path) -> None:
+    def draw(msp: Any) -> None:
+        for radius in (9, 4, 2.5):
+            msp.add_circle((0, 0), radius)
+
+    drawing = dxf.read(drawn(tmp_path, draw))
+    assert [c.name for c in drawing.contours] == ["outer", "hole-1", "island-1"]
+    assert "island-1 on layer 0 is a loose disc within hole-1 on layer 0 (⌀ 5.000 mm in the middle of ⌀ 8.000 mm)" in drawing.warnings[0]
+
+
+def test_what_is_not_flat_is_told(tmp_path: Path) -> None:
+    tilted = dxf.read(drawn(tmp_path, lambda m: m.add_polyline3d([(x, y, x) for x, y in SQUARE], close=True)))
+    assert "is not flat, its z goes from 0.000 to 10.000 mm" in tilted.warnings[0]
+    raised = dxf.read(drawn(tmp_path, lambda m: m.add_polyline3d([(x, y, 7) for x, y in SQUARE], close=True)))
+    assert not raised.warnings
+    upright = refused(drawn(tmp_path, lambda m: [m.add_line((x, 0, y), (u, 0, v)) for (x, y), (u, v) in itertools.pairwise(SQUARE)]))
+    assert "is not flat" in str(upright)
+
+
+def test_bodies_are_to_be_exploded(tmp_path: Path) -> None:
+    assert "explode SOLID to lines and arcs" in str(refused(drawn(tmp_path, lambda m: m.add_solid(SQUARE))))
 
 
 def test_what_shares_a_box_and_a_length_only_is_no_double(tmp_path: Path) -> None:
@@ -688,21 +830,6 @@ def test_what_shares_a_box_and_a_length_only_is_no_double(tmp_path: Path) -> Non
 def test_a_leaf_of_two_arcs_in_one_box_is_a_leaf(tmp_path: Path) -> None:
     drawing = dxf.read(drawn(tmp_path, lambda m: (m.add_arc((10, 0), 10, 90, 180), m.add_arc((0, 10), 10, 270, 360))))
     assert areas(drawing) == [pytest.approx(50 * math.pi - 100, rel=1e-4)]
-
-
-def test_lines_that_meet_in_threes_around_a_part_are_not_taken_for_nothing(tmp_path: Path) -> None:
-    def draw(msp: Any) -> None:
-        for x in (0, 50):
-            for a, b in zip(SQUARE, SQUARE[1:] + SQUARE[:1], strict=True):
-                msp.add_line((x + 5 * a[0], 3 * a[1]), (x + 5 * b[0], 3 * b[1]), dxfattribs={"layer": "RAND"})
-        msp.add_circle((20, 15), 4)
-
-    path = drawn(tmp_path, draw)
-    with pytest.raises(ConfigErrors) as caught:
-        dxf.read(path)
-    assert {error.code for error in caught.value.errors} == {"E_DXF_OPEN"}
-    assert "on layer RAND does not close" in str(caught.value)
-    assert "more than two lines meet" in str(caught.value)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -178,6 +178,41 @@ def test_a_symmetric_drawing_is_ambiguous_and_found(contours: tuple[Contour, ...
     assert off_by(found[0].pose, true, contours)[0] < 0.02
 
 
+ONE_HOLE = parts.disc((30, 15, 2))
+TINY_HOLE = parts.disc((10, 15, 0.6))
+ONE_MISSING = parts.disc(*((30 * k, 18, 1.2) for k in range(11)))
+UNEVEN = parts.disc((45, 8, 1.8), (140, 10, 2.2), (-77, 13, 1.2), (217, 14, 2.6), (18, 14, 1.5))
+
+
+@pytest.mark.parametrize("scene", [BACK_LIT, FRONT_LIT, LOW_CONTRAST])
+@pytest.mark.parametrize("contours", [ONE_HOLE, TINY_HOLE, ONE_MISSING, UNEVEN])
+def test_the_holes_of_a_disc_tell_how_it_is_turned(contours: tuple[Contour, ...], scene: Scene) -> None:
+    locator = locate.compile(parts.template(*contours), scale_px_per_mm=SCALE)
+    for angle in (0.4, 3.9):
+        true = placed(contours, SIZE, angle, SCALE, (5.5, 1.2))
+        found = locator.find(picture(contours, true, scene))
+        assert off_by(found[0].pose, true, contours)[1] < 0.3
+        assert not found[0].pose.ambiguous
+
+
+@pytest.mark.parametrize(
+    "contours", [parts.disc((0, 0, 6)), parts.disc((0, 15, 2), (180, 15, 2)), parts.disc((0, 15, 0.6), (180, 15, 0.6))]
+)
+def test_a_disc_whose_holes_do_not_tell_how_it_is_turned_is_ambiguous(contours: tuple[Contour, ...]) -> None:
+    found = locate.compile(parts.template(*contours), scale_px_per_mm=SCALE).find(
+        picture(contours, placed(contours, SIZE, 1.0, SCALE, (0.0, 0.0)))
+    )
+    assert found[0].pose.ambiguous
+
+
+@pytest.mark.parametrize("scene", [BACK_LIT, FRONT_LIT, LOW_CONTRAST])
+def test_a_disc_whose_only_hole_is_missing_is_ambiguous_and_a_mirrored_one_is_not_found(scene: Scene) -> None:
+    true = placed(ONE_HOLE, SIZE, 1.0, SCALE, (0.0, 0.0))
+    found = locate.compile(parts.template(*ONE_HOLE), scale_px_per_mm=SCALE).find(picture(ONE_HOLE[:1], true, scene))
+    assert found[0].pose.ambiguous
+    assert not locate.compile(parts.template(*UNEVEN), scale_px_per_mm=SCALE).find(picture(parts.mirrored(UNEVEN), true, scene))
+
+
 def test_pictures_without_sense_find_nothing(plate_locator: locate.Locator) -> None:
     assert plate_locator.find(np.zeros((20, 20), np.uint8)) == ()
     assert plate_locator.find(np.full((640, 800), 77, np.uint8)) == ()
