@@ -6,6 +6,7 @@ import io
 import re
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from inspector.desk import tally, words
 from inspector.desk.app import create
 from inspector.desk.charts import total
-from inspector.desk.history import History
-from inspector.desk.report import COLUMNS
-from inspector.desk.state import part_of
+from inspector.desk.history import Count, Dimension, History, Reasons, Subgroup
+from inspector.desk.opinions import Opinion
+from inspector.desk.report import COLUMNS, Report, Window
+from inspector.desk.state import Series, part_of
 from inspector.desk.tally import Tally
 from tests.desk.events import board, desk, journal, verdict
 
@@ -72,6 +74,17 @@ def test_features_are_counted_by_lane_and_recipe(tmp_path: Path) -> None:
     assert "plate · outline: hole-1" in page
     assert "washer · outline: hole-1" in page
     assert {(r["lane"], r["recipe"]) for r in rows if r["section"] == "dimension"} == {("0", "plate"), ("2", "washer")}
+
+
+def test_a_text_that_no_page_holds_is_cut_in_the_pdf() -> None:
+    pytest.importorskip("reportlab")
+    from inspector.desk import paper
+
+    long = "W" * 20_000
+    found = Report(Window(0, HOUR_NS), (), Count(0, HOUR_NS, 0, 9, 0), Reasons(Counter({long: 9}), Counter({(0, long, long): 9}), 9), ())
+    dimension = Dimension(Series(0, long, long, long, 0.0, 1.0, "mm"), (Subgroup(0, 1.0, 0.1, 0, "e", 1),), 1.0, 0.1, None)
+    said = Opinion(0, long, "e", 1, 1, 0, (), "PASS", long, long, long, long, None)
+    assert paper.pdf(found, [said], [dimension], station=long, made_ns=0).startswith(b"%PDF")
 
 
 def test_the_pdf_has_the_figures_of_the_page(tmp_path: Path) -> None:
