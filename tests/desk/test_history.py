@@ -16,7 +16,7 @@ from inspector.desk.app import create
 from inspector.desk.charts import total
 from inspector.desk.history import Count, Dimension, History, Reasons, Subgroup
 from inspector.desk.opinions import Opinion
-from inspector.desk.report import COLUMNS, Report, Window
+from inspector.desk.report import COLUMNS, Report, Window, as_csv, shifts
 from inspector.desk.state import Series, part_of
 from inspector.desk.tally import Tally
 from tests.desk.events import board, desk, journal, verdict
@@ -74,6 +74,22 @@ def test_features_are_counted_by_lane_and_recipe(tmp_path: Path) -> None:
     assert "plate · outline: hole-1" in page
     assert "washer · outline: hole-1" in page
     assert {(r["lane"], r["recipe"]) for r in rows if r["section"] == "dimension"} == {("0", "plate"), ("2", "washer")}
+
+
+def test_the_hour_that_there_is_twice_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        begin = 1_792_872_000 * S  # 2026-10-24 22:00, before clocks are set back
+        window = shifts(("06:00", "14:00", "22:00"), begin + HOUR_NS)[0]
+        assert (window.from_ns, window.hours) == (begin, 9)
+        hours = tuple(Count(begin + i * HOUR_NS, begin + (i + 1) * HOUR_NS, 1, 0, 0) for i in range(9))
+        text = as_csv(Report(window, hours, Count(begin, window.to_ns, 9, 0, 0), Reasons(Counter(), Counter(), 0), ()), "line")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    named = [line.split(",")[0] for line in text.splitlines() if ",passed," in line and line.startswith("hour")]
+    assert named[3:7] == ["hour 2026-10-25 01:00", "hour 2026-10-25 02:00+0200", "hour 2026-10-25 02:00+0100", "hour 2026-10-25 03:00"]
 
 
 def test_a_text_that_no_page_holds_is_cut_in_the_pdf() -> None:
