@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sqlite3
 import time
 import warnings
 from collections import Counter
@@ -74,6 +75,30 @@ def test_features_are_counted_by_lane_and_recipe(tmp_path: Path) -> None:
     assert "plate · outline: hole-1" in page
     assert "washer · outline: hole-1" in page
     assert {(r["lane"], r["recipe"]) for r in rows if r["section"] == "dimension"} == {("0", "plate"), ("2", "washer")}
+
+
+def test_a_start_with_the_clock_set_back_hides_nothing(tmp_path: Path) -> None:
+    """A machine that lost its clock's battery begins in the past, and comes back: whatever has the time of a window is in its report."""
+    begin = time.time_ns() // HOUR_NS * HOUR_NS - 10 * HOUR_NS
+    journal(tmp_path, begin, 900, 4 * S)
+    database = sqlite3.connect(tmp_path / "journal.sqlite")
+    later = bytes(15) + b"\1"
+    database.execute("INSERT INTO epoch SELECT ?, number + 1, began_utc_ns, 1 FROM epoch", (later,))
+    database.execute("UPDATE event SET epoch = ?, t_utc_ns = t_utc_ns - ? WHERE id > 300", (later, 3 * HOUR_NS))
+    database.execute("UPDATE event SET t_utc_ns = t_utc_ns + ? WHERE id > 600", (5 * HOUR_NS,))
+    database.commit()
+    history = History(tmp_path / "journal.sqlite")
+    count = "SELECT count(*) FROM event WHERE stream = 'q' AND kind = 1 AND t_utc_ns >= ? AND t_utc_ns < ?"
+    seen = 0
+    for hour in range(-3, 4):
+        window = begin + hour * HOUR_NS, begin + (hour + 1) * HOUR_NS
+        (found,) = history.counts(*window, 1, now_ns=time.time_ns())
+        assert found.parts == database.execute(count, window).fetchone()[0], hour
+        assert history.reasons(*window).read == found.rejected + found.not_inspected
+        seen += found.parts
+    assert seen == 900
+    assert history.dimensions(begin - 3 * HOUR_NS, begin + 4 * HOUR_NS)[0].groups
+    database.close()
 
 
 def test_the_hour_that_there_is_twice_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
