@@ -1,6 +1,7 @@
 """The command line: every `commands/*.py` adds its commands here, and every way to fail has its exit code.
 
-0 done · 64 wrong usage · 78 a configuration, an input or a device refused · 70 our bug. Nobody sees a traceback, unless INSPECTOR_TRACE=1.
+0 done · 64 wrong usage · 70 our bug · 75 no room on the disk to begin, which may pass · 78 a configuration, an input or a device refused.
+Nobody sees a traceback, unless INSPECTOR_TRACE=1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ORDER = ("run", "check", "demo", "events", "desk", "template", "match", "camera"
 """How the groups follow each other in the help; what is not named here comes after, by name."""
 
 OK, USAGE, BUG, REFUSED = 0, 64, 70, 78
+CODES = {"E_USAGE": USAGE, "E_STATE_FULL": 75}
+"""Of refusals that are no 78; 75 is EX_TEMPFAIL of sysexits.h, and a service manager tries again."""
 DRIVERS = "opencv-"
 """Threads whose names begin so may be inside a driver that aborts the process when the interpreter ends under it."""
 
@@ -89,7 +92,7 @@ def _run() -> str | int | None:
         return USAGE if end.code == 2 else end.code
     except (ConfigError, DeviceError) as error:
         print(error, file=sys.stderr)
-        return USAGE if isinstance(error, ConfigError) and error.code == "E_USAGE" else REFUSED
+        return CODES.get(error.code, REFUSED) if isinstance(error, ConfigError) else REFUSED
     except Exception as error:  # noqa: BLE001 - the last one who can speak to the user
         if isinstance(error, BrokenPipeError) and _unread():
             return OK

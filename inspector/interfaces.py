@@ -1,9 +1,11 @@
 """The shapes that a plug-in can take. `kind: x` in a configuration is the file `<folder>/x.py` with `Settings` and `build` inside.
 
     sources/<kind>.py    build(settings, name, clock, conveyor) -> Source     and NUMBERS_EXPOSURES = False, where it does not;
+                         GIVES_WEB = True, where its stamps say what of a web they show (`Stamp.web`);
                          examine(settings), where it has files that `inspector check` can look at: raises ConfigError, opens no device
     conveyor/<kind>.py   build(settings, name) -> Conveyor             and HAS_SENSOR = False, where it only knows the position
-    checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool
+    checks/<kind>.py     build(settings, name, plan) -> Check          and NEEDS_RASTER: bool;
+                         needs_web(settings) -> str, empty, or what it must be told instead by a camera that gives no web
     bridges/<kind>.py    build(settings, name) -> Bridge
 
 `Settings` is a `config.Strict` (pydantic, frozen, unknown keys refused). A third-party package adds a kind by an entry point of the

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inspector.geometry import polygon, raster
+from inspector.geometry import calibrate, polygon, raster
 from inspector.interfaces import Clock
 from inspector.records import (
     FIRST_CLASS_REASON,
@@ -120,7 +120,7 @@ def _view(case: _Case, plan: Plan, now_ns: Clock) -> View | None:
     if plan.locator is None:
         return View(frame, None, plan.template, frame.image)
     start_ns = now_ns()
-    shown = None if plan.straighten is None else plan.straighten.shown
+    shown = calibrate.shown_by(plan.straighten)
     found = plan.locator.find(frame.image, max_parts=1, shown=shown)
     located_ns = now_ns()
     case.spent_ns[LOCATE] = located_ns - start_ns

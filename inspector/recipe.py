@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from inspector.config import Config, Judging, Kind, PartTemplate, RecipeSettings, plugin, settings_of
+from inspector.config import Config, Judging, Kind, PartTemplate, RecipeSettings, built, plugin, settings_of
 from inspector.geometry import calibrate, correct, dxf, kept, locate, template
 from inspector.judge import LOCATE
 from inspector.records import Check, ConfigError, ConfigErrors, Plan, Recipe, Template
@@ -180,7 +180,7 @@ def _plan(config: Config, side: _Side, shelf: Shelf, now_utc_ns: int | None, err
         with _gathered(errors, config, *side.loc, "checks", name, settings=kind.model_extra):
             module, given = _check(config, kind)
             try:
-                checks.append((name, module.build(given, name, plan)))
+                checks.append((name, built(module, given, name, plan)))
             except ConfigError as error:
                 if not (blind and error.code in OF_A_TEMPLATE):
                     raise

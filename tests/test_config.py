@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +34,9 @@ recipes:
     checks:
       outline: {kind: outline}
 """
+
+LINES = "{kind: linescan, lines: {kind: simulated_lines, width_px: 64, mm_per_px: 0.2, mm_per_count: 0.05}, width_px: 64, "
+LINES += "mm_per_px: 0.2, mm_per_count: 0.05, length_mm: 100, overlap_mm: 10}"
 
 GOLDEN = Path(__file__).parent / "golden" / "config_errors.txt"
 
@@ -372,6 +376,44 @@ def test_a_belt_without_part_sensor_cannot_count_parts(tmp_path: Path, monkeypat
             config.read(path, kinds=True)
     else:
         config.read(path, kinds=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "check", "refused"),
+    [("{kind: opencv, device: 0}", "", True), ("{kind: opencv, device: 0}", ", mm_per_px: 0.1", False), (LINES, "", False)],
+)
+def test_a_check_of_a_web_needs_a_camera_that_gives_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, check: str, refused: bool
+) -> None:
+    monkeypatch.undo()
+    path = tmp_path / "line.yaml"
+    text = changed("source: {kind: replay}", f"source: {source}")
+    path.write_text(text.replace("outline: {kind: outline}", f"spots: {{kind: web{check}}}") + "gate: {count: plc}\n")
+    if refused:
+        said = r"E_CFG_WEB .*line.yaml:\d+: recipes.plate.checks.spots.kind: web, but camera .* \(opencv\) is no line-scan camera; "
+        with pytest.raises(ConfigErrors, match=said):
+            config.read(path, kinds=True)
+    else:
+        config.read(path, kinds=True)
+
+
+def test_what_a_plug_in_fails_with_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = "from inspector.config import Strict\nclass Settings(Strict): pass\ndef build(settings, name): return {}['cable']\n"
+    (tmp_path / "theirs_built.py").write_text(theirs)
+    (tmp_path / "theirs_loaded.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "known_kinds", lambda _: ("built", "loaded"))
+    monkeypatch.setattr(config, "_place_of", lambda _, kind: f"theirs_{kind}")
+    with pytest.raises(ConfigError, match=r"E_CFG_KIND.*the plug-in theirs_built failed while it was built: KeyError: 'cable'"):
+        config.build("bridges", Kind.model_validate({"kind": "built"}), "line")
+    with pytest.raises(ConfigError, match=r"E_CFG_KIND.*the plug-in theirs_loaded failed while it was loaded: ZeroDivisionError"):
+        config.plugin("bridges", "loaded")
+
+
+def test_our_own_bug_stays_ours() -> None:
+    broken = ModuleType("inspector.checks.broken")
+    with pytest.raises(AttributeError):
+        config.built(broken, None)
 
 
 def test_the_example_shows_every_key() -> None:

@@ -45,6 +45,11 @@ class Settings(Strict):
     mm_per_px: float | None = Field(default=None, gt=0)
 
 
+def needs_web(settings: Settings) -> str:
+    """What to set for a camera that does not say how large its pixels are on the web; empty where it is set."""
+    return "" if settings.mm_per_px else "mm_per_px, the size of a pixel"
+
+
 @dataclass(frozen=True, slots=True)
 class Blemish:
     """Its area, its box (x, y, w, h) in px, and how far it is off its column at most, in grey levels."""

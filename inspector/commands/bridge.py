@@ -36,8 +36,7 @@ def bridge(
     if name not in found.bridges:
         known = ", ".join(found.bridges) or "none"
         raise ConfigError("E_CFG_UNKNOWN", f"no bridge {name!r}; the configuration has: {known}", file=str(config), key="bridges")
-    kind = settings.plugin("bridges", found.bridges[name].kind)
-    made = kind.build(settings.settings_of("bridges", found.bridges[name], kind.Settings), name)
+    made = settings.build("bridges", found.bridges[name], name)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

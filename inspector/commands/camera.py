@@ -46,7 +46,9 @@ class Chosen:
 
     def built(self) -> Source:
         """The source, open."""
-        source: Source = self.module.build(self.settings, self.name, time.monotonic_ns, self.conveyor)
+        from inspector import config
+
+        source: Source = config.built(self.module, self.settings, self.name, time.monotonic_ns, self.conveyor)
         return source
 
 
@@ -99,8 +101,7 @@ def _chosen(words: list[str]) -> Chosen:
             raise typer.BadParameter(f"{' '.join(rest[1:])}: a camera of a configuration has its settings there; allowed: CONFIG CAMERA")
         module = config.plugin("sources", camera.source.kind)
         settings = config.settings_of("sources", camera.source, module.Settings)
-        belt = config.plugin("conveyor", found.conveyor.kind)
-        conveyor = belt.build(config.settings_of("conveyor", found.conveyor, belt.Settings), "conveyor")
+        conveyor = config.build("conveyor", found.conveyor, "conveyor")
         conveyor.start(time.monotonic_ns())
         return Chosen(camera.id, camera.source.kind, module, settings, dict(camera.source.model_extra or {}), conveyor)
     module = config.plugin("sources", first)

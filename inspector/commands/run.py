@@ -15,6 +15,7 @@ import typer
 from inspector.records import ConfigError
 
 LAST_WORDS_S = 2.0
+LOOK_S = 0.25
 READ_AT_ONCE = 256
 
 
@@ -45,7 +46,10 @@ def run(
 
 
 class Printer:
-    """A thread that prints every verdict until the epoch is closed; what it was not told before the daemon ended, it reads."""
+    """A thread that prints every verdict until the epoch is closed; what it was not told before the daemon ended, it reads in the journal.
+
+    On a line with keys it reads all of them there: the sockets are for clients on the list, and the daemon is none.
+    """
 
     def __init__(self, path: Path, *, as_json: bool) -> None:
         self._path, self._as_json = path, as_json
@@ -60,9 +64,14 @@ class Printer:
         self._thread.start()
 
     def _run(self, endpoints: Mapping[str, str], epoch: str) -> None:
+        from inspector import config
         from inspector.client import Message, Subscriber
         from inspector.gate.protocol import Kind
 
+        if config.read(self._path).security is not None:
+            while not (self._closed or self._stop.wait(LOOK_S)):
+                self._read()
+            return
         with Subscriber(endpoints["events"], replay=endpoints["replay"], since=(epoch, 0)) as subscriber:
             while not self._stop.is_set():
                 item = subscriber.receive(0.1)
@@ -88,11 +97,14 @@ class Printer:
             self._stop.set()
             self._thread.join(LAST_WORDS_S)
             if not self._closed:
-                with suppress(ConfigError, ValueError, sqlite3.Error):  # a journal that cannot be read has said so itself
-                    self._read()
+                self._read()
 
     def _read(self) -> None:
-        """A line that is over at once has ended before its first subscriber was there: the journal has the rest."""
+        """What the journal has beyond the last one printed: a line that is over at once has ended before its first subscriber was there."""
+        with suppress(ConfigError, ValueError, sqlite3.Error):  # a journal that cannot be read has said so itself
+            self._read_on()
+
+    def _read_on(self) -> None:
         from inspector import config
         from inspector.gate import protocol
         from inspector.gate.journal import Reader
@@ -102,7 +114,8 @@ class Printer:
             while rows := reader.events("q", protocol.epoch_bytes(self._epoch), self._last + 1, self._last + READ_AT_ONCE, READ_AT_ONCE):
                 for row in rows:
                     kind = protocol.parse(row.header, row.payload).kind
-                    if kind == protocol.Kind.EPOCH_CLOSE or not self._printed(row.payload):
+                    self._closed = kind == protocol.Kind.EPOCH_CLOSE or not self._printed(row.payload)
+                    if self._closed:
                         return
                     self._last = row.seq
         finally:

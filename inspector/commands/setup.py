@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -16,6 +16,9 @@ from inspector.records import ConfigError, ConfigErrors
 if TYPE_CHECKING:
     from inspector.workshop.setup import Question
 
+
+Ask: TypeAlias = Callable[[str, str | None], str | None]
+"""From a question's text and its default to the answer, None where there is none."""
 
 LEFT = 130
 """The exit code of who leaves by Ctrl-C or Ctrl-D, as of a shell's."""
@@ -33,7 +36,8 @@ def setup(
 ) -> None:
     """Ask for cameras, drawing, tolerances, timing and addresses; write a configuration that passes `check`, and keys where it needs them.
 
-    Nothing that is there is overwritten. What was answered with --answers or --set is not asked again.
+    Nothing that is there is overwritten. What was answered with --answers or --set is not asked again. Without either, answers may also be
+    piped in, a line for each question in the order of --questions; an empty line, and the end, stand for the default.
 
     Example: inspector setup /etc/inspector/line.yaml
 
@@ -48,7 +52,9 @@ def setup(
     if out.exists():
         raise ConfigError("E_SETUP_EXISTS", "is there already and stays as it is; give another path, or move it away", file=str(out))
     said = _given(answers, given or [], wizard.KEYS)
-    ask = None if defaults or as_json or not sys.stdin.isatty() else _ask
+    ask: Ask | None = None
+    if not (defaults or as_json):
+        ask = _ask if sys.stdin.isatty() else None if said else _read
     found: dict[str, Any] = {"out": str(out.absolute())}
     for question in wizard.QUESTIONS:
         if question.asked(found):
@@ -84,8 +90,8 @@ def _given(path: Path | None, pairs: list[str], known: tuple[str, ...]) -> dict[
     return said
 
 
-def _answer(question: Question, found: Mapping[str, Any], said: str | None, ask: Callable[[str, str | None], str] | None) -> Any:
-    """The value of an answer: what was said, else what a person answers (asked again until it is allowed), else the default."""
+def _answer(question: Question, found: Mapping[str, Any], said: str | None, ask: Ask | None) -> Any:
+    """The value of an answer: what was said, else what is answered (a person is asked again until it is allowed), else the default."""
     default = question.default(found)
     while True:
         text = said
@@ -98,7 +104,7 @@ def _answer(question: Question, found: Mapping[str, Any], said: str | None, ask:
         try:
             return question.read(text.strip(), found)
         except ValueError as error:
-            if said is not None or ask is None:
+            if said is not None or ask is not _ask:
                 raise ConfigError("E_SETUP_ANSWER", f"{text!r}; {error}", key=question.key) from error
             typer.echo(f"{text}: {error}", err=True)
 
@@ -109,6 +115,12 @@ def _ask(text: str, default: str | None) -> str:
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("\nleft: nothing is written", err=True)
         raise typer.Exit(LEFT) from None
+
+
+def _read(text: str, default: str | None) -> str | None:
+    """The next line of standard input; where it is empty or there is none, the default. Nothing is said, because nobody is there."""
+    del text
+    return sys.stdin.readline().strip() or default
 
 
 def _proved(out: Path, text: str) -> str:

@@ -39,7 +39,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from inspector.config.document import Document, Loc, compose, list_of, mapping_of, nearest, override, spelt, text_of, value_at
-from inspector.records import ConfigError, ConfigErrors
+from inspector.records import ConfigError, ConfigErrors, InspectorError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 """Site, line, station, camera, recipe, check: what may stand in a topic."""
@@ -484,7 +484,7 @@ def read_partly(
         if kind.kind == UNREAD or value_at(document.data, *loc) is None:
             continue  # a default, which stands nowhere and is shared
         kind._origin = (document, loc)  # noqa: SLF001
-    return config, errors or (count_faults(config) if kinds else [])
+    return config, errors or ([*count_faults(config), *web_faults(config)] if kinds else [])
 
 
 UNREAD = "unread"
@@ -542,6 +542,22 @@ def count_faults(config: Config) -> list[ConfigError]:
     ]
 
 
+def web_faults(config: Config) -> list[ConfigError]:
+    """E_CFG_WEB for each check that must know where on a web its pictures lie (`needs_web`), of a camera that does not (`GIVES_WEB`)."""
+    found: list[ConfigError] = []
+    for camera in config.cameras:
+        recipe = config.recipes[camera.recipe]
+        if getattr(plugin("sources", camera.source.kind), "GIVES_WEB", False):
+            continue
+        for kind in recipe.cameras.get(camera.id, recipe).checks.values():
+            module = plugin("checks", kind.kind)
+            needs = getattr(module, "needs_web", None)
+            if needs is not None and (text := needs(settings_of("checks", kind, module.Settings))):
+                seen = f"{kind.kind}, but camera {camera.id} ({camera.source.kind}) is no line-scan camera; allowed: source.kind: linescan"
+                found.append(kind.about(ConfigError("E_CFG_WEB", f"{seen}, or {text}", key="kind")))
+    return found
+
+
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -578,13 +594,44 @@ def known_kinds(folder: str) -> tuple[str, ...]:
 def plugin(folder: str, kind: str) -> ModuleType:
     """The module of a kind, with `Settings` and `build` inside. Raises `ConfigError` E_CFG_KIND."""
     _known_kind(folder, kind)
-    try:
-        module = importlib.import_module(_place_of(folder, kind))
-    except ModuleNotFoundError as error:
-        raise ConfigError("E_CFG_KIND", f"{kind} needs the module {error.name}, which is not installed here") from error
+    place = _place_of(folder, kind)
+    with _theirs(place, "loaded"):
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            raise ConfigError("E_CFG_KIND", f"{kind} needs the module {error.name}, which is not installed here") from error
     if not (hasattr(module, "Settings") and hasattr(module, "build")):
         raise ConfigError("E_CFG_KIND", f"{module.__name__} is no kind: it has no Settings and build")
     return module
+
+
+def build(folder: str, kind: Kind, *others: Any) -> Any:
+    """What a kind makes of its settings. Raises what `built` does, with the line where they stand."""
+    module = plugin(folder, kind.kind)
+    settings = settings_of(folder, kind, module.Settings)
+    try:
+        return built(module, settings, *others)
+    except ConfigError as error:
+        raise kind.about(error) from error
+
+
+def built(module: ModuleType, settings: Any, *others: Any) -> Any:
+    """`module.build(settings, *others)`. What the code of another package fails with is refused as its own: `ConfigError` E_CFG_KIND."""
+    with _theirs(module.__name__, "built"):
+        return module.build(settings, *others)
+
+
+@contextmanager
+def _theirs(module: str, when: str) -> Iterator[None]:
+    """What fails within is refused as the fault of a plug-in, where the module is one of another package."""
+    try:
+        yield
+    except InspectorError:
+        raise
+    except Exception as error:
+        if module.startswith("inspector."):
+            raise
+        raise ConfigError("E_CFG_KIND", f"the plug-in {module} failed while it was {when}: {type(error).__name__}: {error}") from error
 
 
 @cache

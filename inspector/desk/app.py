@@ -19,10 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from inspector.desk import doing, report
+from inspector.desk.again import Again
 from inspector.desk.disagreements import Disagreement
 from inspector.desk.doing import Reading
 from inspector.desk.guard import Guard, Refused, answer
 from inspector.desk.render import LIVE, Asked, Desk, Pages, window_of
+from inspector.desk.sessions import Who
 from inspector.desk.trial import Tried
 from inspector.desk.users import Role
 from inspector.records import ConfigError, DeviceError
@@ -169,9 +171,13 @@ def create(desk: Desk) -> FastAPI:
 
     _explain(app, desk, pages)
 
-    def brings_picture(request: Request) -> bool:
-        return request.url.path == "/try" and desk.sessions.who(doing.token_of(request, desk)).may(Role.VIEWER)
+    def who(request: Request) -> Who:
+        return desk.sessions.who(doing.token_of(request, desk))
 
+    def brings_picture(request: Request) -> bool:
+        return request.scope["path"] == "/try" and who(request).may(Role.VIEWER)
+
+    app.add_middleware(Again, paths=["/", *(f"/{page}" for page in LIVE)], who=who, clock=desk.clock)
     app.add_middleware(Guard, hosts=desk.hosts, clock=desk.clock, brings_picture=brings_picture, secure=desk.secure)
     return app
 

@@ -38,7 +38,7 @@ def token_of(request: Request, desk: Desk) -> str:
     return request.cookies.get(cookie(desk), "")[:128]
 
 
-def asks(request: Request) -> Who:
+async def asks(request: Request) -> Who:
     """Who asks."""
     desk: Desk = request.app.state.desk
     return desk.sessions.who(token_of(request, desk))
@@ -47,7 +47,7 @@ def asks(request: Request) -> Who:
 Asking = Annotated[Who, Depends(asks)]
 
 
-def reads(who: Asking) -> Who:
+async def reads(who: Asking) -> Who:
     """Who asks, if they may look. Raises `Refused` E_HTTP_LOGIN."""
     _may(who, Role.VIEWER)
     return who

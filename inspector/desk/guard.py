@@ -6,9 +6,9 @@ that refuse are JSON, `{"error": {"code", "text"}}`, and never repeat what was a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -31,6 +31,7 @@ LARGEST_BODY_BYTES = 32 << 20
 LARGEST_FORM_BYTES = 1 << 20
 LARGEST_QUERY_BYTES = 2048
 LARGEST_HEADER_BYTES = 16 << 10
+NOT_STORED = (b"cache-control", b"no-store")
 ASKED_PER_S = 200
 ASKED_AT_ONCE = 400
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -67,7 +68,8 @@ class Guard:
     ) -> None:
         self._app, self._hosts, self._clock, self._brings_picture = app, frozenset(hosts), clock, brings_picture
         self._scheme = "https" if secure else "http"
-        self._headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+        headers = HEADERS | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._tokens, self._filled_ns = float(ASKED_AT_ONCE), clock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,15 +142,15 @@ def _limited(receive: Receive, largest: int) -> Receive:
     return limited
 
 
-def _dressed(send: Send, headers: Mapping[str, str]) -> Send:
+def _dressed(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
     """Every answer carries the headers; what says nothing about storing is not stored."""
+    ours = {name for name, _ in headers}
 
     async def dressed(message: Message) -> None:
         if message["type"] == "http.response.start":
-            said = MutableHeaders(scope=message)
-            for name, value in headers.items():
-                said[name] = value
-            said.setdefault("Cache-Control", "no-store")
+            said = [(name, value) for name, value in message["headers"] if name not in ours]
+            stored = () if any(name == b"cache-control" for name, _ in said) else (NOT_STORED,)
+            message = {**message, "headers": [*said, *headers, *stored]}
         await send(message)
 
     return dressed

@@ -1,7 +1,8 @@
 """What the journal knows of a time that is past: counts, rejects, and samples of what was measured.
 
 The journal's file is read by connections that only read and are never long in it. Its events are in the order of their numbers, and
-so of time, which finds a moment in a dozen steps without an index. Counting reads no payload. Dimensions are sampled as quality engineers
+so of time, which finds a moment in a dozen steps without an index; where a start of the daemon found the clock set back, a run of them
+begins anew, and each run is looked through. Counting reads no payload. Dimensions are sampled as quality engineers
 do: some parts in a row (a subgroup) at even distances, so that a week costs no more than an hour.
 """
 
@@ -127,11 +128,11 @@ class History:
         """How many parts by (lane, verdict)."""
         if (known := self._counts.get((from_ns, to_ns))) is not None:
             return known
-        first, last = reader.id_at(from_ns), reader.id_at(to_ns)
         found: Counter[tuple[int, int]] = Counter()
-        for begin in range(first, last, SLICE_EVENTS):
-            for _, lane, verdict, count in reader.verdicts(begin, min(last, begin + SLICE_EVENTS)):
-                found[lane, verdict] += count
+        for first, last in reader.ranges(from_ns, to_ns):
+            for begin in range(first, last, SLICE_EVENTS):
+                for _, lane, verdict, count in reader.verdicts(begin, min(last, begin + SLICE_EVENTS)):
+                    found[lane, verdict] += count
         if to_ns < now_ns - 60 * 10**9:  # what is past stays
             if len(self._counts) >= MOST_KNOWN:
                 self._counts.clear()
@@ -143,7 +144,7 @@ class History:
         found = Reasons(Counter(), Counter(), 0)
         read = 0
         with closing(self._open()) as reader:
-            for _, part in reader.rejects(reader.id_at(from_ns), reader.id_at(to_ns)):
+            for _, part in itertools.chain.from_iterable(reader.rejects(*ids) for ids in reader.ranges(from_ns, to_ns)):
                 read += 1
                 found.reasons[reason_name(part.reason, part.reason_text)] += 1
                 found.features.update((part.lane, part.recipe_name, name) for name in part.failing)
@@ -170,7 +171,7 @@ class History:
     def span(self, from_ns: int) -> tuple[int, int]:
         """The events from this moment on: the first one's number, and that beyond the last."""
         with closing(self._open()) as reader:
-            return reader.id_at(from_ns), reader.beyond
+            return next((first for first, _ in reader.ranges(from_ns)), reader.beyond), reader.beyond
 
     def minutes(self, first: int, last: int) -> Minutes:
         """What these events, [first, last), say of each minute. Raises `ConfigError` E_DB_OPEN."""
@@ -256,7 +257,8 @@ class _Reader:
             (low, high), *_ = self._ask("SELECT min(id), max(id) FROM event")
         except sqlite3.Error as error:
             raise ConfigError("E_DB_OPEN", f"the journal cannot be read: {error}", file=str(path)) from error
-        self._low, self.beyond = low or 1, (high or 0) + 1
+        self.beyond = (high or 0) + 1
+        self._runs = self._ordered(low or 1)
 
     def close(self) -> None:
         self._db.close()
@@ -271,9 +273,24 @@ class _Reader:
         except sqlite3.Error as error:
             raise ConfigError("E_DB_OPEN", f"the journal cannot be read now: {error}") from error
 
-    def id_at(self, at_ns: int) -> int:
-        """The first event that is not before this moment."""
-        low, high = self._low, self.beyond
+    def _ordered(self, low: int) -> list[tuple[int, int]]:
+        """The events from this one on in runs [first, last), each in the order of time: an epoch that begins earlier is one."""
+        first = "SELECT id FROM event INDEXED BY event_seq WHERE epoch = e.epoch AND stream = '{}' ORDER BY seq LIMIT 1"
+        begun = self._try(f"SELECT ({first.format('q')}), ({first.format('a')}) FROM epoch AS e")
+        edges = [low]
+        for number in sorted(min(ids) for row in begun if (ids := [n for n in row if n is not None])):
+            around = self._try("SELECT t_utc_ns FROM event WHERE id <= ? ORDER BY id DESC LIMIT 2", number)
+            if len(around) == 2 and around[0][0] < around[1][0]:
+                edges.append(number)
+        return list(itertools.pairwise([*edges, self.beyond]))
+
+    def ranges(self, from_ns: int, to_ns: int = 2**63 - 1) -> list[tuple[int, int]]:
+        """The events of [from, to): numbers [first, last), in their order."""
+        found = [(self._id_at(from_ns, *run), self._id_at(to_ns, *run)) for run in self._runs]
+        return [(first, last) for first, last in found if first < last]
+
+    def _id_at(self, at_ns: int, low: int, high: int) -> int:
+        """The first event of a run that is not before this moment."""
         while low < high:
             middle = (low + high) // 2
             found = self._try("SELECT id, t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", middle)
@@ -284,7 +301,7 @@ class _Reader:
         return low
 
     def first_utc_ns(self) -> int | None:
-        found = self._try("SELECT t_utc_ns FROM event WHERE id >= ? ORDER BY id LIMIT 1", self._low)
+        found = self._try("SELECT t_utc_ns FROM event ORDER BY id LIMIT 1")
         return int(found[0][0]) if found else None
 
     def part(self, epoch: bytes, seq: int) -> Part | None:
@@ -311,17 +328,19 @@ class _Reader:
 
     def samples(self, from_ns: int, to_ns: int) -> Iterator[list[Part]]:
         """Parts in a row, inspected ones, from evenly spread places; enough for a subgroup of each lane and recipe that ran last."""
-        first, last = self.id_at(from_ns), self.id_at(to_ns)
+        ranges = self.ranges(from_ns, to_ns)
         query = "SELECT id, payload FROM event WHERE id >= ? AND id < ? AND stream = 'q' AND kind = 1 AND verdict != ? ORDER BY id LIMIT ?"
-        if last <= first:
+        if not ranges:
             return
+        first, last = ranges[-1]
         newest = Counter((p.lane, p.recipe_name) for p in _parts(self._try(query, max(first, last - 200), last, 0, 64)))
         streams = max(1, len(newest))
         rarest = -(-newest.total() // min(newest.values(), default=1))  # one part in so many
         size = (SUBGROUP + 1) * min(max(streams, rarest), 2 * streams)
-        step = max(size, (last - first) // SUBGROUPS)
-        for begin in range(first, last, step):
-            yield list(_parts(self._try(query, begin, min(last, begin + step), int(Verdict.REJECT_NOT_INSPECTED), size)))
+        step = max(size, sum(last - first for first, last in ranges) // SUBGROUPS)
+        for first, last in ranges:
+            for begin in range(first, last, step):
+                yield list(_parts(self._try(query, begin, min(last, begin + step), int(Verdict.REJECT_NOT_INSPECTED), size)))
 
 
 def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[Part]:

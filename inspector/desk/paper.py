@@ -21,6 +21,7 @@ from inspector.desk.report import MOST_DIMENSIONS, Report
 
 MARGIN = 15 * mm
 WIDTH = A4[0] - 2 * MARGIN
+LONGEST_TEXT = 300
 TEXT = ParagraphStyle("text", fontName="Helvetica", fontSize=8.5, leading=10.5)
 HEAD = ParagraphStyle("head", fontName="Helvetica-Bold", fontSize=11, leading=14, spaceBefore=10, spaceAfter=3, keepWithNext=True)
 TITLE = ParagraphStyle("title", fontName="Helvetica-Bold", fontSize=16, leading=20)
@@ -91,8 +92,9 @@ def _plain(text: object) -> str:
 
 
 def _lines(text: object, style: ParagraphStyle = TEXT) -> Paragraph:
-    """The same, broken into lines; no markup."""
-    return Paragraph(escape(_plain(text)), style)
+    """The same, broken into lines; no markup. Of a long text the beginning: a row of a table must fit on a page."""
+    plain = _plain(text)
+    return Paragraph(escape(plain if len(plain) <= LONGEST_TEXT else f"{plain[:LONGEST_TEXT]} …"), style)
 
 
 def _percent(count: int, of_all: int) -> str:

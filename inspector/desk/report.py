@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -104,8 +105,11 @@ def _rows(report: Report, station: str) -> Iterator[tuple[object, ...]]:
     yield "window", report.window.text
     for name, count in (("passed", whole.passed), ("rejected", whole.rejected), ("not inspected", whole.not_inspected)):
         yield "parts", name, count, _share(count, whole.parts)
+    named = Counter(f"{_local(hour.from_ns):%Y-%m-%d %H:%M}" for hour in report.hours)
     for hour in report.hours:
         begin = f"{_local(hour.from_ns):%Y-%m-%d %H:%M}"
+        if named[begin] > 1:  # the hour that there is twice when clocks are set back
+            begin += f"{_local(hour.from_ns):%z}"
         yield f"hour {begin}", "passed", hour.passed, _share(hour.passed, hour.parts)
         yield f"hour {begin}", "rejected", hour.rejected, _share(hour.rejected, hour.parts)
         yield f"hour {begin}", "not inspected", hour.not_inspected, _share(hour.not_inspected, hour.parts)

@@ -34,7 +34,7 @@ from inspector.desk.tls import certificate
 from inspector.desk.trial import Trial
 from inspector.desk.users import Users
 from inspector.outputs.archive import picture_of
-from inspector.records import ConfigError, DeviceError
+from inspector.records import ConfigError
 from inspector.runtime.endpoints import endpoints_of
 from inspector.runtime.worker import Worker
 
@@ -75,7 +75,7 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
     """Serve the page of the daemon with the configuration at `path` until SIGTERM or SIGINT.
 
     `say` is told the address once the page can be opened; `keys` where the daemon has security.
-    Raises `ConfigError` (see `listen`, `certificate` and `Users`), and `DeviceError` when the listening to the daemon broke down.
+    Raises `ConfigError` (see `listen`, `certificate` and `Users`), and `RuntimeError`, our bug, when a thread died: it is started again.
     """
     with suppress(OSError):  # a unit may forbid it, and says Nice= itself
         os.nice(NICER)  # the line goes first
@@ -167,4 +167,4 @@ def serve(config: Config, path: Path, *, ready: Path | None, keys: Keys | None, 
             for number, handler in before.items():
                 signal.signal(number, handler)
     if broken:
-        raise DeviceError(f"the desk no longer hears the daemon: {broken[0]}")
+        raise RuntimeError(f"the desk no longer does its work: {broken[0]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import threading
 from collections import OrderedDict, deque
@@ -48,7 +47,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self._wrong: OrderedDict[tuple[str, str], deque[int]] = OrderedDict()
-        self._secret = secrets.token_bytes(32)
+        self._nobody = Who("", Role.VIEWER if users is None else None, secrets.token_hex(32))
 
     @property
     def logins(self) -> bool:
@@ -57,7 +56,7 @@ class Sessions:
 
     def who(self, token: str, *, clicked: bool = True) -> Who:
         """Whose token it is; `clicked`: a person did something, so the session is not idle."""
-        nobody = Who("", Role.VIEWER if self._users is None else None, hmac.new(self._secret, b"nobody", "sha256").hexdigest())
+        nobody = self._nobody
         if self._users is None or not token:
             return nobody
         key, now = _key(token), self._clock()

@@ -42,6 +42,7 @@ EPOCHS_KEPT: Final = 4096
 LARGEST_RETURNED: Final = 4096
 BAD_COPIES: Final = 2
 ROOM_BYTES: Final = 1 << 20
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 FILES: Final = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "journal.head", "anchors.log")
 """What belongs together, and is moved aside together."""
 LAST_BYTES: Final = 4096
@@ -116,6 +117,11 @@ def _allocate(path: Path, size: int) -> None:
             path.unlink(missing_ok=True)
 
 
+def refusal_of(error: OSError) -> str:
+    """How a state folder is refused that did not take something."""
+    return "E_STATE_FULL" if error.errno in FULL else "E_STATE_PERM"
+
+
 def _has_room(folder: Path) -> bool:
     """The disk takes `ROOM_BYTES` more. Raises `OSError` where it is not for want of room that it takes nothing."""
     path = folder / "room"
@@ -123,7 +129,7 @@ def _has_room(folder: Path) -> bool:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, ROOM_BYTES)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         return False
     finally:
@@ -248,9 +254,10 @@ class Journal:
                 journal._aside()
             journal._connect(path)
         except OSError as error:
-            raise ConfigError("E_STATE_PERM", f"{folder}: {error.strerror}", key="state_dir") from error
+            raise ConfigError(refusal_of(error), f"{folder}: {error.strerror}", key="state_dir") from error
         except sqlite3.Error as error:
-            raise ConfigError("E_STATE_PERM", f"{path}: {error}", key="state_dir") from error
+            full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            raise ConfigError("E_STATE_FULL" if full else "E_STATE_PERM", f"{path}: {error}", key="state_dir") from error
         _allocate(folder / "ballast", ballast_bytes)
         return journal
 

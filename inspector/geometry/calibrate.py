@@ -236,6 +236,11 @@ class Straightener:
         return np.asarray(cv2.remap(picture, self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
+def shown_by(straighten: Straightener | None) -> NDArray[np.uint8] | None:
+    """`Straightener.shown`; None, which is all, where nothing straightens."""
+    return None if straighten is None else straighten.shown
+
+
 def straightener(calibration: Calibration) -> Straightener | None:
     """What straightens this camera's pictures; None where nothing is to be done."""
     if calibration.shape_px is None or (calibration.homography is None and calibration.distortion is None):
@@ -455,8 +460,7 @@ def _seen_outline(locator: locate.Locator, picture: NDArray[np.uint8], number: i
     Normals follow from the samples' order along each contour (material to the left, y up).
     """
     straight = straightener(so_far)
-    shown = None if straight is None else straight.shown
-    found = locator.find(picture if straight is None else straight(picture), max_parts=1, shown=shown)
+    found = locator.find(picture if straight is None else straight(picture), max_parts=1, shown=shown_by(straight))
     if not found or found[0].gauged is None:
         raise ConfigError("E_CAL_PART", f"the part is not found in picture {number}")
     pose, gauged = found[0].pose, found[0].gauged

@@ -296,10 +296,10 @@ def main() -> int:
     try:
         settings = config.read(arguments.config, text=text)
         camera = next(camera for camera in settings.cameras if camera.id == arguments.camera)
-        belt = config.plugin("conveyor", settings.conveyor.kind)
-        conveyor: Conveyor = belt.build(config.settings_of("conveyor", settings.conveyor, belt.Settings), "conveyor")
+        conveyor: Conveyor = config.build("conveyor", settings.conveyor, "conveyor")
         kind = config.plugin("sources", camera.source.kind)
-        source = kind.build(config.settings_of("sources", camera.source, kind.Settings), camera.id, time.monotonic_ns, conveyor)
+        given = config.settings_of("sources", camera.source, kind.Settings)
+        source = config.built(kind, given, camera.id, time.monotonic_ns, conveyor)
         try:
             Capture(source, conveyor, end).run()
         finally:

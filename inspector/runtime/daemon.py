@@ -36,6 +36,7 @@ from typing import IO, Any, NoReturn, TypeAlias, TypeVar
 from inspector import config
 from inspector.config.document import text_of
 from inspector.gate.guards import LATCHED
+from inspector.gate.journal import refusal_of
 from inspector.outputs import metrics
 from inspector.outputs.metrics import Family
 from inspector.records import ConfigError
@@ -69,15 +70,14 @@ class Lock:
     """The state folder belongs to one daemon; the lock's file names it."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `ConfigError` E_STATE_PERM when the folder is not ours to write, E_LOCK when another daemon has it."""
+        """Raises `ConfigError`: E_STATE_PERM when the folder is not ours, E_STATE_FULL without room, E_LOCK when another has it."""
         path = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
-            raise ConfigError(
-                "E_STATE_PERM", f"{error.strerror}; user {os.geteuid()} must be able to write there", file=str(path)
-            ) from error
+            text = f"{error.strerror}; user {os.geteuid()} must be able to write there"
+            raise ConfigError(refusal_of(error), text, file=str(path)) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -23,12 +23,12 @@ from typing import Any, Final
 import zmq
 
 from inspector import __version__
-from inspector.config import Config, plugin, settings_of
+from inspector.config import Config, build
 from inspector.gate import arbiter as core
 from inspector.gate import protocol, security, sockets
 from inspector.gate.arbiter import Arbiter, Record, Send
 from inspector.gate.guards import Guards
-from inspector.gate.journal import Item, Journal, JournalError
+from inspector.gate.journal import Item, Journal, JournalError, refusal_of
 from inspector.gate.ledger import Line
 from inspector.gate.protocol import Flag, Header, Kind
 from inspector.interfaces import Clock, Conveyor
@@ -94,8 +94,8 @@ class GateProcess:
         self._say = say
         self._epoch = protocol.epoch(utc_clock(), os.urandom(10))
         if conveyor is None:
-            kind = plugin("conveyor", config.conveyor.kind)
-            conveyor = kind.build(settings_of("conveyor", config.conveyor, kind.Settings), config.conveyor.kind)
+            made: Conveyor = build("conveyor", config.conveyor, config.conveyor.kind)
+            conveyor = made
         self._settings = settings(config, wrap_counts=getattr(conveyor, "wrap_counts", None))
         self._conveyor = Belt(conveyor)
         self._trouble = ""
@@ -214,7 +214,7 @@ class GateProcess:
                     os.fsync(file.fileno())
                     self._commits_ns.append(self._clock() - began_ns)
         except OSError as error:
-            raise ConfigError("E_STATE_PERM", f"{error.strerror}", file=str(path)) from error
+            raise ConfigError(refusal_of(error), f"{error.strerror}", file=str(path)) from error
         finally:
             path.unlink(missing_ok=True)
         slowest_ns = self._slowest_commit_ns()

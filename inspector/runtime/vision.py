@@ -82,7 +82,7 @@ class Camera:
         """Try to build the source now; when it does not work, say so and try again later. `ConfigError` is for a person."""
         try:
             if self._isolated is None:
-                self._came_up(self._kind.build(self._source_settings, self.settings.id, self._clock, self._conveyor))
+                self._came_up(config.built(self._kind, self._source_settings, self.settings.id, self._clock, self._conveyor))
             else:
                 self._starting = self._isolated()
         except DeviceError as error:
@@ -206,7 +206,7 @@ class Vision:
         self._drain_by_ns = 0
         text = text_of(begin_with or path)
         self._settings = config.read(path, text=text)
-        if faults := config.count_faults(self._settings):
+        if faults := [*config.count_faults(self._settings), *config.web_faults(self._settings)]:
             raise ConfigErrors(faults)
         shelf = recipe.Shelf(self._settings.changeover.keep_ready * len(self._settings.cameras), self._settings.state_dir / "templates")
         prepared = recipe.prepare(self._settings, time.time_ns(), chosen=in_force.selected(self._settings), shelf=shelf)
@@ -227,8 +227,7 @@ class Vision:
         self._changeover = Changeover(
             path, self._settings, text, board, self._insist, self._archive, shelf=shelf, fixed=_fixed, clock=clock
         )
-        belt = config.plugin("conveyor", self._settings.conveyor.kind)
-        self._conveyor: Conveyor = belt.build(config.settings_of("conveyor", self._settings.conveyor, belt.Settings), "conveyor")
+        self._conveyor: Conveyor = config.build("conveyor", self._settings.conveyor, "conveyor")
         self._cameras = [
             Camera(camera, self._conveyor, self._inspecting, self._tell, clock, partial(Isolated, camera.id, path, text, clock))
             if camera.isolated

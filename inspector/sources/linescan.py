@@ -40,6 +40,7 @@ from inspector.sources.replay import MOST_PIXELS
 if TYPE_CHECKING:
     from inspector.records import Bytes1D, Image
 
+GIVES_WEB = True
 LARGEST_JUMP_LENGTHS = 20
 """More of the web than this unseen at once is no loss but another count."""
 
@@ -274,7 +275,7 @@ class LineScan:
 def build(settings: Settings, name: str, clock: Clock, conveyor: Conveyor) -> LineScan:
     """A camera that stacks the lines of another; raises what building that one raises."""
     kind = config.plugin("sources", settings.lines.kind)
-    lines = kind.build(config.settings_of("sources", settings.lines, kind.Settings), name, clock, conveyor)
+    lines = config.built(kind, config.settings_of("sources", settings.lines, kind.Settings), name, clock, conveyor)
     return LineScan(settings, name, clock, conveyor, lines)
 
 

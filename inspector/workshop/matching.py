@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from inspector.config import Kind, PartTemplate, RecipeSettings, plugin, read_settings, settings_of
+from inspector.config import Kind, PartTemplate, RecipeSettings, built, plugin, read_settings, settings_of
 from inspector.geometry import calibrate, dxf, kept, locate, raster, template
 from inspector.neural import pictures
 from inspector.recipe import template_digest
@@ -87,7 +87,7 @@ def prepare(
     for name, kind in settings.checks.items():
         module = plugin("checks", kind.kind)
         try:
-            check = module.build(settings_of("checks", kind, module.Settings), name, plan)
+            check = built(module, settings_of("checks", kind, module.Settings), name, plan)
         except ConfigError as error:
             if recipe is None and error.code in ("E_CFG_HOLES", "E_CFG_DISTANCES"):
                 continue  # nobody asked for what this drawing does not have
@@ -111,7 +111,7 @@ def judge(plan: Plan, path: Path, max_parts: int = 1, overlay: Path | None = Non
     if made is None:
         raise ValueError("a plan without template finds nothing")
     start_ns = time.thread_time_ns()
-    found = plan.locator.find(picture, max_parts=max_parts, shown=None if plan.straighten is None else plan.straighten.shown)
+    found = plan.locator.find(picture, max_parts=max_parts, shown=calibrate.shown_by(plan.straighten))
     total_ms = (time.thread_time_ns() - start_ns) / 1e6
     found = tuple(one for one in found if one.pose.score_ratio >= plan.least_score_ratio)
     spent = {"locate": total_ms - sum(one.gauge_ms for one in found), "gauge": sum(one.gauge_ms for one in found), "total": total_ms}

@@ -92,8 +92,7 @@ def run(path: Path, ready: Path, out: Path) -> int:
             return 0
         time.sleep(0.01)
     said = json.loads(ready.read_text())
-    kind = config.plugin("conveyor", settings.conveyor.kind)
-    belt: Conveyor = kind.build(config.settings_of("conveyor", settings.conveyor, kind.Settings), "conveyor")
+    belt: Conveyor = config.build("conveyor", settings.conveyor, "conveyor")
     belt.start(said["begin_ns"])
     gate = settings.gate
     terms = Terms(

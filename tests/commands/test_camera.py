@@ -169,7 +169,7 @@ def test_how_dark_it_is_at_least(tmp_path: Path) -> None:
             pass
 
     settings: Any = SimpleNamespace(exposure_us=100.0, model_copy=lambda update: settings)
-    chosen = Chosen("c", "aravis", SimpleNamespace(build=lambda *_: Black()), settings, {}, Timed(1.0))
+    chosen = Chosen("c", "aravis", SimpleNamespace(__name__="aravis", build=lambda *_: Black()), settings, {}, Timed(1.0))
     assert "too dark at 100 µs by a factor of at least 8.0: " in _expose(chosen, 100.0, lambda line: None)
 
 

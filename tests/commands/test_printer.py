@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ from inspector.gate.journal import Journal
 from tests.gate import script
 
 
+@pytest.mark.parametrize("keys", [False, True])
 def test_verdicts_that_no_subscriber_heard_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keys: bool
 ) -> None:
     made = script.running()
     out = []
@@ -30,10 +32,15 @@ def test_verdicts_that_no_subscriber_heard_are_read(
     journal.commit([each for each in out if isinstance(each, core.Record)])
     journal.close(clean=True)
     monkeypatch.setattr(run, "LAST_WORDS_S", 0.05)
-    monkeypatch.setattr(config, "read", lambda path: SimpleNamespace(state_dir=tmp_path))
+    monkeypatch.setattr(config, "read", lambda path: SimpleNamespace(state_dir=tmp_path, security=object() if keys else None))
     printer = run.Printer(tmp_path / "line.yaml", as_json=True)
     nowhere = f"ipc://{tmp_path}/nobody"
     printer.start({"events": nowhere, "replay": nowhere}, protocol.epoch_text(script.EPOCH))
+    if keys:  # the sockets let nobody in without one, and the line still runs
+        until_s = time.monotonic() + 5.0
+        while not printer._closed and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert printer._closed
     printer.finish()
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["part_uid"] for each in said] == ["part-1", "part-2", "part-3"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from inspector import __main__ as command_line
 from inspector.records import ConfigError
-from inspector.runtime import admin, changeover
+from inspector.runtime import admin, changeover, daemon
 from tests.contracts import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs" / "demo.yaml")
@@ -78,3 +80,26 @@ def test_what_cannot_change_is_found_wherever_it_is() -> None:
         (("cameras", 0, "source", "loop"), "True", "nothing"),
     ]
     assert list(changeover._moved({"cameras": [1, 2]}, {"cameras": [1]})) == [(("cameras",), "2 entries", "1 entries")]
+
+
+@pytest.mark.parametrize(("error", "code"), [("E_STATE_FULL", 75), ("E_STATE_PERM", 78), ("E_USAGE", 64)])
+def test_a_full_disk_may_pass_and_is_no_refusal_for_good(run: Run, monkeypatch: pytest.MonkeyPatch, error: str, code: int) -> None:
+    def start(*_: Any, **__: Any) -> int:
+        raise ConfigError(error, "no")
+
+    monkeypatch.setattr(daemon, "run", start)
+    assert run("run", CONFIG)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, "E_STATE_FULL"), (errno.EDQUOT, "E_STATE_FULL"), (errno.EACCES, "E_STATE_PERM")]
+)
+def test_a_state_folder_without_room_is_told_from_one_that_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=code):
+        daemon.Lock(tmp_path / "state")

@@ -146,12 +146,20 @@ def test_however_many_look_the_page_is_written_a_few_times_a_second(
         written.append(page)
         return write(pages, page, asked, who)
 
+    asked_for: list[str] = []
+    whole = render.Pages.whole
+
+    def routed(pages: render.Pages, page: str, asked: render.Asked, who: Who) -> str:
+        asked_for.append(page)
+        return whole(pages, page, asked, who)
+
     monkeypatch.setattr(render.Pages, "_written", noted)
-    first = client.get("/").text
-    assert [client.get("/").text for _ in range(5)] == [first] * 5
+    monkeypatch.setattr(render.Pages, "whole", routed)
+    first = client.get("/")
+    assert [(c.content, c.headers) for c in (client.get("/") for _ in range(5))] == [(first.content, first.headers)] * 5
     client.get("/rejects")
     client.get("/?lane=1")
-    assert written == ["line", "rejects", "line"]
+    assert asked_for == written == ["line", "rejects", "line"]  # the others came to no route
     scene.clock[0] += S // render.WHOLE_PER_S
     client.get("/")
     assert written[3:] == ["line"]

@@ -120,6 +120,31 @@ def test_nothing_is_seen_without_a_login(stage: Stage, path: str) -> None:
     assert "Running" not in stage.client.get("/login").text
 
 
+def test_a_page_that_is_kept_is_for_the_session_that_was_given_it(stage: Stage) -> None:
+    assert stage.log_in("viewer") == 303
+    page = stage.client.get("/")
+    assert "Running" in page.text
+    again = stage.client.get("/")
+    assert (again.content, again.headers) == (page.content, page.headers)
+    theirs = dict(stage.client.cookies)
+    stage.client.cookies.clear()
+    assert stage.client.get("/").status_code == 401  # who has no session
+    assert stage.log_in("operator") == 303
+    assert csrf_of(stage.client.get("/").text) != csrf_of(page.text)
+    stage.client.cookies.clear()
+    stage.client.cookies.update(theirs)
+    assert stage.client.get("/").content == page.content
+    stage.desk.sessions.end_all_of("viewer")
+    assert stage.client.get("/").status_code == 401
+
+
+def test_who_acts_is_given_a_page_of_now(stage: Stage) -> None:
+    stage.log_in("operator")
+    before = stage.client.get("/").text
+    stage.desk.board.verdict(verdict(2), stage.clock[0])
+    assert stage.client.get("/").text != before
+
+
 def test_every_route_but_the_login_asks_who_it_is(stage: Stage) -> None:
     """Whatever is added later, too: a path is filled in with what its parameters allow."""
     open_to_all = {"/healthz", "/static/{name}", "/login"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import sqlite3
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ import pytest
 from inspector.desk import tally, words
 from inspector.desk.app import create
 from inspector.desk.charts import total
-from inspector.desk.history import History
-from inspector.desk.report import COLUMNS
-from inspector.desk.state import part_of
+from inspector.desk.history import Count, Dimension, History, Reasons, Subgroup
+from inspector.desk.opinions import Opinion
+from inspector.desk.report import COLUMNS, Report, Window, as_csv, shifts
+from inspector.desk.state import Series, part_of
 from inspector.desk.tally import Tally
 from tests.desk.events import board, desk, journal, verdict
 
@@ -72,6 +75,57 @@ def test_features_are_counted_by_lane_and_recipe(tmp_path: Path) -> None:
     assert "plate · outline: hole-1" in page
     assert "washer · outline: hole-1" in page
     assert {(r["lane"], r["recipe"]) for r in rows if r["section"] == "dimension"} == {("0", "plate"), ("2", "washer")}
+
+
+def test_a_start_with_the_clock_set_back_hides_nothing(tmp_path: Path) -> None:
+    """A machine that lost its clock's battery begins in the past, and comes back: whatever has the time of a window is in its report."""
+    begin = time.time_ns() // HOUR_NS * HOUR_NS - 10 * HOUR_NS
+    journal(tmp_path, begin, 900, 4 * S)
+    database = sqlite3.connect(tmp_path / "journal.sqlite")
+    later = bytes(15) + b"\1"
+    database.execute("INSERT INTO epoch SELECT ?, number + 1, began_utc_ns, 1 FROM epoch", (later,))
+    database.execute("UPDATE event SET epoch = ?, t_utc_ns = t_utc_ns - ? WHERE id > 300", (later, 3 * HOUR_NS))
+    database.execute("UPDATE event SET t_utc_ns = t_utc_ns + ? WHERE id > 600", (5 * HOUR_NS,))
+    database.commit()
+    history = History(tmp_path / "journal.sqlite")
+    count = "SELECT count(*) FROM event WHERE stream = 'q' AND kind = 1 AND t_utc_ns >= ? AND t_utc_ns < ?"
+    seen = 0
+    for hour in range(-3, 4):
+        window = begin + hour * HOUR_NS, begin + (hour + 1) * HOUR_NS
+        (found,) = history.counts(*window, 1, now_ns=time.time_ns())
+        assert found.parts == database.execute(count, window).fetchone()[0], hour
+        assert history.reasons(*window).read == found.rejected + found.not_inspected
+        seen += found.parts
+    assert seen == 900
+    assert history.dimensions(begin - 3 * HOUR_NS, begin + 4 * HOUR_NS)[0].groups
+    database.close()
+
+
+def test_the_hour_that_there_is_twice_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        begin = 1_792_872_000 * S  # 2026-10-24 22:00, before clocks are set back
+        window = shifts(("06:00", "14:00", "22:00"), begin + HOUR_NS)[0]
+        assert (window.from_ns, window.hours) == (begin, 9)
+        hours = tuple(Count(begin + i * HOUR_NS, begin + (i + 1) * HOUR_NS, 1, 0, 0) for i in range(9))
+        text = as_csv(Report(window, hours, Count(begin, window.to_ns, 9, 0, 0), Reasons(Counter(), Counter(), 0), ()), "line")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    named = [line.split(",")[0] for line in text.splitlines() if ",passed," in line and line.startswith("hour")]
+    assert named[3:7] == ["hour 2026-10-25 01:00", "hour 2026-10-25 02:00+0200", "hour 2026-10-25 02:00+0100", "hour 2026-10-25 03:00"]
+
+
+def test_a_text_that_no_page_holds_is_cut_in_the_pdf() -> None:
+    pytest.importorskip("reportlab")
+    from inspector.desk import paper
+
+    long = "W" * 20_000
+    found = Report(Window(0, HOUR_NS), (), Count(0, HOUR_NS, 0, 9, 0), Reasons(Counter({long: 9}), Counter({(0, long, long): 9}), 9), ())
+    dimension = Dimension(Series(0, long, long, long, 0.0, 1.0, "mm"), (Subgroup(0, 1.0, 0.1, 0, "e", 1),), 1.0, 0.1, None)
+    said = Opinion(0, long, "e", 1, 1, 0, (), "PASS", long, long, long, long, None)
+    assert paper.pdf(found, [said], [dimension], station=long, made_ns=0).startswith(b"%PDF")
 
 
 def test_the_pdf_has_the_figures_of_the_page(tmp_path: Path) -> None:

@@ -133,6 +133,19 @@ def test_a_script_that_says_too_little_or_nonsense_leaves_nothing(said: str, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("site", "code"), [("plant-a", 0), ("Plant A", 78)])
+def test_answers_are_piped_in_a_line_each(site: str, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "inspector", "setup", "line.yaml"]
+    lines = f"{site}\n\n\nstate\nsimulated\n{PLATE}\n"
+    made = subprocess.run(command, cwd=tmp_path, input=lines, capture_output=True, text=True, timeout=60, check=False)
+    assert made.returncode == code, made.stderr
+    if code:
+        assert "E_SETUP_ANSWER: site: 'Plant A'; " in made.stderr
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert config.read(tmp_path / "line.yaml", kinds=True).site == site
+
+
 def test_a_person_is_asked_again_until_the_answer_will_do(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "inspector", "setup", "line.yaml", "--set", f"drawing={PLATE}"]
