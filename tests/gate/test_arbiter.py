@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -259,6 +260,31 @@ def test_cameras_that_take_a_part_for_two_leave_it_undecided() -> None:
     assert fused(("a", "a")) == fused(("a", None)) == ("PASS", 0)
     assert fused(("a", "b")) == ("REJECT_UNDECIDABLE", int(Reason.CAMERAS_DISAGREE))
     assert fused(("a", "b"), "fail") == ("REJECT_DEFECT", 101)
+
+
+def test_of_several_cameras_each_is_told_with_its_own_picture_and_the_event_is_of_the_one_that_decided() -> None:
+    def seen(camera: str, recipe: str) -> bytes:
+        said = {"camera": {"cam_id": camera}, "image_ref": f"of-{camera}", "pose": {"x_px": len(camera)}, "recipe": "ab" * 32}
+        return json.dumps(said | {"recipe_name": recipe, "findings": [{"check": "c", "ok": True, "cam_id": camera}]}).encode()
+
+    def told(**decisions: str) -> dict[str, Any]:
+        made = running(count="plc", cameras=dict.fromkeys(decisions, 0))
+        say(made, 9, "TRIG", {"part_seq": "1", "encoder": 100})
+        for camera, decision in decisions.items():
+            made.step(10 * MS, core.Seen(camera, 1, 10 * MS, 100, True, None))
+            reason = {"fail": 101, "unjudged": 205}.get(decision, 0)
+            out = made.step(15 * MS, core.Judged(camera, 1, decision, reason, "", seen(camera, f"for-{camera}")))
+        event: dict[str, Any] = next(json.loads(o.payload) for o in out if isinstance(o, Record) and o.stream == "q")
+        return event
+
+    event = told(top="pass", side="fail", below="unjudged")
+    assert (event["image_ref"], event["pose"], event["recipe"]["name"]) == ("of-side", {"x_px": 4}, "for-side")
+    assert [(c["cam_id"], c["image_ref"], c["pose"]["x_px"], c["recipe"]) for c in event["cameras"]] == [
+        ("top", "of-top", 3, "for-top"), ("side", "of-side", 4, "for-side"), ("below", "of-below", 5, "for-below")
+    ]  # fmt: skip
+    assert [found["cam_id"] for found in event["findings"]] == ["top", "side", "below"]
+    assert told(top="pass", below="unjudged")["image_ref"] == "of-below"
+    assert told(top="fail")["cameras"] == [{"cam_id": "top"}]
 
 
 def test_an_ack_confirms_its_verdict_and_not_one_lost_before_it() -> None:
