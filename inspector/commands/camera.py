@@ -263,11 +263,11 @@ def _grab(
 
     chosen = _chosen(words)
     kept = incomplete = lost = 0
-    first_ns = last_ns = last_seq = 0
+    first_ns = last_ns = first_seq = last_seq = 0
     places.folder(out)
     with _pictures(chosen, longest_s) as shots:
         for stamp, image in shots:
-            first_ns, last_ns = first_ns or stamp.at_ns, stamp.at_ns
+            first_ns, last_ns, first_seq = first_ns or stamp.at_ns, stamp.at_ns, first_seq or stamp.seq
             lost += max(0, stamp.seq - last_seq - 1) if last_seq else 0
             last_seq = max(last_seq, stamp.seq)
             line: dict[str, Any] = {"seq": stamp.seq, "shape": list(stamp.shape), "complete": stamp.complete}
@@ -282,7 +282,7 @@ def _grab(
                 break
     if not kept:
         _nothing(chosen)
-    rate_hz = (last_seq - 1) / ((last_ns - first_ns) / 1e9) if last_ns > first_ns else None
+    rate_hz = (last_seq - first_seq) / ((last_ns - first_ns) / 1e9) if last_ns > first_ns else None
     account = {"kept": kept, "lost": lost, "incomplete": incomplete, "rate_hz": None if rate_hz is None else round(rate_hz, 3)}
     typer.echo(json.dumps(account) if as_json else "  ".join(f"{key} {value}" for key, value in account.items()))
 

@@ -293,7 +293,7 @@ class Quality(Strict):
     exposure_ratio: float = Field(default=0.15, gt=0, lt=1)
     contrast_ratio: float = Field(default=0.2, gt=0, lt=1)
     saturated_ratio: float = Field(default=0.02, gt=0, lt=1)
-    dirt_ratio: float = Field(default=0.0005, gt=0, lt=1)
+    dirt_ratio: float = Field(default=0.00005, gt=0, lt=1)
 
 
 class Camera(Strict):

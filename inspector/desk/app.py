@@ -39,6 +39,7 @@ LOST = {"E_DB_OPEN": 503, "E_BUSY": 409, "E_STATE_PERM": 503, "E_OPINIONS_FULL":
 Epoch = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,40}$")]
 Token = Annotated[str, Path(pattern=r"^[0-9A-Za-z_-]{22}$")]
 Seq = Annotated[int, Path(ge=1, le=2**64 - 1)]
+CameraName = Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,32}$")]
 Begin = Annotated[str, Query(max_length=16, pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2})?$")]
 Hours = Annotated[int, Query(ge=1, le=168)]
 
@@ -145,7 +146,11 @@ def create(desk: Desk) -> FastAPI:
 
     @app.get("/part/{epoch}/{seq}/picture")
     def picture(asks: Reading, epoch: Epoch, seq: Seq) -> Response:
-        data = pages.picture(desk.part(epoch, seq))
+        return picture_of(asks, epoch, seq, "")
+
+    @app.get("/part/{epoch}/{seq}/picture/{camera}")
+    def picture_of(asks: Reading, epoch: Epoch, seq: Seq, camera: CameraName) -> Response:
+        data = pages.picture(desk.part(epoch, seq), camera)
         if data is None:
             raise Refused(404, "E_HTTP_404", "no picture of this part is kept")
         return Response(data, media_type=_media(data), headers=_kept("part"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspector.desk.state import Defect, Part
+from inspector.desk.state import Defect, Exposure, Part
 from inspector.geometry import calibrate, polygon, raster
 from inspector.records import Calibration, Contour, Pose
 
@@ -94,8 +94,13 @@ class Places:
 
 def places(recipe: str, contours: Sequence[Contour], parts: Sequence[Part]) -> Places | None:
     """Where the rejects of one recipe failed, on its drawing; None when none of them says where."""
-    mine = [p for p in parts if p.recipe_name == recipe]
-    dots = tuple((round(f.at_mm[0], 3), round(-f.at_mm[1], 3), f"part {p.part_seq}, {f.name}") for p in mine for f in p.failed if f.at_mm)
+    mine = [p for p in parts if recipe in (p.recipe_name, *(e.recipe_name for e in p.exposures))]
+    dots = tuple(
+        (round(f.at_mm[0], 3), round(-f.at_mm[1], 3), f"part {p.part_seq}, {f.name}")
+        for p in mine
+        for f in p.failed
+        if f.at_mm and p.recipe_of(f.camera) == recipe
+    )
     if not dots or not contours:
         return None
     points = np.concatenate([c.points_mm for c in contours])
@@ -131,15 +136,19 @@ def path_of(points: Floats, *, least_step: float, closed: bool = True) -> str:
     return "M" + "L".join(f"{x:.{digits}f} {y:.{digits}f}" for x, y in kept) + ("Z" if closed else "")
 
 
-def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour], calibration: Calibration | None = None) -> Overlay:
+def overlay(
+    part: Part, size: tuple[int, int], contours: Sequence[Contour], calibration: Calibration | None = None, view: Exposure | None = None
+) -> Overlay:
     """What is drawn over the part's picture of `size` (width, height) px; without a usable pose only the defects' boxes.
 
-    `calibration` is the one by which the picture was straightened before it was judged.
+    `calibration` is the one by which the picture was straightened before it was judged. `view`: the picture is that of this one of several
+    cameras, and only what that has found is drawn, with the numbers that it has among all findings.
     """
     width, height = size
-    pose = pose_of(part.pose)
+    pose = pose_of(part.pose if view is None else view.pose)
     line = max(1.0, max(width, height) / 640)
-    bad = {f.feature.split(".")[0] for f in part.failed}
+    mine = [(i, f) for i, f in enumerate(part.findings, 1) if view is None or f.camera == view.camera]
+    bad = {f.feature.split(".")[0] for _, f in mine if not f.ok}
     outlines: tuple[Outline, ...] = ()
     markers: tuple[Marker, ...] = ()
     if pose is not None:
@@ -147,9 +156,10 @@ def overlay(part: Part, size: tuple[int, int], contours: Sequence[Contour], cali
             Outline(c.name, c.kind, path_of(points, least_step=LEAST_STEP_PX * line), c.name in bad)
             for c, points in zip(contours, _outlines(contours, pose, calibration), strict=True)
         )
-        found = [(i, f, f.at_mm) for i, f in enumerate(part.findings, 1) if f.at_mm is not None]
+        found = [(i, f, f.at_mm) for i, f in mine if f.at_mm is not None]
         markers = tuple(Marker(i, *_point(at_mm, pose, calibration), f.ok, f.name) for i, f, at_mm in found)
-    boxes = tuple(_box(d, d.bbox_px, markers, calibration) for d in part.defects if d.bbox_px is not None)
+    defects = [d for d in part.defects if view is None or d.camera == view.camera]
+    boxes = tuple(_box(d, d.bbox_px, markers, calibration) for d in defects if d.bbox_px is not None)
     markers = tuple(m for m in markers if not any(_within(m, box) for box in boxes))
     return Overlay(width, height, round(line, 2), outlines, markers, boxes, tuple(_close_ups(markers, boxes, line)))
 

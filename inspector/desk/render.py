@@ -24,11 +24,11 @@ from inspector.desk.health import Health
 from inspector.desk.history import Dimension, History
 from inspector.desk.minutes import KEPT_MINUTES, MINUTE_NS
 from inspector.desk.opinions import Opinion, Opinions
-from inspector.desk.overlay import overlay, places
+from inspector.desk.overlay import Overlay, overlay, places
 from inspector.desk.recipes import Recipes
 from inspector.desk.report import Window
 from inspector.desk.sessions import Sessions, Who
-from inspector.desk.state import KEPT_REJECTS, Board, Part, Series
+from inspector.desk.state import KEPT_REJECTS, Board, Exposure, Part, Series
 from inspector.desk.tally import Tally, Told
 from inspector.desk.trial import Trial, Tried
 from inspector.desk.users import Role
@@ -126,12 +126,14 @@ class Asked:
     feature: Annotated[str, Query(max_length=64)] = ""
     recipe: Annotated[str, Query(max_length=64)] = ""
     limits: Annotated[str, Query(max_length=64)] = ""
+    camera: Annotated[str, Query(max_length=64)] = ""
 
     def nearest(self, series: Sequence[Series]) -> Series | None:
         """The one that is asked for, or the first of those that are most like it."""
 
         def alike(s: Series) -> tuple[bool, ...]:
-            return (s.check, s.feature) == (self.check, self.feature), s.recipe == self.recipe != "", s.limits == self.limits
+            named = (s.check, s.feature) == (self.check, self.feature)
+            return named, s.camera == self.camera, s.recipe == self.recipe != "", s.limits == self.limits
 
         return max(series, key=alike, default=None)
 
@@ -209,12 +211,17 @@ class Pages:
 
     def part(self, part: Part, who: Who) -> str:
         """The page of one part."""
-        data = self.picture(part)
-        size = None if data is None else size_of(data)
-        drawn = None if size is None else overlay(part, size, *self._desk.recipes.view(part.recipe_name, camera_of(part.image_ref or "")))
+        views = [(view.camera if view else "", drawn) for view in part.views or (None,) if (drawn := self._drawn(part, view)) is not None]
         opinions = self._desk.opinions
         classes = sorted({*opinions.classes(), *(d.class_name for d in part.defects)} - {""})
-        return self.page("part.html", who, part=part, drawn=drawn, opinion=opinions.of(part), classes=classes)
+        return self.page("part.html", who, part=part, views=views, opinion=opinions.of(part), classes=classes)
+
+    def _drawn(self, part: Part, view: Exposure | None) -> Overlay | None:
+        """What lies over the part's picture, or over that of one of several cameras; None where it is not kept."""
+        camera = camera_of(part.image_ref or "") if view is None else view.camera
+        data = self.picture(part, "" if view is None else camera)
+        size = None if data is None else size_of(data)
+        return None if size is None else overlay(part, size, *self._desk.recipes.view(part.recipe_of(camera), camera), view)
 
     def disagreement(self, found: Disagreement, who: Who) -> str:
         """The page of a picture on which a recipe in shadow said something else: what each of the two saw in it."""
@@ -223,10 +230,13 @@ class Pages:
         sides = [(p, None if size is None else overlay(p, size, *view(p.recipe_name, found.camera))) for p in found.parts]
         return self.page("disagreement.html", who, found=found, sides=sides)
 
-    def picture(self, part: Part) -> bytes | None:
-        """The picture of a part: the archive's, or the copy that an opinion kept."""
-        data = None if part.image_ref is None else self._desk.picture(part.image_ref)
-        return self._desk.opinions.picture(part.epoch, part.seq) if data is None else data
+    def picture(self, part: Part, camera: str = "") -> bytes | None:
+        """The picture of a part, of several cameras that of the one that decided or of `camera`: the archive's, or an opinion's copy."""
+        reference = next((view.image_ref for view in part.views if view.camera == camera), None) if camera else part.image_ref
+        data = None if reference is None else self._desk.picture(reference)
+        if data is None and (not camera or reference == part.image_ref is not None):
+            return self._desk.opinions.picture(part.epoch, part.seq)
+        return data
 
     def trial(self, tried: Tried | None, who: Who) -> str:
         """The page on which pictures are tried, with a result or without."""

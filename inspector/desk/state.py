@@ -36,7 +36,10 @@ NOT_INSPECTED = "REJECT_NOT_INSPECTED"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One finding as the event tells it. `low` and `high` are inclusive, None is open; `at_mm` is the place in the drawing."""
+    """One finding as the event tells it. `low` and `high` are inclusive, None is open; `at_mm` is the place in the drawing.
+
+    `camera` is whose it is where several look at the same part, and empty where that goes without saying.
+    """
 
     check: str
     feature: str
@@ -46,6 +49,7 @@ class Measured:
     unit: str
     ok: bool
     at_mm: tuple[float, float] | None
+    camera: str = ""
 
     @property
     def name(self) -> str:
@@ -67,17 +71,21 @@ class Defect:
     threshold: float | None
     bbox_px: tuple[float, ...] | None
     area_mm2: float | None
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One camera's share in a part."""
+    """One camera's share in a part. Its picture, pose and recipe are here where several look at the same part, otherwise the part's."""
 
     camera: str
     frame_id: int | None
     complete: bool
     quality_ratio: float | None
     exposure_us: float | None
+    image_ref: str | None = None
+    pose: Mapping[str, Any] | None = None
+    recipe_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ class Part:
     """One verdict. (`epoch`, `seq`) names it.
 
     `total_ms` runs from the trigger to the verdict, `margin_ms` is what was left to the deadline when the verdict was sent. `recipe` is the
-    digest of all cameras' recipes, `recipe_name` the one that judged this part, empty where nobody did.
+    digest of all cameras' recipes, `recipe_name` the one that judged this part, empty where nobody did. Of several cameras, `image_ref`,
+    `pose` and `recipe_name` are those of the one that decided; `views` has each one's own.
     """
 
     epoch: str
@@ -121,6 +130,15 @@ class Part:
         return self.verdict != NOT_INSPECTED
 
     @property
+    def views(self) -> tuple[Exposure, ...]:
+        """The cameras with a picture of their own, the one that decided first; none where one camera looks at the part."""
+        return tuple(sorted((e for e in self.exposures if e.image_ref is not None), key=lambda e: e.image_ref != self.image_ref))
+
+    def recipe_of(self, camera: str) -> str:
+        """The recipe by which this camera has judged the part."""
+        return next((e.recipe_name for e in self.exposures if e.camera == camera and e.recipe_name), self.recipe_name)
+
+    @property
     def failed(self) -> tuple[Measured, ...]:
         """The findings that are not within their limits."""
         return tuple(f for f in self.findings if not f.ok)
@@ -142,16 +160,20 @@ class Series(NamedTuple):
     low: float | None
     high: float | None
     unit: str
+    camera: str = ""
+    """Which of several that look at the same part."""
 
     @classmethod
     def of(cls, part: Part, found: Measured) -> Series:
         """Where a finding of a part belongs."""
-        return cls(part.lane, part.recipe_name, found.check, found.feature, found.low, found.high, found.unit)
+        recipe = part.recipe_of(found.camera)
+        return cls(part.lane, recipe, found.check, found.feature, found.low, found.high, found.unit, found.camera)
 
     @property
     def name(self) -> str:
-        """As findings are called: `outline: hole-3`."""
-        return f"{self.check}: {self.feature}" if self.feature else self.check
+        """As findings are called: `outline: hole-3`, and `outline: hole-3, side` where several cameras measure it."""
+        name = f"{self.check}: {self.feature}" if self.feature else self.check
+        return f"{name}, {self.camera}" if self.camera else name
 
     @property
     def limits(self) -> str:
@@ -161,7 +183,8 @@ class Series(NamedTuple):
     @property
     def query(self) -> dict[str, object]:
         """What a link to its chart says."""
-        return {"lane": self.lane, "recipe": self.recipe, "check": self.check, "feature": self.feature, "limits": self.limits}
+        asked = {"lane": self.lane, "recipe": self.recipe, "check": self.check, "feature": self.feature, "limits": self.limits}
+        return asked | ({"camera": self.camera} if self.camera else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +309,7 @@ def _measured(found: Mapping[str, Any]) -> Measured:
         _text(found.get("unit")),
         found.get("ok") is True,
         None if at is None else (at[0], at[1]),
+        _text(found.get("cam_id")),
     )
 
 
@@ -297,6 +321,9 @@ def _exposure(camera: Mapping[str, Any]) -> Exposure:
         camera.get("complete") is not False,
         _number(camera.get("quality")),
         _number(camera.get("exposure_us")),
+        camera["image_ref"] if isinstance(camera.get("image_ref"), str) else None,
+        camera["pose"] if isinstance(camera.get("pose"), Mapping) else None,
+        _text(camera.get("recipe")),
     )
 
 
@@ -329,6 +356,7 @@ def part_of(event: Mapping[str, Any]) -> Part:
                     _number(d.get("threshold")),
                     _numbers(d.get("bbox_px"), 4),
                     _number(d.get("area_mm2")),
+                    _text(d.get("cam_id")),
                 )
                 for d in _mappings(event.get("defects"))
             ),

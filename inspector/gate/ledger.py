@@ -106,6 +106,8 @@ class Part:
     bound: dict[str, int] = field(default_factory=dict)
     shown_at: dict[str, tuple[int | None, int]] = field(default_factory=dict)
     """By camera: counts and time of the exposure that was bound."""
+    old: dict[str, int] = field(default_factory=dict)
+    """By camera: the exposure that came in place of this part's, and was an old picture."""
     uid: str | None = None
     other_uid: str | None = None
     """What another camera took it for."""
@@ -194,6 +196,11 @@ def fuse(votes: Iterable[Vote | None]) -> tuple[Verdict, int, str]:
     if len(said) == len(cast) and said:  # a PASS with a reason: vision contradicts itself
         return Verdict.REJECT_UNDECIDABLE, int(Reason.GREY_BAND), "PASS with a reason"
     return Verdict.REJECT_NOT_INSPECTED, int(Reason.DEADLINE), "not judged before the deadline"
+
+
+def _old(camera: str, seq: int) -> Vote:
+    text = f"exposure {seq} of {camera} is older than the one before: a picture of another part"
+    return Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text)
 
 
 def _distance(near: tuple[int, Part]) -> int:
@@ -577,8 +584,14 @@ class Ledger:
             for gone in range(seq - missing, seq):
                 notes += self._part_of_exposure(now_ns, number, camera, gone, at_ns, None, lost=True, complete=False, uid=None)
             return notes + self._part_of_exposure(now_ns, number, camera, seq, at_ns, at_counts, lost=lost, complete=complete, uid=uid)
-        if lost or self._is_stale(now_ns, camera, at_ns):
+        if lost:
             return notes  # its part has a trigger of its own, and is closed for want of an exposure
+        if self._is_stale(now_ns, camera, at_ns):
+            for part in reversed(self._lanes[number].open.values()):
+                if camera not in part.bound:
+                    part.old[camera] = seq
+                    break
+            return notes  # as above
         if self._is_unwatched(min(at_ns, now_ns)) or self._is_again(now_ns, min(at_ns, now_ns), at_counts):
             return notes  # whose it is, is not sure
         notes += self._stands(now_ns, at_ns, at_counts)
@@ -618,8 +631,7 @@ class Ledger:
         notes = self._bind(part, camera, seq, complete=complete or lost, uid=uid)
         stale = not lost and self._is_stale(now_ns, camera, at_ns)
         if stale:
-            text = f"exposure {seq} of {camera} is older than the one before: a picture of another part"
-            notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.TRIGGER_MISMATCH, text))
+            notes += self._vote(part, camera, _old(camera, seq))
         elif lost:
             notes += self._vote(part, camera, Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"exposure {seq} of {camera} was lost"))
         return notes + self._close_if_overdue(now_ns, part)
@@ -713,6 +725,8 @@ class Ledger:
         for camera, vote in part.votes.items():
             if vote is None and camera in self._down:
                 part.votes[camera] = Vote(Decision.UNJUDGED, Reason.CAMERA_DOWN, f"{camera} is down: {self._down[camera]}")
+            elif vote is None and camera not in part.bound and camera in part.old:
+                part.votes[camera] = _old(camera, part.old[camera])
             elif vote is None and camera not in part.bound:
                 part.votes[camera] = Vote(Decision.UNJUDGED, Reason.FRAME_LOST, f"{camera} made no exposure of this part")
         verdict, reason, text = fuse(part.votes.values())

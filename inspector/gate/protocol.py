@@ -35,7 +35,7 @@ LARGEST_FRAME_BYTES: Final = 65_536
 NO_HASH: Final = bytes(32)
 """What the first event of a new journal follows."""
 
-SCHEMA_SHA256: Final = "6ee03c9be2a8b04ade94dfbc27938dff08bba013674709e0ff08a90142d65a68"
+SCHEMA_SHA256: Final = "aaee6cb05be108069c8ad795e19ac06c8772b12b94fbb609acaf95e800870297"
 """Of the event schemas: `cat deploy/protocol/insp.*.schema.json | sha256sum`."""
 
 STREAM_IDS: Final = {"q": 1, "r": 2, "a": 3, "hb": 4}

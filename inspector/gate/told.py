@@ -6,12 +6,13 @@ Every text is open: it lacks the `hash` and the brace with which `protocol.seal`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from inspector.gate import protocol
 from inspector.gate.ledger import Counters, Line, Part
-from inspector.gate.said import NOTHING
-from inspector.records import Reason, Verdict
+from inspector.gate.said import NOTHING, Said
+from inspector.records import Decision, Reason, Verdict
 
 LARGEST_FINDINGS: Final = 64
 LARGEST_DEFECTS: Final = 32
@@ -30,6 +31,7 @@ _OPC: Final = {
 _ABORTED: Final = 3
 _ABORTS: Final = frozenset({int(Reason.DRAINING), int(Reason.PURGE)})
 _PASS: Final = Verdict.PASS
+_WEIGHT: Final = {Decision.FAIL: 0, Decision.UNJUDGED: 1, Decision.PASS: 2}
 _NAMES: Final = {verdict: verdict.name.encode() for verdict in Verdict}
 _BOOL: Final = (b"false", b"true")
 _CLOCKS: Final = {state: protocol.dumps(state) for state in ("ok", "holdover", "unsynced")}
@@ -121,22 +123,18 @@ class Form:
     def verdict(self, now_ns: int, seq: int, outcome: Outcome, previous: bytes) -> bytes:
         """The open text of a verdict, made to fit: what passed goes before what failed, and what is not required before what is."""
         part, verdict, reason, text, ttl_us, r_seq, counters, utc_offset_ns, clock_state, recipe_now, models_of = outcome
-        findings = defects = timing = pose = b""
+        findings = defects = b""
         cameras: list[bytes] = []
-        image_ref = named = None
-        recipe = ""
+        several = len(part.votes) > 1
         for camera, vote in part.votes.items():
             said = NOTHING if vote is None else vote.said
-            recipe, named = recipe or said.recipe, named or said.named
             findings = _and(findings, said.findings)
             defects = _and(defects, said.defects)
             if said.camera:
-                cameras.append(said.camera)
+                cameras.append(_view(said) if several else said.camera)
             elif camera in part.bound:
                 cameras.append(protocol.dumps({"cam_id": camera, "frame_id": part.bound[camera], "complete": False}))
-            timing = said.timing_ms or timing
-            pose = said.pose or pose
-            image_ref = said.image_ref or image_ref
+        _, _, _, timing, pose, image_ref, recipe, named = _decisive(part)
         recipe = recipe or recipe_now
         if verdict is _PASS:
             defects = b""
@@ -190,6 +188,18 @@ class Form:
             self._recipes.clear()
         self._recipes[recipe, named] = models, text
         return text
+
+
+def _decisive(part: Part) -> Said:
+    """What the camera has said whose word the verdict is: of several the first that found a defect, or else could not judge."""
+    said = [(_WEIGHT[vote.decision], vote.said.image_ref is None, vote.said) for vote in part.votes.values() if vote and vote.said.camera]
+    return min(said, key=itemgetter(0, 1))[2] if said else NOTHING
+
+
+def _view(said: Said) -> bytes:
+    """One of several cameras, with its own picture and where the part is in that: the event's are those of the decisive one."""
+    recipe = protocol.dumps(None if said.named is None else said.named[0])
+    return b'%b,"image_ref":%b,"pose":%b,"recipe":%b}' % (said.camera[:-1], _text(said.image_ref), said.pose or b"null", recipe)
 
 
 def _fields(body: Mapping[str, Any]) -> bytes:

@@ -6,8 +6,8 @@ its file to have it learnt again, after a lens was cleaned or a lamp changed.
 
 Glossary. *Exposure*: the mean. *Contrast*: from the darkest to the brightest hundredth. *Focus*: the steepest step of a row between
 pixels two apart, as a share of the contrast, in the fourth steepest row: a blur makes steps flatter, whatever the part. *Saturated*: the
-share that is black or white. *Dirt*: the share of places that have changed and stay so, whatever part is under them. *Drift*: how much of
-what is allowed has been used up; at 1 there is an alarm, below ½ it is over.
+share that is black or white. *Dirt*: the share of places that have changed and stay so, whatever part is under them, over a few hundred
+pictures. *Drift*: how much of what is allowed has been used up; at 1 there is an alarm, below ½ it is over.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ STEADY: Final = 32
 STEADY_DIRT: Final = 32
 STEEPEST_ROW: Final = 4
 JUDGED_EVERY: Final = 4
-LEAST_DIRT_GREY, DIRT_SIGMAS = 15.0, 5.0
+LEAST_DIRT_GREY, DIRT_SIGMAS = 8.0, 3.0
+AROUND_RATIO: Final = 0.1
+"""Of a row's length: a place is compared with the mean of so much around it, which more light or another part changes as well."""
+LASTING: Final = 6
+"""So often in a row a place must be found to have changed: parts that lie where they seldom do are gone by then, and dirt is not."""
+LEAST_DIRT_PLACES: Final = 3
+"""So few places are no dirt yet, however small the picture is."""
 NEIGHBOURS: Final = np.ones((3, 9), np.uint8)
 """Where an edge came by while the baseline was learnt, it may come a little beside it later."""
 BLACK, WHITE = 2, 253
 LEVELS: Final = np.arange(256, dtype=np.float64)
-KEPT_VERSION: Final = 1
+KEPT_VERSION: Final = 2
 SAMPLE_ROWS, SAMPLE_COLUMNS = 32, 80
 REMEMBERED: Final = 4
 
@@ -98,7 +104,7 @@ def look(rows: Image, sample: Image) -> Look:
 
 @dataclass(slots=True)
 class _Places:
-    """The running mean and mean square of each place that is looked at: (phases, rows, columns)."""
+    """The running mean and mean square of what each place is brighter than its row around it: (phases, rows, columns)."""
 
     mean: NDArray[np.float32]
     square: NDArray[np.float32]
@@ -119,6 +125,7 @@ class PictureQuality:
         self._shape: tuple[int, ...] = ()
         self._places: _Places | None = None
         self._clean: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._changed = np.zeros((PHASES, 0, 0), np.uint8)
         self._dirty = [0] * PHASES
         self._worst: tuple[float, int, int] = (0.0, 0, 0)
         self._raised: set[str] = set()
@@ -158,6 +165,8 @@ class PictureQuality:
         if self._clean is not None and self._clean[0].shape != cells:
             self.baseline = self._clean = None
         self._places = _Places(np.zeros(cells, np.float32), np.zeros(cells, np.float32))
+        self._changed = np.zeros(cells, np.uint8)
+        self._dirty = [0] * PHASES
         if self._clean is not None:
             self._places = _Places(self._clean[0].copy(), self._places.square, [STEADY_DIRT] * PHASES)
 
@@ -167,24 +176,29 @@ class PictureQuality:
         places.visits[phase] += 1
         visits = places.visits[phase]
         share = 1.0 / (visits if self._clean is None and self._limits.learn_parts else min(visits, STEADY_DIRT))
-        cv2.accumulateWeighted(sample, places.mean[phase], share)
+        around = cv2.blur(sample, (2 * round(AROUND_RATIO * sample.shape[1] / 2) + 1, 1))
+        brighter = cv2.subtract(sample, around, dtype=cv2.CV_32F)
+        cv2.accumulateWeighted(brighter, places.mean[phase], share)
         if self._clean is None:
-            cv2.accumulateWeighted(cv2.multiply(sample, sample, dtype=cv2.CV_32F), places.square[phase], share)
+            cv2.accumulateWeighted(cv2.multiply(brighter, brighter), places.square[phase], share)
         elif visits % JUDGED_EVERY == 0:
             self._judge_places(phase, places.mean[phase], first, step)
 
     def _judge_places(self, phase: int, mean: NDArray[np.float32], first: int, step: int) -> None:
-        """The places of a phase that differ from the clean ones by more than more or less light, and more than parts differ."""
+        """The places of a phase that differ from the clean ones by more than more or less light, and more than parts differ, and last."""
         assert self._clean is not None
+        assert self.baseline is not None
+        assert self.now is not None
         clean, variance = self._clean[0][phase], self._clean[1][phase]
-        light = float(mean.sum()) / max(1.0, float(clean.sum()))
+        light = self.now.exposure_grey / max(1.0, self.baseline.exposure_grey)
         off = np.abs(mean - light * clean)
         allowed = np.maximum(LEAST_DIRT_GREY, DIRT_SIGMAS * np.sqrt(variance * np.float32(2.0 / STEADY_DIRT)))
-        dirty = off > allowed
+        changed = self._changed[phase] = np.where(off > allowed, np.minimum(self._changed[phase], LASTING - 1) + 1, 0)
+        dirty = changed == LASTING
         self._dirty[phase] = int(np.count_nonzero(dirty))
         self.dirt_ratio = sum(self._dirty) / self._clean[0].size
         if self._dirty[phase]:
-            row, column = divmod(int(np.argmax(off - allowed)), off.shape[1])
+            row, column = divmod(int(np.argmax(np.where(dirty, off - allowed, -np.inf))), off.shape[1])
             self._worst = float(off[row, column]), column * EVERY_COLUMN, first + row * step
 
     def _learn(self) -> None:
@@ -196,15 +210,16 @@ class PictureQuality:
         self._places.visits = [STEADY_DIRT] * PHASES
 
     def _judge(self) -> list[tuple[str, str]]:
-        now, then, limits = self.now, self.baseline, self._limits
+        now, then, limits, clean = self.now, self.baseline, self._limits, self._clean
         assert now is not None
         assert then is not None
+        assert clean is not None
         drift = self.drift = {
             "exposure": abs(_relative(now.exposure_grey, then.exposure_grey)) / limits.exposure_ratio,
             "contrast": abs(_relative(now.contrast_grey, then.contrast_grey)) / limits.contrast_ratio,
             "focus": max(0.0, -_relative(now.focus_ratio, then.focus_ratio)) / limits.focus_ratio,
             "saturated": max(0.0, now.saturated_ratio - then.saturated_ratio) / limits.saturated_ratio,
-            "dirt": self.dirt_ratio / limits.dirt_ratio,
+            "dirt": sum(self._dirty) / max(LEAST_DIRT_PLACES, limits.dirt_ratio * clean[0].size),
         }
         said = []
         for what, used in drift.items():

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from inspector.gate import protocol
@@ -316,13 +316,17 @@ def _reported(state: Inspecting, lent: Lent, inspection: Inspection, case: _Case
     }
     utc_ns = state.utc_ns() - now_ns + stamp.at_ns
     plan = case.recipe.plans[stamp.camera]
-    named = plan.recipe, plan.number
+    lanes = list(state.lanes.values())
+    shared = lanes.count(state.lanes.get(stamp.camera, -1)) > 1
+    body = partial(
+        body_of, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=(plan.recipe, plan.number), shared=shared
+    )
     try:
-        body = body_of(inspection, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
+        told = body(inspection)
     except Exception as error:  # noqa: BLE001 - a check has said what cannot be told
         inspection = _unjudged(stamp, error, inspection.recipe)
-        body = body_of(inspection, quality=case.quality, utc_ns=utc_ns, timing_ms=timing, image_ref=reference, named=named)
-    said = Judged(stamp.camera, stamp.seq, inspection.decision._value_, inspection.reason, inspection.reason_text, body)
+        told = body(inspection)
+    said = Judged(stamp.camera, stamp.seq, inspection.decision._value_, inspection.reason, inspection.reason_text, told)
     return _Report(said, lent, inspection, case, reference, utc_ns, now_ns)
 
 
@@ -372,16 +376,24 @@ def body_of(
     timing_ms: Mapping[str, float | Mapping[str, float]],
     image_ref: str | None,
     named: tuple[str, int | None] = ("", None),
+    shared: bool = False,
 ) -> bytes:
-    """What vision adds to the event, as JSON text: numbers finite or null, what is wrong before what is right where there is too much."""
+    """What vision adds to the event, as JSON text: numbers finite or null, what is wrong before what is right where there is too much.
+
+    Where several cameras look at the same part (`shared`), each finding and each defect says whose it is.
+    """
     stamp, pose = inspection.stamp, inspection.pose
+    whose = stamp.camera if shared else ""
     findings = inspection.findings
     if len(findings) > MOST_FINDINGS:
         findings = tuple(sorted(findings, key=lambda finding: finding.ok))[:MOST_FINDINGS]
     bad = [(finding, finding.evidence) for finding in inspection.findings if finding.evidence and not finding.ok]
+    whose_it_is = {"cam_id": whose} if whose else {}
     return _BODY % (
-        b",".join([_finding(finding) for finding in findings]),
-        protocol.dumps([_defect(finding, evidence, pose, stamp) for finding, evidence in bad[:MOST_DEFECTS]]) if bad else b"[]",
+        b",".join([_finding(finding, whose) for finding in findings]),
+        protocol.dumps([_defect(finding, evidence, pose, stamp) | whose_it_is for finding, evidence in bad[:MOST_DEFECTS]])
+        if bad
+        else b"[]",
         _constant(stamp.camera),
         stamp.seq,
         utc_ns,
@@ -420,18 +432,19 @@ def _written(value: float | None) -> bytes:
     return b"null" if value is None or not math.isfinite(value) else b"%.6g" % value
 
 
-def _finding(finding: Finding) -> bytes:
+def _finding(finding: Finding, whose: str) -> bytes:
     check, feature, value, low, high, unit, place, _ = finding
     at_mm = b"null" if place is None else b"[%b,%b]" % (_written(place[0]), _written(place[1]))
-    return _finding_form(check, feature, low, high, unit) % (_written(value), _TRUTH[finding.ok], at_mm)
+    return _finding_form(check, feature, low, high, unit, whose) % (_written(value), _TRUTH[finding.ok], at_mm)
 
 
 @lru_cache(maxsize=1024)
-def _finding_form(check: str, feature: str, low: float | None, high: float | None, unit: str) -> bytes:
+def _finding_form(check: str, feature: str, low: float | None, high: float | None, unit: str, whose: str) -> bytes:
     """What a finding says of every part, with room for its value, whether that is within the limits, and its place."""
     texts = [protocol.dumps(text).replace(b"%", b"%%") for text in (check, feature, unit)]
-    named = b'{"check":%b,"feature":%b,"value":%%b,"low":%b,"high":%b,"unit":%b,"ok":%%b,"at_mm":%%b}'
-    return named % (texts[0], texts[1], _written(low), _written(high), texts[2])
+    named = b'{"check":%b,"feature":%b,"value":%%b,"low":%b,"high":%b,"unit":%b,"ok":%%b,"at_mm":%%b%b}'
+    cam_id = b',"cam_id":%b' % protocol.dumps(whose) if whose else b""
+    return named % (texts[0], texts[1], _written(low), _written(high), texts[2], cam_id)
 
 
 def _defect(finding: Finding, evidence: Evidence, pose: Pose | None, stamp: Stamp) -> dict[str, Any]:
@@ -467,4 +480,4 @@ def _pose(pose: Pose) -> dict[str, Any]:
         "score_ratio": _number(pose.score_ratio),
         "residual_mm": _number(pose.residual_mm),
         "ambiguous": pose.ambiguous,
-    }
+    } | ({} if pose.homography is None else {"homography": [_number(value) for value in pose.homography]})

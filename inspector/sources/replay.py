@@ -2,7 +2,8 @@ r"""Pictures from files, in the order of their names: a stored day, a video, a d
 
 Each file is one exposure, and each frame of a video. A file that is not a whole picture is an exposure that came incomplete, never the end
 of the line; its header is read before anything is decoded, so that a small file cannot fill the memory. Of a video only the frames that
-nothing can be made of are left out: its decoder repairs damaged ones without a word, and those are judged. The archive of a station
+nothing can be made of are left out: its decoder repairs damaged ones without a word, and those are judged. What has 16 bits keeps its
+upper 8: pictures of 10 or 12 bits must fill them from the top. The archive of a station
 (`state/pictures`, or one day of it) and videos know when their pictures were taken: with `speed` they come as they came then.
 
     source:
@@ -19,7 +20,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,6 +43,7 @@ MOST_PIXELS = 64_000_000
 LONGEST_SIDE = 32_766  # one more than OpenCV's remap takes
 LARGEST_FILE_BYTES = 512 << 20
 _HEAD_BYTES = 1 << 20  # a JPEG's size may come after long EXIF and ICC segments
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 _STORED = re.compile(r"\d{8}-([0-9a-f]{16})-[a-z]-([a-z0-9_-]{1,32})-\d{1,20}")
@@ -142,6 +144,8 @@ def listed(files: Sequence[Path], key: str = "files", suffixes: Collection[str] 
             paths = _within(path, suffixes)
         except OSError as error:
             raise ConfigError("E_IMG_OPEN", error.strerror or str(error), file=str(path), key=key) from error
+        except ValueError as error:
+            raise ConfigError("E_IMG_NONE", f"{str(path)!r} is no pattern: {error}", key=key) from error
         if not paths:
             raise ConfigError("E_IMG_NONE", f"{str(path)!r} names no picture ({', '.join(sorted(suffixes))})", key=key)
         found += paths
@@ -150,17 +154,19 @@ def listed(files: Sequence[Path], key: str = "files", suffixes: Collection[str] 
 
 def _within(path: Path, suffixes: Collection[str]) -> list[Path]:
     """The pictures of a folder or an archive, or matching a pattern; or the file."""
+
+    def pictures(children: Iterable[Path]) -> list[Path]:
+        return sorted(child for child in children if child.suffix.lower() in suffixes and child.is_file())
+
     if path.is_dir():
-        paths = sorted(child for child in path.iterdir() if child.suffix.lower() in suffixes)
-        if not paths:  # an archive
-            days = (day for day in path.iterdir() if _DAY.fullmatch(day.name))
-            paths = sorted(child for day in days for child in day.iterdir() if child.suffix.lower() in suffixes)
-        return paths
+        days = (day for day in path.iterdir() if _DAY.fullmatch(day.name) and day.is_dir())
+        return pictures(path.iterdir()) or pictures(child for day in days for child in day.iterdir())
     if path.is_file():
         return [path]
+    if path.parent.is_dir():  # which may have brackets in its own name
+        return pictures(path.parent.glob(path.name))
     anchor = Path(path.anchor)
-    matching = anchor.glob(str(path.relative_to(anchor)))
-    return sorted(child for child in matching if child.is_file() and child.suffix.lower() in suffixes)
+    return pictures(anchor.glob(str(path.relative_to(anchor))))
 
 
 class Shot(NamedTuple):
@@ -240,10 +246,12 @@ class Replay:
         return due_ns
 
     def _uid_of(self, stem: str) -> str | None:
+        name = stem.encode(errors="replace").decode()  # a file's name may be any bytes
         if self._uid is None:
-            return stem[:64]
-        match = self._uid.search(stem)
-        return None if match is None else (match[1] if self._uid.groups else match[0])[:64]
+            return name[:64]
+        match = self._uid.search(name)
+        uid = None if match is None else match[1] if self._uid.groups else match[0]
+        return None if uid is None else uid[:64]
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -279,10 +287,20 @@ def _headers(paths: Sequence[Path]) -> Iterator[Header]:
             if path.suffix.lower() in VIDEOS:
                 yield _video_header(path)
             else:
-                with path.open("rb") as file:
-                    yield header_of(file.read(_HEAD_BYTES), str(path))
+                yield header_of(_head(path), str(path))
         except (OSError, ConfigError):
             continue
+
+
+def _head(path: Path) -> bytes:
+    """The beginning of a picture file; of a TIFF its directory, which may lie behind the pixels, as if it lay at the beginning."""
+    with path.open("rb") as file:
+        data = file.read(_HEAD_BYTES)
+        if data[:4] not in _TIFF or len(data) < 8:
+            return data
+        order = "<" if data[:2] == b"II" else ">"
+        file.seek(struct.unpack_from(order + "I", data, 4)[0])
+        return data[:4] + struct.pack(order + "I", 8) + file.read(_HEAD_BYTES)
 
 
 def _is_of(path: Path, camera: str | None) -> bool:
@@ -341,7 +359,7 @@ def _size(data: bytes, name: str) -> tuple[int, int]:
     if data.startswith(b"BM"):
         width, height = struct.unpack_from("<ii", data, 18)
         return width, abs(height)
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in _TIFF:
         return _tiff_size(data)
     if data[:1] == b"P" and data[1:2] in b"123456":
         numbers = re.match(rb"P\d(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s", data[:4096])

@@ -120,6 +120,23 @@ def test_pictures_are_kept_with_what_they_show(folder: Path, tmp_path: Path) -> 
     assert abs(lines[0]["exposure_grey"] - kept.mean()) < 5
 
 
+def test_the_rate_is_that_of_what_was_seen_whatever_number_came_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting:
+        max_bytes, seq = 4096, 1000
+
+        def read(self, into: Any, timeout_s: float) -> Stamp:
+            self.seq += 2
+            into[:] = 100
+            return Stamp("c", self.seq, self.seq * 10_000_000, None, (64, 64))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(Chosen, "built", lambda self: Counting())
+    account = told("grab", "replay", "files=[nothing]", "--out", str(tmp_path / "out"), "--count", "3")[-1]
+    assert account == {"kept": 3, "lost": 2, "incomplete": 0, "rate_hz": 100.0}
+
+
 def test_a_camera_of_a_configuration(folder: Path) -> None:
     path = folder / "line.yaml"
     camera = {"id": "top", "recipe": "r", "source": {"kind": "replay", "files": [str(folder)]}}

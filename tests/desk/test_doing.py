@@ -148,7 +148,7 @@ def test_who_acts_is_given_a_page_of_now(stage: Stage) -> None:
 def test_every_route_but_the_login_asks_who_it_is(stage: Stage) -> None:
     """Whatever is added later, too: a path is filled in with what its parameters allow."""
     open_to_all = {"/healthz", "/static/{name}", "/login"}
-    values = {"epoch": EPOCH, "seq": "1", "token": "x" * 22, "page": "line", "name": "switch"}
+    values = {"epoch": EPOCH, "seq": "1", "token": "x" * 22, "page": "line", "name": "switch", "camera": "cam0"}
     routes = [route for route in stage.client.app.routes if route.path not in open_to_all]  # type: ignore[attr-defined]
     assert len(routes) > 20
     for route in routes:

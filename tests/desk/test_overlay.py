@@ -12,7 +12,7 @@ from inspector.desk.overlay import overlay, places, pose_of
 from inspector.desk.recipes import View
 from inspector.desk.render import Pages
 from inspector.desk.sessions import Who
-from inspector.desk.state import part_of
+from inspector.desk.state import Series, part_of
 from inspector.desk.users import Role
 from inspector.records import Calibration
 from tests.desk.events import EPOCH, POSE, board, contours, desk, finding, png, verdict
@@ -91,6 +91,40 @@ def test_a_part_is_drawn_as_the_camera_saw_it_that_took_the_picture(tmp_path: Pa
     shown = [Pages(known).part(part, Who("", Role.VIEWER, "")) for seq in (1, 2) if (part := parts.part(EPOCH, seq)) is not None]
     assert ["M100.0 300.0L400.0 300.0L" in page for page in shown] == [True, False]
     assert [page.count("<path class=") for page in shown] == [2, 1]
+
+
+def seen_by_two() -> dict[str, Any]:
+    """A part that cam0 passes and cam1, by another recipe and from elsewhere, does not."""
+    scratch = {"class": "scratch", "score": 0.9, "bbox_px": [10, 20, 30, 40], "cam_id": "cam1"}
+    findings = [finding(0.01) | {"cam_id": "cam0"}, finding(0.2, ok=False) | {"cam_id": "cam1"}]
+    cameras = [
+        {"cam_id": name, "frame_id": 1, "complete": True, "image_ref": f"of-{name}", "pose": POSE | {"x_px": x_px}, "recipe": recipe}
+        for name, x_px, recipe in (("cam0", 100.0, "plate"), ("cam1", 200.0, "gear"))
+    ]
+    more = {"recipe": {"name": "gear", "number": None}, "image_ref": "of-cam1", "pose": cameras[1]["pose"]}
+    return verdict(1, "REJECT_DEFECT", findings=findings, defects=[scratch], cameras=cameras, **more)
+
+
+def test_what_each_of_several_cameras_found_is_drawn_on_its_own_picture(tmp_path: Path) -> None:
+    parts = board(("cam0", 0), ("cam1", 0))
+    known = desk(tmp_path, parts, picture={"of-cam0": png(), "of-cam1": png()}.get)
+    known.recipes.views = {("plate", ""): View(contours()), ("gear", ""): View(contours()[:1])}
+    parts.verdict(seen_by_two(), 1)
+    part = parts.part(EPOCH, 1)
+    assert part is not None
+    second, first = (overlay(part, (600, 400), contours(), None, view) for view in part.views)
+    assert [view.camera for view in part.views] == ["cam1", "cam0"], "the one that decided comes first"
+    assert ([(m.index, m.x, m.ok) for m in first.markers], first.boxes) == ([(1, 160.0, True)], ())
+    assert [(m.index, m.x, m.ok) for m in second.markers] == [(2, 260.0, False)]
+    assert len(second.boxes) == 1
+    assert [[o.bad for o in drawn.outlines] for drawn in (first, second)] == [[False, False], [False, True]]
+    page = Pages(known).part(part, Who("", Role.VIEWER, ""))
+    assert [page.count(f'href="/part/{EPOCH}/1/picture/{name}"') > 0 for name in ("cam0", "cam1")] == [True, True]
+    assert page.count('id="contours') == 2
+    assert [Pages(known).picture(part, name) is None for name in ("", "cam0", "cam1", "cam2")] == [False, False, False, True]
+    assert {(s.recipe, s.camera) for s in (Series.of(part, found) for found in part.findings)} == {("plate", "cam0"), ("gear", "cam1")}
+    assert places("plate", contours(), [part]) is None
+    assert places("gear", contours(), [part]) is not None
 
 
 def test_a_part_is_drawn_with_the_drawing_of_the_recipe_that_judged_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -259,6 +260,43 @@ def test_cameras_that_take_a_part_for_two_leave_it_undecided() -> None:
     assert fused(("a", "a")) == fused(("a", None)) == ("PASS", 0)
     assert fused(("a", "b")) == ("REJECT_UNDECIDABLE", int(Reason.CAMERAS_DISAGREE))
     assert fused(("a", "b"), "fail") == ("REJECT_DEFECT", 101)
+
+
+def test_of_several_cameras_each_is_told_with_its_own_picture_and_the_event_is_of_the_one_that_decided() -> None:
+    def seen(camera: str, recipe: str) -> bytes:
+        said = {"camera": {"cam_id": camera}, "image_ref": f"of-{camera}", "pose": {"x_px": len(camera)}, "recipe": "ab" * 32}
+        return json.dumps(said | {"recipe_name": recipe, "findings": [{"check": "c", "ok": True, "cam_id": camera}]}).encode()
+
+    def told(**decisions: str) -> dict[str, Any]:
+        made = running(count="plc", cameras=dict.fromkeys(decisions, 0))
+        say(made, 9, "TRIG", {"part_seq": "1", "encoder": 100})
+        for camera, decision in decisions.items():
+            made.step(10 * MS, core.Seen(camera, 1, 10 * MS, 100, True, None))
+            reason = {"fail": 101, "unjudged": 205}.get(decision, 0)
+            out = made.step(15 * MS, core.Judged(camera, 1, decision, reason, "", seen(camera, f"for-{camera}")))
+        event: dict[str, Any] = next(json.loads(o.payload) for o in out if isinstance(o, Record) and o.stream == "q")
+        return event
+
+    event = told(top="pass", side="fail", below="unjudged")
+    assert (event["image_ref"], event["pose"], event["recipe"]["name"]) == ("of-side", {"x_px": 4}, "for-side")
+    assert [(c["cam_id"], c["image_ref"], c["pose"]["x_px"], c["recipe"]) for c in event["cameras"]] == [
+        ("top", "of-top", 3, "for-top"), ("side", "of-side", 4, "for-side"), ("below", "of-below", 5, "for-below")
+    ]  # fmt: skip
+    assert [found["cam_id"] for found in event["findings"]] == ["top", "side", "below"]
+    assert told(top="pass", below="unjudged")["image_ref"] == "of-below"
+    assert told(top="fail")["cameras"] == [{"cam_id": "top"}]
+
+
+def test_a_part_of_which_an_old_picture_came_says_so() -> None:
+    made = running(count="plc")
+    for part, at_ms in ((1, 10), (2, 110)):
+        say(made, at_ms - 1, "TRIG", {"part_seq": str(part), "encoder": 100 * part})
+        made.step(at_ms * MS, core.Seen("top", part, 10 * MS, 100, True, None))
+    say(made, 210, "TRIG", {"part_seq": "3", "encoder": 300})
+    out = [each for at_ms in range(220, 1000, 10) for each in made.step(at_ms * MS, core.Tick())]
+    events = [json.loads(o.payload) for o in out if isinstance(o, Record) and o.stream == "q"]
+    assert {e["part_seq"]: e["reason"] for e in events} == {"1": 208, "2": int(Reason.TRIGGER_MISMATCH), "3": int(Reason.FRAME_LOST)}
+    assert "exposure 2 of top is older" in events[1]["reason_text"]
 
 
 def test_an_ack_confirms_its_verdict_and_not_one_lost_before_it() -> None:
@@ -658,7 +696,7 @@ def test_an_old_picture_under_a_new_number_shows_no_part(stamp_ms: int) -> None:
     made.step(400 * MS, core.Triggered(1, 0, 400 * MS, 1190))
     made.step(401 * MS, core.Seen("top", 2, stamp_ms * MS, 1200, True, None))
     out = made.step(402 * MS, core.Judged("top", 2, "pass", 0, "", body())) + made.step(1000 * MS, core.Tick())
-    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 201)]
+    assert verdicts(out) == [("REJECT_NOT_INSPECTED", 210)]
     made.step(1100 * MS, core.Triggered(2, 0, 1100 * MS, 1400))
     made.step(1101 * MS, core.Seen("top", 3, 1100 * MS, 1400, True, None))
     assert verdicts(made.step(1102 * MS, core.Judged("top", 3, "pass", 0, "", body()))) == [("PASS", 0)], "what comes after it is new"

@@ -31,8 +31,9 @@ def parts(number: int, seed: int = 1) -> Iterator[Image]:
 
 
 def learnt(limits: Quality | None = None) -> PictureQuality:
-    quality = PictureQuality(limits or Quality(learn_parts=LEARN))
-    for image in parts(LEARN):
+    limits = limits or Quality(learn_parts=LEARN)
+    quality = PictureQuality(limits)
+    for image in parts(limits.learn_parts):
         assert quality.see(image) == []
     assert quality.baseline is not None
     return quality
@@ -70,8 +71,8 @@ def dusty(image: Image) -> Image:
     ],
 )
 def test_what_gets_worse_is_said_once_and_when_it_is_over(what: str, change: Callable[[Image], Image]) -> None:
-    quality = learnt(Quality(learn_parts=LEARN, dirt_ratio=0.0003))
-    warned = said(quality, change)
+    quality = learnt()
+    warned = said(quality, change, 700)
     about = [text for severity, text in warned if severity == "warning" and text.startswith(what)]
     assert len(about) == 1, warned
     if what == "dirt":
@@ -121,3 +122,17 @@ def test_colour_and_pictures_that_are_too_small_do_no_harm() -> None:
         assert quality.see(np.stack([image] * 3, axis=-1)) == []
     assert quality.now is not None
     assert quality.drift == {}
+
+
+def test_a_small_speck_is_said_while_it_grows_where_parts_lie_differently() -> None:
+    quality = learnt(Quality(learn_parts=2 * LEARN))
+    speck = np.zeros(SHAPE, np.float32)
+    cv2.circle(speck, (112, 120), 3, (1.0,), -1)
+    warned: list[tuple[int, str]] = []
+    for n, image in enumerate(parts(1000, 7)):
+        dusty = np.asarray(image * (1 - n / 1600 * speck), np.uint8)
+        warned += [(n, text) for severity, text in quality.see(dusty) if severity == "warning"]
+    (when, text), *more = warned
+    assert when < 700
+    assert text.startswith("dirt")
+    assert more == []

@@ -347,6 +347,10 @@ def test_the_body_is_strict_json_within_one_message_whatever_the_findings() -> N
     assert content["findings"][0]["at_mm"] == [None, 1.0]
     assert content["defects"][0]["score"] == 1.0
     assert content["defects"][0]["area_mm2"] is None
+    assert {"cam_id" in each for each in (*content["findings"], *content["defects"])} == {False}
+    shared = json.loads(body_of(inspection, quality=0.5, utc_ns=5, timing_ms={}, image_ref=None, shared=True))
+    assert {each.pop("cam_id") for each in (*shared["findings"], *shared["defects"])} == {"c"}
+    assert (shared["findings"], shared["defects"]) == (content["findings"], content["defects"])
     message = encode(Judged("c", 3, "fail", 101, "x", body))
     assert len(message) < LARGEST_MESSAGE_BYTES / 2
     assert decode(message) == Judged("c", 3, "fail", 101, "x", body)

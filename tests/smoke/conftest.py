@@ -129,7 +129,7 @@ def line(folder: Path, **changes: Any) -> Path:
         "state_dir": "state",
         "ready_file": "ready.json",
         "conveyor": {"kind": "simulated", "rate_parts_per_s": 20.0, "lanes": [0], "counts_per_s": 1000.0, "seed": 1},
-        "gate": {"bind": "tcp://127.0.0.1:0", "count": "conveyor"},
+        "gate": {"bind": "tcp://127.0.0.1:0", "count": "conveyor", "window_counts": 20},
         "events": {"bind": "tcp://127.0.0.1:0", "replay_bind": "tcp://127.0.0.1:0"},
         "metrics": {"gate_bind": "127.0.0.1:0", "vision_bind": "127.0.0.1:0"},
         "journal": {"ballast_mib": 0},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -223,3 +224,31 @@ def test_a_video_without_frames_is_one_exposure_that_is_not_whole(tmp_path: Path
     into = np.empty(source.max_bytes, np.uint8)
     stamps = [source.read(into, 0.1) for _ in range(3)]
     assert [(stamp.seq, stamp.complete) for stamp in stamps if stamp] == [(1, False), (2, False), (3, False)]
+
+
+def test_a_tiff_whose_directory_lies_behind_its_pixels_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path, "a.tif", 7, (1500, 1000))
+    whole = np.random.default_rng(0).integers(0, 255, (1500, 1000), dtype=np.uint8)
+    assert cv2.imwrite(str(tmp_path / "b.tif"), whole)
+    assert (tmp_path / "b.tif").stat().st_size > 1 << 20
+    assert [(stamp.shape, stamp.complete) for stamp, _ in shown(Clock(monkeypatch), files=[tmp_path])] == [((1500, 1000), True)] * 2
+
+
+def test_names_of_any_kind_are_names_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "line[1]"
+    folder.mkdir()
+    data = picture(folder, "a b.png").read_bytes()
+    for name in (b"\xff.png", b"q*?.png", "\n\u00e9.png".encode(), b"x" * 100 + b".png"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(data)
+    (folder / "folder.png").mkdir()
+    for files in ([folder], [folder / "*.png"]):
+        seen = [stamp for stamp, _ in shown(Clock(monkeypatch), files=files)]
+        assert {stamp.uid for stamp in seen} == {"a b", "?", "q*?", "\n\u00e9", "x" * 64}
+        assert all(stamp.complete for stamp in seen)
+    assert [stamp.uid for stamp, _ in shown(Clock(monkeypatch), files=[folder / "q*?.png"])] == ["q*?"]
+    assert {stamp.uid for stamp, _ in shown(Clock(monkeypatch), files=[folder], uid="(b)?$")} == {"b", None}
+
+
+def test_what_is_no_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"E_IMG_NONE: files: .*is no pattern.*entire path component"):
+        build(Settings(files=[tmp_path / "a**"]), "c", lambda: 0, Timed(1.0))
