@@ -43,6 +43,7 @@ from inspector.records import DeviceError, Stamp
 from inspector.sources import _libaravis as lib
 from inspector.sources._genicam import CameraClock, Feature, Found, Numbering, PixelFormat, told
 from inspector.sources._libaravis import library
+from inspector.sources._priority import going_first
 
 if TYPE_CHECKING:
     from inspector.records import Bytes1D
@@ -336,7 +337,8 @@ class AravisCamera:
         self._verify_next = 0
 
     def _opened(self) -> int:
-        stream = self._device.call("create_stream", None, None)
+        with going_first():
+            stream = self._device.call("create_stream", None, None)
         if not stream:
             raise DeviceError(f"camera {self._name} gives no stream")
         if self._device.is_gige:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ import pytest
 from inspector.conveyor.timed import Timed
 from inspector.records import DeviceError, Stamp
 from inspector.sources import aravis
+from inspector.sources._priority import FIRST
 from inspector.sources.aravis import AravisCamera, Settings
 from tests.contracts import Belt
 from tests.sources import gigecam
@@ -86,6 +89,22 @@ def test_pictures_arrive_whole_under_their_own_numbers_past_the_wrap(camera: Cam
         assert (shown_b - shown_a) % gigecam.BIT_PRIME == b.seq - a.seq, "what is lost shows as a gap, and nothing else does"
         assert a.at_ns < b.at_ns
     assert before_ns - 1_000_000_000 < whole[0][0].at_ns < whole[-1][0].at_ns < time.monotonic_ns()
+
+
+def test_the_driver_s_own_threads_go_first_where_they_may_and_no_other_does(camera: Camera) -> None:
+    def threads() -> dict[int, int]:
+        return {int(task.name): os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+    ours, before = os.getpriority(os.PRIO_PROCESS, 0), threads()
+    ask = f"import os; os.setpriority(os.PRIO_PROCESS, 0, {ours - FIRST})"
+    may = subprocess.run([sys.executable, "-c", ask], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    opened(camera, buffers=3)
+    after = threads()
+    assert {nice for thread, nice in after.items() if thread not in before} >= {ours - FIRST * may}
+    assert {thread: after[thread] for thread in before if thread in after} == {
+        thread: before[thread] for thread in before if thread in after
+    }
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ours
 
 
 def test_the_driver_writes_into_the_slots_that_it_is_given(camera: Camera) -> None:
