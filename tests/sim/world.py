@@ -207,7 +207,12 @@ class Plc:
 
 
 class World:
-    """One run. `run()` returns how many parts there were, or raises `Broken`."""
+    """One run. `run()` returns how many parts there were, or raises `Broken`.
+
+    `spaced`: parts stand no nearer to each other than the window, as the setting asks for, even where the belt has stood meanwhile.
+    """
+
+    spaced = True
 
     def __init__(
         self, seed: int, *, make: Callable[..., Arbiter] = Arbiter, make_gateway: Callable[..., gateway.Gateway] = gateway.Gateway
@@ -245,6 +250,7 @@ class World:
         # belt
         self.parts: list[Part] = []
         self.belt_ns, self.belt_counts, self.belt_speed = START_NS, 0.0, 1.0
+        self.last_at = dict.fromkeys(self.lanes, -1e9)
         self.encoder_off = 0
         self.on_lane = dict.fromkeys(self.lanes, 0)
         self.edges = dict.fromkeys(self.lanes, 0)
@@ -367,9 +373,11 @@ class World:
     # -- belt and sensor
 
     def _part(self, lane: int) -> None:
-        if self.belt_speed <= 0:
+        near = self.spaced and 0 <= self._belt() - self.last_at[lane] < self.arbiter.settings.line.window_counts
+        if self.belt_speed <= 0 or near:
             self.after(POSITION_MS, lambda: self._part(lane))
             return
+        self.last_at[lane] = self._belt()
         part = Part(len(self.parts), lane, self.random.random() >= self.knobs.bad, self.now_ns, self._belt())
         self.parts.append(part)
         self.on_lane[lane] += 1
