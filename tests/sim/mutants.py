@@ -379,9 +379,7 @@ MUTANTS: dict[str, Patch] = {
     "what waits for credit is not missed": lambda: patch.object(
         Session, "unconfirmed", property(lambda self: any(order.overdue for order in self.sent))
     ),
-    "of two parts too near to each other the nearer one is shown": _method(
-        Ledger, "_shown", lambda real: lambda *given: real(*given)[:1]
-    ),
+    "of two parts too near to each other the nearer one is shown": _method(Ledger, "_shown", lambda real: lambda *given: real(*given)[:1]),
     "incomplete frame may pass": _method(Ledger, "_bind", _complete),
     "two outcomes for a part": _method(Ledger, "_close", _two_outcomes),
     "a reject is not counted": _method(Ledger, "_close", _miscounted),
