@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from inspector.records import Bytes1D
 
 STALL_MS = 2_000
-SOCKET_PICTURES = 2  # that the network may bring while nobody reads, as far as net.core.rmem_max allows
+SOCKET_PICTURES, LARGEST_ROOM_BYTES = 8, 64 << 20  # that the network may bring while nobody reads, two at least
+SO_RCVBUFFORCE = 33  # <asm-generic/socket.h>: beyond net.core.rmem_max, where this process may (CAP_NET_ADMIN)
 SLICE_S = 0.002
 LET_GO_S = 0.5
 VERIFY_S = 5.0
@@ -289,15 +290,22 @@ class Device:
             self._lib.unref(thing)
 
 
-def widen(port: int, room_bytes: int) -> None:
-    """Give our socket at this UDP port its room now: libaravis does so at the first packet, which may cost the first picture."""
+def widen(port: int, room_bytes: int) -> bool:
+    """Give our socket at this UDP port its room now, and say whether it was found: libaravis does so at the first packet, which may cost
+    the first picture, and no further than net.core.rmem_max.
+    """
     for entry in list(Path("/proc/self/fd").iterdir()):
         with suppress(OSError):
             if not entry.is_socket():
                 continue
             with socket.socket(fileno=os.dup(int(entry.name))) as found:
                 if (found.family, found.type) == (socket.AF_INET, socket.SOCK_DGRAM) and found.getsockname()[1] == port:
+                    with suppress(PermissionError):
+                        found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room_bytes)
+                        return True
                     found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
+                    return True
+    return False
 
 
 class AravisCamera:
@@ -342,10 +350,10 @@ class AravisCamera:
         if not stream:
             raise DeviceError(f"camera {self._name} gives no stream")
         if self._device.is_gige:
-            room_bytes = SOCKET_PICTURES * self._payload
+            room_bytes = max(2 * self._payload, min(SOCKET_PICTURES * self._payload, LARGEST_ROOM_BYTES))
+            is_wide = widen(self._lib.gv_stream_get_port(stream), room_bytes)
             self._lib.set_property(stream, "socket-buffer", lib.SOCKET_BUFFER_FIXED)
-            self._lib.set_property(stream, "socket-buffer-size", room_bytes)
-            widen(self._lib.gv_stream_get_port(stream), room_bytes)
+            self._lib.set_property(stream, "socket-buffer-size", 0 if is_wide else room_bytes)  # 0: it stays as it is
             self._lib.set_property(stream, "packet-resend", lib.RESEND_ALWAYS if self._settings.resend else lib.RESEND_NEVER)
         return int(stream)
 

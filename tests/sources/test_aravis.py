@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -105,6 +106,22 @@ def test_the_driver_s_own_threads_go_first_where_they_may_and_no_other_does(came
         thread: before[thread] for thread in before if thread in after
     }
     assert os.getpriority(os.PRIO_PROCESS, 0) == ours
+
+
+def test_a_socket_gets_its_room_at_once_as_far_as_it_may() -> None:
+    most = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        end.bind(("127.0.0.1", 0))
+        port = end.getsockname()[1]
+        assert aravis.widen(port, most + 65_536)
+        has_bytes = end.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)  # twice what was asked for: the kernel's own is in it
+        try:
+            end.setsockopt(socket.SOL_SOCKET, aravis.SO_RCVBUFFORCE, most + 65_536)
+        except PermissionError:
+            assert has_bytes == 2 * most
+        else:
+            assert has_bytes == 2 * (most + 65_536)
+    assert not aravis.widen(port, most)
 
 
 def test_the_driver_writes_into_the_slots_that_it_is_given(camera: Camera) -> None:
